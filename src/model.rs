@@ -1,0 +1,377 @@
+//! The words that every room knows: identifiers, sizes, and the facts about volumes, VMs and devices.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! uuid_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new random identifier.
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            /// Accepts the hyphenated form only, as CloudStack writes it; upper case is taken as lower case.
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                let id = Uuid::try_parse(text)?;
+                if text.len() == uuid::fmt::Hyphenated::LENGTH {
+                    Ok(Self(id))
+                } else {
+                    Uuid::try_parse("").map(Self)
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+uuid_newtype!(
+    /// A CloudStack volume.
+    VolumeId
+);
+uuid_newtype!(
+    /// A CloudStack virtual machine.
+    VmId
+);
+uuid_newtype!(
+    /// A CloudStack asynchronous job; chosen by us and on disk before the call (`customjobid`).
+    JobId
+);
+uuid_newtype!(
+    /// An operation of ours.
+    OperationId
+);
+
+impl VolumeId {
+    /// The serial that CloudStack on KVM gives the volume's disk: the UUID without hyphens, first 20 characters
+    /// (facts sheet, 6.1).
+    pub fn serial(&self) -> Serial {
+        let mut digits = self.0.simple().to_string();
+        digits.truncate(Serial::LENGTH);
+        Serial(digits)
+    }
+}
+
+/// The serial of a volume's disk: 20 lower-case hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Serial(String);
+
+impl Serial {
+    /// A QEMU virtio-blk serial holds 20 bytes, which is where the rule comes from.
+    pub const LENGTH: usize = 20;
+
+    /// The serial as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that is not a volume's serial.
+#[derive(Debug, thiserror::Error)]
+#[error("not a volume's serial (20 hexadecimal digits)")]
+pub struct NotASerial;
+
+impl FromStr for Serial {
+    type Err = NotASerial;
+
+    fn from_str(text: &str) -> Result<Self, NotASerial> {
+        if text.len() == Self::LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(NotASerial)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Serial {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The Linux block device of a volume that is attached to this VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The stable path: the by-id link.
+    pub path: PathBuf,
+    /// What the link leads to now, `/dev/vdb` say; good for looking at, never for keeping.
+    pub node: PathBuf,
+    /// The serial that proves the identity.
+    pub serial: Serial,
+    /// Size in bytes.
+    pub size_bytes: u64,
+}
+
+/// Whether a volume carries a VM's system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum VolumeType {
+    /// The root disk of a VM.
+    Root,
+    /// Any other disk.
+    DataDisk,
+}
+
+/// What CloudStack says of a volume, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name: not unique, may be empty, may hold anything.
+    pub name: String,
+    /// Root or data disk.
+    pub volume_type: VolumeType,
+    /// `Allocated`, `Ready`, `Destroy`, ... (facts sheet, 2.3).
+    pub state: String,
+    /// Virtual size in bytes.
+    pub size_bytes: u64,
+    /// Its zone.
+    pub zone_id: String,
+    /// The zone's name.
+    pub zone_name: Option<String>,
+    /// Its disk offering; none for a root volume that was made from a compute offering.
+    pub offering_id: Option<String>,
+    /// The VM that it is attached to.
+    pub vm_id: Option<VmId>,
+    /// That VM's name, for people.
+    pub vm_name: Option<String>,
+    /// That VM's state (`Running`, `Stopped`, ...).
+    pub vm_state: Option<String>,
+    /// CloudStack's number of the attachment; says nothing about the Linux name.
+    pub device_id: Option<u32>,
+    /// A job that is under way on the volume, whoever started it.
+    pub job_id: Option<JobId>,
+}
+
+impl VolumeRecord {
+    /// A volume that was never made on storage: CloudStack makes it at the first attach.
+    pub fn never_created(&self) -> bool {
+        self.state == "Allocated"
+    }
+
+    /// Name and id, as every message names a volume. Control characters are escaped.
+    pub fn label(&self) -> String {
+        format!("{} ({})", printable(&self.name), self.id)
+    }
+}
+
+/// What CloudStack says of a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// Its display name, where it has another.
+    pub display_name: Option<String>,
+    /// `Running`, `Stopped`, ...
+    pub state: String,
+    /// Its zone.
+    pub zone_id: String,
+    /// `KVM`, `VMware`, ...
+    pub hypervisor: Option<String>,
+}
+
+impl VmRecord {
+    /// Name and id, as every message names a VM.
+    pub fn label(&self) -> String {
+        format!("{} ({})", printable(&self.name), self.id)
+    }
+}
+
+/// A zone of the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A disk offering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskOffering {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether the size is given at creation (then it must be), or fixed by the offering (then it must not be).
+    pub custom_size: bool,
+    /// The fixed size in bytes; 0 for a custom one.
+    pub size_bytes: u64,
+    /// The zones in which it can be used; empty for all.
+    pub zone_ids: Vec<String>,
+}
+
+/// One GiB: CloudStack creates volumes in whole ones.
+pub const GIB: u64 = 1 << 30;
+
+/// CloudStack's whole GiB for a number of bytes, rounded up: never smaller than asked for.
+pub fn whole_gib(bytes: u64) -> u64 {
+    bytes.div_ceil(GIB)
+}
+
+/// A size that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SizeError {
+    /// `GB` and the like: decimal or binary is not clear.
+    #[error("the unit \"{0}\" is ambiguous: write K, M, G or T (powers of 1024)")]
+    DecimalUnit(String),
+    /// Anything else.
+    #[error(
+        "\"{0}\" is not a size: write an integer and K, M, G or T (powers of 1024), such as 10G; without a unit it is bytes"
+    )]
+    Malformed(String),
+    /// Over 2^64 bytes.
+    #[error("\"{0}\" is larger than 16 EiB")]
+    TooLarge(String),
+    /// Zero bytes.
+    #[error("the size must be at least 1 byte")]
+    Zero,
+}
+
+/// Reads a size as people type it: an integer with `K`, `M`, `G`, `T` or `KiB`, ...; without a unit, bytes.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(SizeError::Malformed(printable(text)));
+    }
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        "kb" | "mb" | "gb" | "tb" => return Err(SizeError::DecimalUnit(unit.to_owned())),
+        _ => return Err(SizeError::Malformed(printable(text))),
+    };
+    let too_large = || SizeError::TooLarge(text.to_owned());
+    let number: u64 = number.parse().map_err(|_| too_large())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(too_large)?;
+    if bytes == 0 {
+        return Err(SizeError::Zero);
+    }
+    Ok(bytes)
+}
+
+/// A size as people read it: `10G`, `1.5T`, `512`; powers of 1024, at most one decimal.
+pub fn format_size(bytes: u64) -> String {
+    for (unit, shift) in [("T", 40), ("G", 30), ("M", 20), ("K", 10)] {
+        let one = 1u64 << shift;
+        if bytes >= one {
+            let tenths = (u128::from(bytes) * 10 + u128::from(one) / 2) / u128::from(one);
+            return match tenths % 10 {
+                0 => format!("{}{unit}", tenths / 10),
+                tenth => format!("{}.{tenth}{unit}", tenths / 10),
+            };
+        }
+    }
+    bytes.to_string()
+}
+
+/// A text from outside as a person may see it: control characters escaped, so that no name can move a cursor.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let hidden = c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let escaped = hidden.then(|| c.escape_default());
+            let plain = (!hidden).then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// `14:07:05`, the way in which messages name a moment of the day (UTC).
+pub fn clock_time(at: Timestamp) -> String {
+    at.strftime("%H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serial_is_the_first_twenty_digits() {
+        let id: VolumeId = "5F0C8A52-1b2c-4d3e-9f40-a1b2c3d4e5f6".parse().unwrap();
+        assert_eq!(id.serial().as_str(), "5f0c8a521b2c4d3e9f40");
+        assert_eq!(id.to_string(), "5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6");
+    }
+
+    #[test]
+    fn only_the_hyphenated_form_is_an_id() {
+        for text in ["", "17", "5f0c8a521b2c4d3e9f40a1b2c3d4e5f6", "{5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6}"] {
+            assert!(text.parse::<VolumeId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        for (text, bytes) in [("1", 1), ("10G", 10 * GIB), ("3k", 3072), ("2MiB", 2 << 20), ("1t", 1 << 40)] {
+            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "G", "10GB", "1.5G", "-1G", "0", "99999999999T", "10 G", "10X", "1_000"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        for (bytes, text) in [(1, "1"), (1536, "1.5K"), (10 * GIB, "10G"), (GIB - 1, "1024M"), (u64::MAX, "16777216T")]
+        {
+            assert_eq!(format_size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_round_up_to_whole_gib() {
+        assert_eq!(whole_gib(1), 1);
+        assert_eq!(whole_gib(GIB), 1);
+        assert_eq!(whole_gib(GIB + 1), 2);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert_eq!(printable("ü\u{202e}x"), "ü\\u{202e}x");
+    }
+}
