@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Store, parse, sql, time_text};
 use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 
 /// An export that is wished for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
     /// Its name.
     pub name: String,
@@ -99,13 +100,8 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<(String, String, bool, String, Str
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
 }
 
-fn wish((name, volume, read_only, device_path, identity, failed): (String, String, bool, String, String, bool)) -> Result<Wish> {
-    Ok(Wish {
-        name,
-        volume_id: parse(&volume)?,
-        read_only,
-        device_path: PathBuf::from(device_path),
-        identity,
-        failed,
-    })
+fn wish(
+    (name, volume, read_only, device_path, identity, failed): (String, String, bool, String, String, bool),
+) -> Result<Wish> {
+    Ok(Wish { name, volume_id: parse(&volume)?, read_only, device_path: PathBuf::from(device_path), identity, failed })
 }

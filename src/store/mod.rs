@@ -40,11 +40,7 @@ pub struct Store {
 impl Store {
     /// Takes the directory's lock and opens `volctl.db` in it; both are made where they are missing.
     pub fn open(directory: &Path) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| unusable(directory, error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| unusable(directory, error))?;
         let lock = take_lock(directory)?;
         let path = directory.join("volctl.db");
         let connection = open_database(&path)?;
@@ -130,7 +126,10 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
     if version > newest {
         return Err(Error::new(
             Kind::Store,
-            format!("{} was written by a newer volctld (version {version}; this one reads up to {newest})", path.display()),
+            format!(
+                "{} was written by a newer volctld (version {version}; this one reads up to {newest})",
+                path.display()
+            ),
         )
         .hint("install the newer package again; nothing was changed in it"));
     }

@@ -214,21 +214,33 @@ impl Store {
         })
     }
 
-    /// Ends an operation from outside as `cancelled`, provided that it still stands at one of `steps`.
-    pub fn cancel(&self, id: OperationId, steps: &[&str], error: &Error) -> Result<Option<OperationRow>> {
+    /// Ends an operation from outside, provided that it still waits in line or stands at one of `steps`: then it has
+    /// changed nothing.
+    pub fn end_early(
+        &self,
+        id: OperationId,
+        steps: &[&str],
+        status: Status,
+        error: &Error,
+    ) -> Result<Option<OperationRow>> {
         self.write(|db| {
             let Some(row) = one(db, "id = ?1", &id.to_string())? else { return Ok(None) };
-            let takes_it = match row.status {
+            let changed_nothing = match row.status {
                 Status::Queued => true,
                 Status::Running => steps.contains(&row.step.as_str()),
                 _ => false,
             };
-            if !takes_it {
+            if !changed_nothing {
                 return Ok(None);
             }
-            end(db, id, error)?;
+            end(db, id, status, error)?;
             one(db, "id = ?1", &id.to_string())
         })
+    }
+
+    /// The operation that a request was made for before.
+    pub fn operation_of_request(&self, request: &str) -> Result<Option<OperationRow>> {
+        self.read(|db| one(db, "request_id = ?1", request))
     }
 
     /// One operation.
@@ -258,9 +270,7 @@ impl Store {
 
     /// Deletes ended operations that ended before a moment.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
-        self.write(|db| {
-            db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql)
-        })
+        self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))
     }
 }
 
@@ -284,16 +294,17 @@ fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId)
         )
         .map_err(sql)?;
     if stands {
-        end(db, id, &Error::new(Kind::Cancelled, format!("superseded by operation {by}")))?;
+        let error = Error::new(Kind::Cancelled, format!("superseded by operation {by}"));
+        end(db, id, Status::Cancelled, &error)?;
     }
     Ok(())
 }
 
-fn end(db: &Transaction<'_>, id: OperationId, error: &Error) -> Result<()> {
+fn end(db: &Transaction<'_>, id: OperationId, status: Status, error: &Error) -> Result<()> {
     let now = time_text(Timestamp::now());
     db.execute(
-        "UPDATE operations SET status = 'cancelled', error = ?2, updated_at = ?3, finished_at = ?3 WHERE id = ?1",
-        params![id.to_string(), to_json(error)?, now],
+        "UPDATE operations SET status = ?2, error = ?3, updated_at = ?4, finished_at = ?4 WHERE id = ?1",
+        params![id.to_string(), name(status)?, to_json(error)?, now],
     )
     .map_err(sql)?;
     note_transition(db, id)
@@ -521,8 +532,11 @@ mod tests {
         let (_directory, store) = store();
         let row = accepted(&store, &new(VolumeId::random()));
         let cancelled = Error::new(Kind::Cancelled, "cancelled");
-        assert!(store.cancel(row.id, &["send"], &cancelled).unwrap().is_none(), "it stands at another step");
-        assert!(store.cancel(row.id, &["check"], &cancelled).unwrap().is_some());
+        assert!(
+            store.end_early(row.id, &["send"], Status::Cancelled, &cancelled).unwrap().is_none(),
+            "it stands at another step"
+        );
+        assert!(store.end_early(row.id, &["check"], Status::Cancelled, &cancelled).unwrap().is_some());
         assert!(store.transition(row.id, &ended(Status::Succeeded)).unwrap().is_none());
         assert_eq!(store.operation(row.id).unwrap().unwrap().status, Status::Cancelled);
     }

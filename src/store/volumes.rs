@@ -9,6 +9,9 @@ use super::{Store, from_json, parse, sql, time_text, to_json};
 use crate::error::Result;
 use crate::model::{VolumeId, VolumeRecord};
 
+/// The key under which the time of the last whole list stands.
+const LISTED_AT: &str = "volumes_listed_at";
+
 /// A volume as CloudStack had it at a moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CachedVolume {
@@ -22,7 +25,8 @@ impl Store {
     /// All volumes, in CloudStack's order.
     pub fn volumes(&self) -> Result<Vec<CachedVolume>> {
         self.read(|db| {
-            let mut statement = db.prepare_cached("SELECT record, as_of FROM volumes ORDER BY position").map_err(sql)?;
+            let mut statement =
+                db.prepare_cached("SELECT record, as_of FROM volumes ORDER BY position").map_err(sql)?;
             let rows = statement.query_map([], columns).map_err(sql)?;
             rows.map(|row| row.map_err(sql).and_then(cached)).collect()
         })
@@ -51,8 +55,15 @@ impl Store {
                 let row = params![record.id.to_string(), to_json(record)?, position as i64, time_text(as_of)];
                 insert.execute(row).map_err(sql)?;
             }
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [LISTED_AT, &time_text(as_of)])
+                .map_err(sql)?;
             Ok(())
         })
+    }
+
+    /// When CloudStack last listed all of them.
+    pub fn listed_at(&self) -> Result<Option<Timestamp>> {
+        self.meta(LISTED_AT)?.as_deref().map(parse).transpose()
     }
 
     /// Takes what CloudStack said of one volume; a new one stands first, as in CloudStack's list.
