@@ -51,6 +51,7 @@ use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
 pub use request::Request;
+pub use exports::keep as keep_exports;
 pub use world::World;
 
 use world::Cx;
