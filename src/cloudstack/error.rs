@@ -7,6 +7,9 @@ use jiff::SignedDuration;
 use crate::error::{CloudStackFault, Error, Kind};
 use crate::model::printable;
 
+/// How long a management server in maintenance is left alone.
+const MAINTENANCE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -54,6 +57,15 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// How long to wait before the call is tried again, where nothing was done and a later try can succeed.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            CallError::Throttled { retry_after, .. } => Some(*retry_after),
+            CallError::Maintenance(_) => Some(MAINTENANCE_PAUSE),
+            _ => None,
+        }
+    }
+
     /// Whether it is proven that no request of this call reached CloudStack.
     pub fn nothing_sent(&self) -> bool {
         matches!(self, Self::NotSent { .. } | Self::Project(_))

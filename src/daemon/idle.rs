@@ -10,7 +10,7 @@ use crate::rpc::server::Load;
 /// Ends once there was nothing to do for that long.
 pub(super) async fn long_enough(engine: &Engine, mut load: watch::Receiver<Load>, timeout: Duration) {
     let mut ended = engine.ended();
-    let mut exports = engine.world().nbd.changed();
+    let mut exports = engine.world().nbd.activity();
     loop {
         load.mark_unchanged();
         ended.mark_unchanged();

@@ -193,7 +193,7 @@ impl Detach {
             )));
         }
         if self.here {
-            self.refuse_if_used(cx)?;
+            self.refuse_if_used(cx).await?;
         } else {
             self.job = Job::choose();
         }
@@ -201,9 +201,9 @@ impl Detach {
     }
 
     /// Who uses the device here, beside the clients of its export.
-    fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
+    async fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
         let Some(device) = cx.world.devices.find(&self.volume.id.serial())? else { return Ok(()) };
-        let users = cx.world.devices.users(&device)?;
+        let users = cx.world.devices.users(&device).await?;
         if users.is_empty() { Ok(()) } else { Err(users.into_error(&self.volume.label())) }
     }
 
@@ -213,11 +213,11 @@ impl Detach {
     }
 
     /// Holds the device, looks again who uses it, flushes it, and chooses the job.
-    fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+    async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
-            self.refuse_if_used(cx)?;
+            self.refuse_if_used(cx).await?;
             let held = cx.world.devices.open_exclusive(&device, true)?;
-            held.flush().map_err(|error| error.doing(format!("flushing volume {}", self.volume.label())))?;
+            flush(&held, &self.volume).await?;
             self.departure.flushed_at = Some(Timestamp::now());
             self.held = Some(held);
         }
@@ -341,6 +341,17 @@ impl Detach {
     }
 }
 
+/// Everything that this machine still has of the volume goes to stable storage.
+async fn flush(held: &Held, volume: &VolumeRecord) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Internal, format!("volume {} cannot be flushed: {error}; nothing was sent", volume.label()))
+            .hint("look at `dmesg`; the disk keeps what was not written until it can be")
+    };
+    let file = held.file.try_clone().map_err(failed)?;
+    let flushed = tokio::task::spawn_blocking(move || file.sync_all()).await;
+    flushed.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
+}
+
 impl Story for Detach {
     const KIND: OperationKind = OperationKind::Detach;
     type Step = Step;
@@ -360,7 +371,7 @@ impl Story for Detach {
         match step {
             Step::Check => self.check(cx).await,
             Step::Withdraw => self.withdraw(cx).await,
-            Step::Hold => self.hold(cx),
+            Step::Hold => self.hold(cx).await,
             Step::Send => self.send(cx).await,
             Step::Await => self.wait(cx).await,
             Step::Gone => self.gone(cx).await,

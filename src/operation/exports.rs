@@ -62,16 +62,16 @@ impl World {
     }
 
     /// The device of a volume, proven to be it, of the right size and used by nobody here.
-    pub(super) fn free_device(&self, volume: &VolumeRecord) -> Result<Device> {
+    pub(super) async fn free_device(&self, volume: &VolumeRecord) -> Result<Device> {
         let device = self.devices.find(&volume.id.serial())?.ok_or_else(|| self.device_missing(volume))?;
         check_size(volume, &device)?;
-        let users = self.devices.users(&device)?;
+        let users = self.devices.users(&device).await?;
         if users.is_empty() { Ok(device) } else { Err(users.into_error(&volume.label())) }
     }
 
     /// Serves a volume's device: the wish first, so that a restart serves it too.
     pub(super) async fn serve(&self, volume: &VolumeRecord, name: &str, read_only: bool) -> Result<Export> {
-        let device = self.free_device(volume)?;
+        let device = self.free_device(volume).await?;
         let held = self.devices.open_exclusive(&device, read_only)?;
         let wish = Wish {
             name: name.to_owned(),
@@ -97,7 +97,7 @@ impl World {
         let Some(device) = self.devices.find(&serial)? else {
             return Err(Error::new(Kind::DeviceMissing, format!("no disk has the serial {serial}")));
         };
-        let users = self.devices.users(&device)?;
+        let users = self.devices.users(&device).await?;
         if !users.is_empty() {
             return Err(users.into_error(&wish.volume_id.to_string()));
         }
@@ -156,7 +156,7 @@ impl World {
 /// Keeps the exports as they are wished for, for as long as the daemon lives.
 pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64>) {
     let mut devices = world.devices.wake();
-    let mut exports = world.nbd.changed();
+    let mut exports = world.nbd.activity();
     loop {
         devices.mark_unchanged();
         exports.mark_unchanged();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Halt;
 use super::world::{Backoff, Cx};
-use crate::cloudstack::{Accepted, CallError, Intent, JobState};
+use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
 use crate::error::{Error, Kind};
 use crate::model::JobId;
 
@@ -97,7 +97,7 @@ impl Job {
         }
         let error = match call(self.intent()?.clone()).await {
             Ok(accepted) => {
-                self.accepted = Some(accepted.job_id);
+                self.accepted = accepted.job_id.or(self.id());
                 return Ok(Sent::Accepted(accepted));
             }
             Err(error) => error,
@@ -105,19 +105,21 @@ impl Job {
         match error {
             // An internal error can come after the job was queued: the job itself says whether it was.
             CallError::Refused(ref fault) if fault.code == 530 => match cx.persistently(|| self.ask(cx)).await {
-                JobState::Unknown { .. } => Ok(Sent::Refused(error)),
+                JobAnswer::Unknown { .. } => Ok(Sent::Refused(error)),
                 _ => Ok(self.known()),
             },
             CallError::Refused(_) => Ok(Sent::Refused(error)),
-            CallError::Auth { .. } => Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent")))),
-            error if error.nothing_sent() => {
+            CallError::Auth { .. } | CallError::Project(_) => {
+                Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))))
+            }
+            CallError::NoAnswer { .. } => {
+                cx.trouble(&error);
+                self.settle(cx).await
+            }
+            CallError::NotSent { .. } | CallError::Throttled { .. } | CallError::Maintenance(_) => {
                 cx.trouble(&error);
                 Backoff::default().wait(error.retry_after()).await;
                 Ok(Sent::Never)
-            }
-            error => {
-                cx.trouble(&error);
-                self.settle(cx).await
             }
         }
     }
@@ -127,7 +129,7 @@ impl Job {
         let expires = self.intent()?.expires;
         loop {
             let time = match cx.persistently(|| self.ask(cx)).await {
-                JobState::Unknown { cloudstack_time } => cloudstack_time.unwrap_or_else(Timestamp::now),
+                JobAnswer::Unknown { cloudstack_time } => cloudstack_time.unwrap_or_else(Timestamp::now),
                 _ => return Ok(self.known()),
             };
             let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(time);
@@ -145,15 +147,15 @@ impl Job {
         }
     }
 
-    async fn ask(&self, cx: &Cx) -> Result<JobState, CallError> {
-        let Some(id) = self.id() else { return Ok(JobState::Unknown { cloudstack_time: None }) };
+    async fn ask(&self, cx: &Cx) -> Result<JobAnswer, CallError> {
+        let Some(id) = self.id() else { return Ok(JobAnswer::Unknown { cloudstack_time: None }) };
         cx.world.cloud.job(id).await
     }
 
     fn known(&mut self) -> Sent {
         self.accepted = self.id();
         match self.accepted {
-            Some(job_id) => Sent::Accepted(Accepted { job_id, volume_id: None }),
+            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None }),
             None => Sent::Forgotten,
         }
     }
@@ -165,9 +167,9 @@ impl Job {
         let state = cx.world.cloud.await_job(id, &mut wake, |error| cx.trouble(error)).await;
         cx.note(None);
         match state {
-            JobState::Succeeded(result) => End::Succeeded(result),
-            JobState::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
-            JobState::Unknown { .. } | JobState::Pending => End::Forgotten,
+            JobAnswer::Succeeded(result) => End::Succeeded(result),
+            JobAnswer::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
+            JobAnswer::Unknown { .. } | JobAnswer::Pending => End::Forgotten,
         }
     }
 }

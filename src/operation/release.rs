@@ -1,11 +1,10 @@
 //! Takes a device back from the clients of its export, in the fixed order: refuse new clients, let the present ones
 //! finish or go, flush. What is refused leaves the export as it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::engine::Note;
 use super::world::Cx;
@@ -32,9 +31,14 @@ pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Re
     }
     let clients = if terms.force { Clients::Close } else { Clients::MustBeGone };
     match cx.world.nbd.remove(&export.name, clients).await {
-        Ok(departure) => Ok(departure),
+        Ok(removed) => {
+            if let Some(error) = removed.flush_error {
+                tracing::error!(export = export.name, %error, "closed without a flush");
+            }
+            Ok(removed.departure)
+        }
         Err(error) => {
-            cx.world.nbd.undrain(&export.name);
+            cx.world.nbd.undrain(&export.name).ok();
             Err(match cx.world.nbd.of_volume(volume.id) {
                 Some(export) if !export.clients.is_empty() && !terms.force => connected(volume, &export),
                 _ => error,
@@ -44,7 +48,7 @@ pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Re
 }
 
 async fn drain(cx: &Cx, volume: &VolumeRecord, export: &Export, seconds: u64, force: bool) -> Result<()> {
-    cx.world.nbd.drain(&export.name);
+    cx.world.nbd.drain(&export.name)?;
     cx.note(Some(Note::Text(format!("{} clients may finish", export.clients.len()))));
     let until = Instant::now().checked_add(Duration::from_secs(seconds)).unwrap_or_else(Instant::now);
     let idle = cx.world.nbd.wait_idle(&export.name, until).await;
@@ -52,7 +56,7 @@ async fn drain(cx: &Cx, volume: &VolumeRecord, export: &Export, seconds: u64, fo
     if idle || force {
         return Ok(());
     }
-    cx.world.nbd.undrain(&export.name);
+    cx.world.nbd.undrain(&export.name)?;
     let now = cx.world.nbd.of_volume(volume.id);
     Err(connected(volume, now.as_ref().unwrap_or(export)))
 }

@@ -39,9 +39,9 @@ impl World {
     }
 
     async fn proof(&self) -> Result<VmId> {
-        let evidence = self.devices.evidence();
+        let evidence = self.devices.this_vm();
         let mut claims: BTreeMap<VmId, String> = BTreeMap::new();
-        if let Some(smbios) = evidence.smbios
+        if let Ok(smbios) = evidence.smbios
             && self.known_vm(smbios).await?.is_some()
         {
             claims.insert(smbios, "the SMBIOS UUID".to_owned());
@@ -49,7 +49,7 @@ impl World {
         for (vm, claim) in self.claims_of_serials().await? {
             claims.entry(vm).or_insert(claim);
         }
-        let hint = self.config.cloudstack.vm_id.or(evidence.cloud_init);
+        let hint = self.config.cloudstack.vm_id.or(evidence.cloud_init.ok());
         let source = if self.config.cloudstack.vm_id.is_some() { "vm_id in the configuration" } else { "cloud-init" };
         let mut proven = claims.iter();
         match (proven.next(), proven.next(), hint) {

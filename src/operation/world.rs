@@ -93,7 +93,7 @@ impl Cx {
         let contact = self.world.cloud.contact();
         let note = match (contact.key_refused_since, contact.trouble) {
             (Some(since), _) => Note::KeyRefused(since),
-            (None, Some((since, _))) => Note::Away(since),
+            (None, Some(trouble)) => Note::Away(trouble.since),
             (None, None) => Note::Text(format!("CloudStack: {error}")),
         };
         self.note(Some(note));
@@ -118,7 +118,7 @@ impl Cx {
                 }
                 Err(error) => error,
             };
-            let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. });
+            let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
             if hopeless || backoff.waited > PATIENCE || self.past_deadline() {
                 return Err(error.into_error(&format!("{doing}; nothing was sent")));
             }
