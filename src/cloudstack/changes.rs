@@ -28,7 +28,7 @@ impl Intent {
 }
 
 /// The volume to be created.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewVolume {
     /// Its name, at most 255 characters.
     pub name: String,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::free_bytes;
 use crate::api::{Check, ExportState, Health, Status};
+use crate::model::printable;
 use crate::operation::{Engine, World};
 
 /// How long CloudStack may take to answer a look at its health.
@@ -32,7 +33,8 @@ fn now(name: &str, looked: Result<String, String>) -> Check {
 async fn cloudstack(world: &World) -> Check {
     let asked = tokio::time::timeout(PATIENCE, world.cloud.ping()).await;
     let looked = match asked {
-        Ok(Ok(())) => Ok("answers, and accepts the key".to_owned()),
+        Ok(Ok(Some(version))) => Ok(format!("version {} answers, and accepts the key", printable(&version))),
+        Ok(Ok(None)) => Ok("answers, and accepts the key".to_owned()),
         Ok(Err(error)) => Err(error.into_error("asking CloudStack").message),
         Err(_) => Err(format!("has not answered within {}ms", PATIENCE.as_millis())),
     };

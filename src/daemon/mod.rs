@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cloudstack::CloudStack;
-use crate::config::{Config, Paths};
+use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
@@ -70,10 +70,11 @@ fn init_log() {
 }
 
 async fn start(arguments: Arguments) -> Result<()> {
-    let config = Config::load(arguments.config.as_deref())?;
-    let state_dir = arguments.state_dir.unwrap_or_else(Paths::default_state_dir);
-    let store = Store::open(&state_dir)?;
-    let (listener, own_socket) = listener(arguments.socket)?;
+    let environment = Environment::of_process();
+    let paths = Paths::of(&environment);
+    let config = Config::load(arguments.config.as_deref(), &environment)?;
+    let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
+    let (listener, own_socket) = listener(arguments.socket.unwrap_or(paths.socket))?;
     let shutdown = signals()?;
     let served = run(config, store, listener, shutdown).await;
     if let Some(path) = own_socket {
@@ -83,13 +84,12 @@ async fn start(arguments: Arguments) -> Result<()> {
 }
 
 /// systemd's socket, or one of our own; the path is that of our own.
-fn listener(path: Option<PathBuf>) -> Result<(UnixListener, Option<PathBuf>)> {
+fn listener(path: PathBuf) -> Result<(UnixListener, Option<PathBuf>)> {
     let unusable = |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
     if let Some(inherited) = systemd::inherited_listener()? {
         inherited.set_nonblocking(true).map_err(unusable)?;
         return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
     }
-    let path = path.unwrap_or_else(Paths::default_socket);
     let bound = rpc::server::bind(&path)?;
     rights::give_to_group(&path)?;
     Ok((bound, Some(path)))

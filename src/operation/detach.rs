@@ -212,11 +212,13 @@ impl Detach {
         Ok(Next::On)
     }
 
-    /// Holds the device, looks again who uses it, flushes it, and chooses the job.
+    /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
+    /// names: who holds it exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
             self.refuse_if_used(cx).await?;
             let held = cx.world.devices.open_exclusive(&device, true)?;
+            self.refuse_if_used(cx).await?;
             flush(&held, &self.volume).await?;
             self.departure.flushed_at = Some(Timestamp::now());
             self.held = Some(held);
