@@ -39,19 +39,20 @@ impl World {
         // Before the disks: a link that udevd makes meanwhile is then missing for now, never taken for a lasting lack.
         let links_are_made = self.udev_control.exists();
         let links = self.links()?;
-        let names = self.sysfs.disks().map_err(|error| unreadable(Path::new("/sys/block"), &error))?;
-        let disks = names.iter().filter_map(|name| self.kernel_disk(name)).collect();
+        let disks = self.kernel_disks().map_err(|error| unreadable(Path::new("/sys/block"), &error))?;
         Ok(Facts { disks, links, links_are_made })
     }
 
-    /// None for a disk that vanished meanwhile.
-    fn kernel_disk(&self, name: &str) -> Option<Disk> {
-        Some(Disk {
-            id: self.sysfs.id(name)?,
-            node: node_path(&self.dev, name),
-            serial: self.sysfs.serial(name),
-            size_bytes: self.sysfs.size_bytes(name)?,
-        })
+    fn kernel_disks(&self) -> io::Result<Vec<Disk>> {
+        let mut disks = Vec::new();
+        for name in self.sysfs.disks()? {
+            // One that vanishes meanwhile has no number or size any more.
+            if let (Some(id), Some(size_bytes)) = (self.sysfs.id(&name)?, self.sysfs.size_bytes(&name)?) {
+                let serial = self.sysfs.serial(&name)?;
+                disks.push(Disk { id, node: node_path(&self.dev, &name), serial, size_bytes });
+            }
+        }
+        Ok(disks)
     }
 
     /// The links `virtio-<serial>` are the truth, since no kernel knows a file's serial.
@@ -65,7 +66,7 @@ impl World {
         let serial = link.name.strip_prefix("virtio-")?;
         serial.parse::<Serial>().ok()?;
         let size_bytes = match link.leads_to {
-            NodeId::Block(_) => self.sysfs.size_bytes(&self.sysfs.name(link.leads_to)?)?,
+            NodeId::Block(_) => self.sysfs.size_bytes(&self.sysfs.name(link.leads_to)?).ok()??,
             NodeId::File { .. } => fs::metadata(&link.path).ok()?.len(),
         };
         let node = fs::canonicalize(&link.path).ok()?;
@@ -93,6 +94,6 @@ impl World {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::new(Kind::Internal, format!("cannot list {}: {error}", printable(&path.to_string_lossy())))
+    Error::new(Kind::Internal, format!("cannot read {}: {error}", printable(&path.to_string_lossy())))
         .hint("without it no device can be proven")
 }

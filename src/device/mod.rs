@@ -9,6 +9,8 @@ mod in_use;
 mod look;
 mod node;
 mod sysfs;
+#[cfg(test)]
+mod tests;
 mod this_vm;
 mod watch;
 
@@ -35,7 +37,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Device, Serial, printable};
 
 /// The directory of the real mode; any other one is a sandbox, whose links stand for disks.
-pub const REAL_BY_ID: &str = "/dev/disk/by-id";
+const REAL_BY_ID: &str = "/dev/disk/by-id";
 
 /// Whoever waits also looks this often, so that neither a missed event nor a missing udevd loses a device.
 const SAFETY_LOOK: Duration = Duration::from_secs(2);
@@ -74,8 +76,10 @@ impl Devices {
             let message = format!("by_id_dir: {} is not a directory", show(&by_id));
             return Err(Error::new(Kind::Config, message).hint(format!("leave it out to have {REAL_BY_ID}")));
         }
+        // Whatever way it is written: the links of the real one are never believed as those of a sandbox are.
+        let resolved = fs::canonicalize(&by_id).unwrap_or_else(|_| by_id.clone());
         Ok(Self::watching(World {
-            sandbox: by_id != Path::new(REAL_BY_ID),
+            sandbox: resolved != Path::new(REAL_BY_ID),
             by_id,
             sysfs: Sysfs::new("/sys"),
             dev: PathBuf::from("/dev"),
@@ -134,7 +138,7 @@ impl Devices {
         Ok(gone.is_some())
     }
 
-    /// Looks now, at each event, now and then, and at the deadline.
+    /// Looks now, at each event, now and then, and at the deadline. A look that fails is made again.
     async fn wait_until<T>(
         &self,
         deadline: Option<Instant>,
@@ -144,12 +148,15 @@ impl Devices {
         loop {
             // Before the look: what happens during it wakes us again.
             wake.mark_unchanged();
-            if let Some(found) = judge(&self.world.look()?)? {
+            let look = self.world.look();
+            if let Ok(facts) = &look
+                && let Some(found) = judge(facts)?
+            {
                 return Ok(Some(found));
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(None);
+                return look.map(|_| None);
             }
             let next_look = now + SAFETY_LOOK;
             let next_look = deadline.map_or(next_look, |deadline| deadline.min(next_look));
@@ -182,7 +189,7 @@ impl Devices {
         let name = self.world.sysfs.name(id);
         let partition = name.as_deref().and_then(|name| self.world.sysfs.partition(name));
         let (disk, partition) = match &partition {
-            Some((disk, number)) => (self.world.sysfs.id(disk), Some(*number)),
+            Some((disk, number)) => (self.world.sysfs.id(disk).ok().flatten(), Some(*number)),
             None => (Some(id), None),
         };
         let disk = facts.disks.iter().find(|known| Some(known.id) == disk);
@@ -197,7 +204,7 @@ impl Devices {
         let Some(name) = name else { return "is not a volume's device".to_owned() };
         match self.world.sysfs.slaves(name) {
             Ok(slaves) if !slaves.is_empty() => {
-                let mapped = self.world.sysfs.attribute(name, "dm/name");
+                let mapped = self.world.sysfs.text(name, "dm/name");
                 let mapped =
                     mapped.map_or_else(|| name.to_owned(), |mapped| format!("{} ({name})", printable(&mapped)));
                 format!("is the mapped device {mapped} on {}; ask for that disk", slaves.join(", "))

@@ -1,4 +1,5 @@
-//! Facts about block devices, read from sysfs at this moment. Nothing is kept: what vanishes meanwhile is absent.
+//! Facts about block devices, read from sysfs at this moment. Nothing is kept: what vanishes meanwhile is absent, and what
+//! cannot be read for another reason is an error, never an absence.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -28,8 +29,8 @@ impl Sysfs {
     }
 
     /// The number of a disk or partition.
-    pub fn id(&self, name: &str) -> Option<NodeId> {
-        NodeId::from_numbers(&self.attribute(name, "dev")?)
+    pub fn id(&self, name: &str) -> io::Result<Option<NodeId>> {
+        Ok(self.attribute(name, "dev")?.as_deref().and_then(NodeId::from_numbers))
     }
 
     /// The kernel name of a block device.
@@ -43,28 +44,37 @@ impl Sysfs {
     ///
     /// None for a disk that has none by its kind; empty for one that should have and does not say (a virtio disk answers
     /// an I/O error with an empty text).
-    pub fn serial(&self, disk: &str) -> Option<String> {
+    pub fn serial(&self, disk: &str) -> io::Result<Option<String>> {
         let virtio = self.block(disk).join("serial");
-        if virtio.exists() {
-            return Some(self.attribute(disk, "serial").unwrap_or_default());
-        }
         let page = self.block(disk).join("device/vpd_pg80");
-        page.exists().then(|| read(&page).ok().and_then(|page| unit_serial(&page)).unwrap_or_default())
+        let serial = if virtio.exists() {
+            read(&virtio).map(|text| text.and_then(|text| String::from_utf8(text).ok()))
+        } else if page.exists() {
+            read(&page).map(|page| page.and_then(|page| unit_serial(&page)))
+        } else {
+            return Ok(None);
+        };
+        match serial {
+            Ok(serial) => Ok(Some(trimmed(&serial.unwrap_or_default()))),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(Some(String::new())),
+            Err(error) => Err(error),
+        }
     }
 
     /// Size in bytes.
-    pub fn size_bytes(&self, name: &str) -> Option<u64> {
-        self.attribute(name, "size")?.parse::<u64>().ok()?.checked_mul(SECTOR)
+    pub fn size_bytes(&self, name: &str) -> io::Result<Option<u64>> {
+        let sectors = self.attribute(name, "size")?.and_then(|sectors| sectors.parse::<u64>().ok());
+        Ok(sectors.and_then(|sectors| sectors.checked_mul(SECTOR)))
     }
 
     /// Whether the kernel refuses writes to it.
     pub fn read_only(&self, name: &str) -> bool {
-        self.attribute(name, "ro").as_deref() == Some("1")
+        self.text(name, "ro").as_deref() == Some("1")
     }
 
     /// The disk and the number of a partition; none for what is not a partition.
     pub fn partition(&self, name: &str) -> Option<(String, u32)> {
-        let number = self.attribute(name, "partition")?.parse().ok()?;
+        let number = self.text(name, "partition")?.parse().ok()?;
         let place = fs::canonicalize(self.block(name)).ok()?;
         Some((place.parent()?.file_name()?.to_str()?.to_owned(), number))
     }
@@ -93,10 +103,15 @@ impl Sysfs {
         Ok(found.into_iter().find(|id| file_systems.join(id).join("devices").join(name).exists()))
     }
 
+    /// The text of an attribute, for a message: none also where it cannot be read.
+    pub fn text(&self, name: &str, attribute: &str) -> Option<String> {
+        self.attribute(name, attribute).ok().flatten()
+    }
+
     /// The text of an attribute, without the white space and NUL around it.
-    pub fn attribute(&self, name: &str, attribute: &str) -> Option<String> {
-        let bytes = read(&self.block(name).join(attribute)).ok()?;
-        Some(trimmed(&String::from_utf8_lossy(&bytes)))
+    fn attribute(&self, name: &str, attribute: &str) -> io::Result<Option<String>> {
+        let bytes = read(&self.block(name).join(attribute))?;
+        Ok(bytes.map(|bytes| trimmed(&String::from_utf8_lossy(&bytes))))
     }
 
     /// Whether a device has a directory or attribute of this name.
@@ -118,7 +133,7 @@ pub(super) fn node_path(dev: &Path, name: &str) -> PathBuf {
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_absence(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut names = Vec::new();
@@ -129,10 +144,19 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// None where it is not there (any more).
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(ATTRIBUTE_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    match File::open(path).and_then(|file| file.take(ATTRIBUTE_BYTES).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// sysfs answers `ENODEV` (and a driver `ENXIO`) for what went away between open and read.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTDIR))
 }
 
 /// The unit serial number in VPD page 0x80 (SPC-4, 7.8.15): page code in byte 1, big-endian length in bytes 2 and 3.

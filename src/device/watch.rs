@@ -31,7 +31,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches a directory, and block devices where they are wanted.
     pub fn start(directory: &Path, block_devices: bool) -> Self {
-        let udev = block_devices.then(UdevMonitor::listen);
+        let udev = block_devices.then(|| UdevMonitor::listen(udev::MonitorBuilder::new()));
         Self {
             udev: udev.and_then(|udev| kept(udev, "udev's monitor")),
             directory: kept(DirectoryWatch::start(directory), "inotify"),
@@ -98,8 +98,8 @@ struct UdevMonitor {
 }
 
 impl UdevMonitor {
-    fn listen() -> io::Result<Self> {
-        let socket = udev::MonitorBuilder::new()?.match_subsystem("block")?.listen()?;
+    fn listen(source: io::Result<udev::MonitorBuilder>) -> io::Result<Self> {
+        let socket = source?.match_subsystem("block")?.listen()?;
         Ok(Self { socket: watched(socket)? })
     }
 
@@ -179,6 +179,34 @@ impl DirectoryWatch {
             }
             if came || before != self.watched {
                 return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test should stop there")]
+    use super::*;
+    use std::fs;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// The kernel's own events, since there may be no udevd here; what is taken from the socket has the same form.
+    #[tokio::test]
+    async fn each_burst_of_events_wakes() {
+        let devices =
+            fs::read_dir("/sys/class/block").unwrap().filter_map(|entry| Some(entry.ok()?.path().join("uevent")));
+        let trigger = || devices.into_iter().find(|uevent| fs::write(uevent, "change").is_ok());
+        let mut monitor = UdevMonitor::listen(udev::MonitorBuilder::new_kernel()).unwrap();
+        let Some(uevent) = trigger() else {
+            eprintln!("skipped: no block device here whose events may be made");
+            return;
+        };
+        for _ in 0..3 {
+            timeout(Duration::from_secs(10), monitor.changed()).await.unwrap().unwrap();
+            for _ in 0..50 {
+                fs::write(&uevent, "change").unwrap();
             }
         }
     }

@@ -21,6 +21,30 @@ pub(super) struct Process {
     pub pid: u32,
     /// Its `comm`, not escaped.
     pub name: String,
+    /// udevd made it: a worker of its own, or a program that a worker runs for a rule (`scsi_id`).
+    pub is_udev: bool,
+}
+
+impl Process {
+    /// Reads it from its directory in `/proc`.
+    fn read(proc: &Path, pid: u32) -> Self {
+        let name = comm(proc, pid);
+        let is_udev = UDEV.contains(&name.as_str())
+            || parent(proc, pid).is_some_and(|parent| UDEV.contains(&comm(proc, parent).as_str()));
+        Self { pid, name, is_udev }
+    }
+}
+
+/// The names that udevd and its workers have had. Only how long a use is watched depends on them.
+const UDEV: [&str; 2] = ["(udev-worker)", "systemd-udevd"];
+
+fn comm(proc: &Path, pid: u32) -> String {
+    fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn parent(proc: &Path, pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(proc.join(pid.to_string()).join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// A file system that is mounted from a block device.
@@ -62,17 +86,18 @@ impl Snapshot {
     }
 
     fn read_processes(&mut self, proc: &Path, target: NodeId) {
-        let mut pids: Vec<u32> = match fs::read_dir(proc) {
-            Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect(),
+        let pids = match pids(proc) {
+            Ok(pids) => pids,
             Err(error) => return self.unchecked.push(format!("the processes ({}: {error})", proc.display())),
         };
-        pids.sort_unstable();
+        if pids.first() != Some(&1) {
+            self.unchecked.push("processes of other users or namespaces (/proc hides them)".to_owned());
+        }
         let mut namespaces = Namespaces::new(proc);
         let mut closed = Vec::new();
         for pid in pids {
             let directory = proc.join(pid.to_string());
-            let name = fs::read_to_string(directory.join("comm")).unwrap_or_default().trim_end().to_owned();
-            let process = Process { pid, name };
+            let process = Process::read(proc, pid);
             let mounts = self.read_mounts(&directory, &process, &mut namespaces);
             let opens = self.read_opens(&directory, &process, target);
             if let Some(error) = [mounts, opens].into_iter().filter_map(Result::err).find(|error| !is_end(error)) {
@@ -109,8 +134,14 @@ impl Snapshot {
     }
 
     fn read_mounts(&mut self, directory: &Path, process: &Process, namespaces: &mut Namespaces) -> io::Result<()> {
-        let Some(is_usual) = namespaces.enter(directory) else { return Ok(()) };
+        let namespace = Namespaces::of(directory);
+        if namespace.as_ref().is_some_and(|namespace| namespaces.read.contains(namespace)) {
+            return Ok(());
+        }
         let table = fs::read(directory.join("mountinfo"))?;
+        // Of a namespace that may not be known the table counts all the same, as if it were our own.
+        let is_usual = namespace.as_ref().is_none_or(|(namespace, _)| namespaces.usual.contains(namespace));
+        namespaces.read.extend(namespace);
         for (id, point) in table.split(|byte| *byte == b'\n').filter_map(parse_mount) {
             if !self.mounts.iter().any(|mount| mount.id == id && mount.point == point) {
                 let elsewhere = (!is_usual).then(|| process.clone());
@@ -133,7 +164,11 @@ impl Snapshot {
     }
 
     fn read_loops(&mut self, sysfs: &Sysfs, dev: &Path) {
-        for name in sysfs.disks().unwrap_or_default() {
+        let disks = sysfs.disks().unwrap_or_else(|error| {
+            self.unchecked.push(format!("the loop devices ({error})"));
+            Vec::new()
+        });
+        for name in disks {
             if !sysfs.has(&name, "loop/backing_file") {
                 continue;
             }
@@ -146,30 +181,35 @@ impl Snapshot {
     }
 }
 
-/// The mount namespaces (and roots in them) that were seen, each by its link in `/proc`.
+/// The mount namespaces by their links in `/proc`, each with a root in it: `mountinfo` shows only what is below the
+/// process's root.
 struct Namespaces {
+    /// Those in which people work: ours and the first process's.
     usual: Vec<PathBuf>,
-    seen: HashSet<(PathBuf, PathBuf)>,
+    /// Those whose mounts are known.
+    read: HashSet<(PathBuf, PathBuf)>,
 }
 
 impl Namespaces {
     fn new(proc: &Path) -> Self {
         let usual = ["self", "1"].iter().filter_map(|pid| fs::read_link(proc.join(pid).join("ns/mnt")).ok());
-        Self { usual: usual.collect(), seen: HashSet::new() }
+        Self { usual: usual.collect(), read: HashSet::new() }
     }
 
-    /// Whether a process's namespace is one in which people work; none where it was seen already, from the same root.
-    /// `mountinfo` shows only what is below the process's root.
-    fn enter(&mut self, directory: &Path) -> Option<bool> {
-        let (Ok(namespace), Ok(root)) =
-            (fs::read_link(directory.join("ns/mnt")), fs::read_link(directory.join("root")))
-        else {
-            // Its table may be readable all the same, and that decides.
-            return Some(true);
-        };
-        let is_usual = self.usual.contains(&namespace);
-        self.seen.insert((namespace, root)).then_some(is_usual)
+    /// None where it may not be known.
+    fn of(process: &Path) -> Option<(PathBuf, PathBuf)> {
+        Some((fs::read_link(process.join("ns/mnt")).ok()?, fs::read_link(process.join("root")).ok()?))
     }
+}
+
+/// The ids of all processes, sorted.
+fn pids(proc: &Path) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir(proc)? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// A line of `mountinfo` (proc_pid_mountinfo(5)): the third field is the device, the fifth the mount point; after `-`

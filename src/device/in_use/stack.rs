@@ -13,8 +13,8 @@ pub(super) struct Stacked {
 
 /// Describes a stacked device by its kernel name.
 pub(super) fn describe(sysfs: &Sysfs, name: &str) -> Stacked {
-    if let Some(mapped) = sysfs.attribute(name, "dm/name") {
-        let uuid = sysfs.attribute(name, "dm/uuid").unwrap_or_default();
+    if let Some(mapped) = sysfs.text(name, "dm/name") {
+        let uuid = sysfs.text(name, "dm/uuid").unwrap_or_default();
         return mapped_device(name, &mapped, &uuid);
     }
     let node = format!("/dev/{name}");
