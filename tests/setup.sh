@@ -5,7 +5,8 @@
 set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
-test="$build debian-archive-keyring e2fsprogs fio libnbd-bin mmdebstrap nbd-client nbdkit qemu-system-x86 qemu-utils socat systemd"
+test="$build debian-archive-keyring e2fsprogs fio libnbd-bin mmdebstrap nbd-client nbdkit qemu-system-x86 qemu-utils
+    socat systemd"
 bench="$test nbd-server"
 
 stop() {
@@ -28,7 +29,8 @@ fi
 
 missing=
 for package in $wanted; do
-    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
+    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+        missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 
@@ -42,12 +44,15 @@ apt_get() {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"
 }
 
+# shellcheck disable=SC2086 # a list of package names
+install_missing() {
+    apt_get install -y --no-install-recommends --no-remove "$@" $missing
+}
+
 echo "setup.sh: installing$missing" >&2
 # A third party's list that can't be fetched is no reason to stop: whether the packages are there, the install says.
 apt_get update || true
-# Where qemu-utils came from backports, the release's qemu-system-x86 installs only with the release's qemu-utils.
-# shellcheck disable=SC2086 # a list of package names
-apt_get install -y --no-install-recommends $missing ||
-    apt_get install -y --no-install-recommends --allow-downgrades $missing \
-        "qemu-utils=$(apt-cache madison qemu-utils | awk 'NR == 1 { print $3 }')" ||
+# Beside a qemu-utils from backports, the release's qemu-system-x86 goes in only together with its own qemu-utils.
+install_missing ||
+    install_missing --allow-downgrades "qemu-utils=$(apt-cache madison qemu-utils | awk 'NR == 1 { print $3 }')" ||
     stop "apt-get could not install:$missing"

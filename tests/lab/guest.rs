@@ -20,7 +20,7 @@ use volctl::model::{Serial, VmId};
 
 use crate::image::{Image, programs_disk};
 use crate::qmp::Qmp;
-use crate::tool::{programs, tool};
+use crate::tool::tool;
 
 /// Where `restrict=on` lets the guest reach one service of the host.
 pub const CLOUDSTACK_ADDRESS: &str = "10.0.2.100:80";
@@ -60,7 +60,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// A disk that the lab itself plugs in, behind the cloud's back.
+/// What a disk is plugged into.
 pub enum Bus {
     /// virtio-blk, as CloudStack gives to most guests.
     Virtio,
@@ -82,7 +82,7 @@ impl Guest {
     pub fn boot(image: &Image, hardware: &Hardware) -> Self {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str| work.path().join(name);
-        let programs = programs_disk(work.path(), &programs());
+        let programs = programs_disk(work.path());
         let agent = UnixListener::bind(path("agent")).unwrap();
         let (qmp, qmp_of_qemu) = UnixStream::pair().unwrap();
 
@@ -139,7 +139,7 @@ impl Guest {
             .unwrap_or_else(|| panic!("no port in: {line}"))
     }
 
-    /// Plugs a new, empty disk in.
+    /// Plugs a new, empty disk in, behind the cloud's back.
     pub fn plug(&self, bus: Bus, serial: &Serial, bytes: u64) {
         let file = self.work.path().join(format!("{serial}.img"));
         File::create(&file).and_then(|file| file.set_len(bytes)).unwrap();
@@ -218,7 +218,7 @@ fn machine(command: &mut Command, image: &Image, hardware: &Hardware) {
     command.args(["-uuid", &hardware.vm.to_string()]);
     command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initrd);
     // A getty would cut the log off.
-    command.args(["-append", "root=LABEL=lab rw console=ttyS0 systemd.getty_auto=no"]);
+    command.args(["-append", "root=LABEL=lab rw console=ttyS0 systemd.getty_auto=no systemd.show_status=no"]);
     let network = format!(
         "user,id=network,restrict=on,hostfwd=tcp:127.0.0.1:0-{NBD_ADDRESS},\
          guestfwd=tcp:{CLOUDSTACK_ADDRESS}-cmd:socat - TCP:{}",

@@ -15,7 +15,12 @@ stop() {
     exit 1
 }
 
-hash=$(cd "$lab" && find image.sh rootfs -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+recipe() {
+    cd "$lab"
+    find image.sh rootfs -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+}
+
+hash=$(recipe | sha256sum | cut -c1-16)
 image=$cache/$hash
 [ -d "$image" ] && echo "$image" && exit
 
@@ -34,7 +39,8 @@ work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/image"
 
-packages=systemd,systemd-sysv,udev,dbus,kmod,util-linux,fdisk,e2fsprogs,libudev1,ca-certificates,linux-image-cloud-amd64
+packages="ca-certificates dbus e2fsprogs fdisk kmod libudev1 linux-image-cloud-amd64 systemd
+    systemd-sysv udev util-linux"
 mmdebstrap --quiet --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

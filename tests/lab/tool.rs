@@ -1,6 +1,5 @@
 //! The programs of other packages that the lab runs.
 
-use std::path::Path;
 use std::process::Command;
 
 /// A program, or a sentence that names the package which has it.
@@ -22,10 +21,4 @@ pub fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-/// The directory with the `volctl` and `volctld` under test: `VOLCTL_BIN_DIR`, or where cargo built them.
-pub fn programs() -> std::path::PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_volctl")).parent().unwrap().to_owned();
-    std::env::var_os("VOLCTL_BIN_DIR").map_or(built, Into::into)
 }
