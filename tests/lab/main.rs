@@ -1,0 +1,67 @@
+//! The VM lab: volctl in a Debian guest with systemd and udev, in which disks are really plugged in and out.
+//!
+//! ```text
+//! the host                                          the guest
+//! cloudstack-simulator  <- HTTP, one forwarded port -  volctld  <- volctl
+//!   its hypervisor      -- QMP: plug, unplug ------->  kernel, udev
+//! nbdcopy, qemu-img     -- NBD, one forwarded port ->  volctld
+//! this test             -- virtio-serial ---------->   lab-agent
+//! ```
+//!
+//! One guest serves all chapters, which are told in order: a boot under emulation takes ten seconds.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod cloud;
+mod command;
+mod guest;
+mod hotplug;
+mod image;
+mod in_use;
+mod outside;
+mod qmp;
+mod story;
+mod tool;
+
+use ::volctl::model::{VmId, VolumeId};
+
+use crate::cloud::Cloud;
+use crate::command::Volctl;
+use crate::guest::{Guest, Hardware};
+use crate::image::Image;
+
+/// What every chapter has.
+struct Lab<'a> {
+    cloud: &'a Cloud,
+    guest: &'a Guest,
+    volctl: Volctl<'a>,
+    /// The guest, as CloudStack knows it.
+    vm: VmId,
+    /// Its root volume.
+    root: VolumeId,
+    /// For files of the clients outside.
+    work: tempfile::TempDir,
+}
+
+#[test]
+fn lab() {
+    let work = tempfile::tempdir().unwrap();
+    let hypervisor = work.path().join("hypervisor");
+    let cloud = Cloud::start(work.path(), &hypervisor);
+    let (vm, root) = cloud.this_vm();
+    let hardware = Hardware { vm, root: root.serial(), cloudstack: cloud.address, hypervisor: &hypervisor };
+    let guest = Guest::boot(&Image::get(), &hardware);
+    hotplug::the_guest_is_the_vm(&guest, &hardware);
+    hotplug::disks_come_and_go(&guest);
+
+    let volctl = Volctl::start(&guest, ([127, 0, 0, 1], guest.nbd_port()).into());
+    let lab = Lab { cloud: &cloud, guest: &guest, volctl, vm, root, work };
+    story::the_same_bytes_under_another_letter(&lab);
+    story::twins_are_told_apart(&lab);
+    story::a_late_scsi_disk_is_found(&lab);
+    story::a_detach_waits_for_the_guest(&lab);
+    story::the_root_volume_stays(&lab);
+    in_use::a_disk_in_use_stays(&lab);
+    story::the_daemon_comes_and_goes(&lab);
+    story::nothing_is_left(&lab);
+}
