@@ -1,1 +1,5 @@
+//! The integration tests: the real binaries over real sockets, against the CloudStack simulator.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod layering;
