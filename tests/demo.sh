@@ -5,7 +5,8 @@ set -euo pipefail
 
 bin=$(cd "$(dirname "$0")/.." && pwd)/target/release
 work=$(mktemp -d)
-simulator='' daemon=''
+appliance=a0000000-0000-4000-8000-000000000001
+simulator="" daemon=""
 
 clean_up() {
     for process in $daemon $simulator; do
@@ -29,7 +30,7 @@ run() {
     "$@"
 }
 
-"$bin/examples/cloudstack-simulator" --listen 127.0.0.1:0 --devices "$work/by-id" >"$work/endpoint" 2>"$work/simulator.log" &
+"$bin/examples/cloudstack-simulator" --listen 127.0.0.1:0 --this-vm "$appliance" --devices "$work/by-id" >"$work/endpoint" 2>"$work/simulator.log" &
 simulator=$!
 until_true test -s "$work/endpoint"
 
@@ -38,7 +39,7 @@ cat >"$work/config.toml" <<CONFIG
 endpoint = "$(head -n 1 "$work/endpoint")"
 api_key = "simulator-key"
 secret_key = "simulator-secret"
-vm_id = "$("$bin/examples/cloudstack-simulator" --print-this-vm)"
+vm_id = "$appliance"
 
 [device]
 by_id_dir = "$work/by-id"

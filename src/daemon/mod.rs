@@ -21,7 +21,9 @@ use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
 use crate::operation::{Engine, World, keep_exports};
 use crate::rpc::server::{Limits, Load};
+use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
+use crate::systemd::ServiceManager;
 use crate::{rpc, systemd};
 
 use dispatch::Dispatch;
@@ -74,25 +76,25 @@ async fn start(arguments: Arguments) -> Result<()> {
     let paths = Paths::of(&environment);
     let config = Config::load(arguments.config.as_deref(), &environment)?;
     let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
-    let (listener, own_socket) = listener(arguments.socket.unwrap_or(paths.socket))?;
+    let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
     let shutdown = signals()?;
     let served = run(config, store, listener, shutdown).await;
-    if let Some(path) = own_socket {
-        std::fs::remove_file(&path).ok();
+    if let Some(file) = own_file {
+        file.remove();
     }
     served
 }
 
-/// systemd's socket, or one of our own; the path is that of our own.
-fn listener(path: PathBuf) -> Result<(UnixListener, Option<PathBuf>)> {
+/// systemd's socket, or one of our own with its file.
+fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
     let unusable = |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
     if let Some(inherited) = systemd::inherited_listener()? {
         inherited.set_nonblocking(true).map_err(unusable)?;
         return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
     }
-    let bound = rpc::server::bind(&path)?;
-    rights::give_to_group(&path)?;
-    Ok((bound, Some(path)))
+    let (bound, file) = listen_on(path, "volctld")?;
+    rights::give_to_group(path)?;
+    Ok((UnixListener::from_std(bound).map_err(unusable)?, Some(file)))
 }
 
 /// Becomes true at SIGTERM or SIGINT.
@@ -120,18 +122,29 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
     let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load.clone()));
-    systemd::ready();
+    let manager = ServiceManager::from_environment();
+    manager.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => tracing::info!("told to stop"),
+        () = watched(&manager) => {}
         () = idle::long_enough(&engine, load.subscribe(), idle_timeout) => tracing::info!("idle"),
     }
-    systemd::stopping();
+    manager.stopping();
     keeper.abort();
     close.send_replace(true);
     serving.await.ok();
     world.nbd.shutdown().await;
     Ok(())
+}
+
+/// Tells systemd that the runtime turns, for ever.
+async fn watched(manager: &ServiceManager) {
+    let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(interval).await;
+        manager.alive();
+    }
 }
 
 async fn compose(config: Config, store: Store) -> Result<Engine> {

@@ -8,5 +8,6 @@ mod lines;
 pub mod message;
 pub mod peer;
 pub mod server;
+pub mod socket;
 #[cfg(test)]
 mod tests;
