@@ -8,6 +8,9 @@ use secrecy::SecretString;
 
 use crate::model::VmId;
 
+/// The socket of the daemon that serves the whole machine.
+pub const SYSTEM_SOCKET: &str = "/run/volctl/volctld.sock";
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Config {
