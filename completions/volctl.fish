@@ -44,6 +44,7 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l size -d 'Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l offering -d 'Disk offering (id or name)' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l zone -d 'Zone (id or name)' -r
@@ -149,14 +150,15 @@ complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -l limit -d 'At most so many [default: 100]' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -f -a "show" -d 'Show one operation'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -f -a "wait" -d 'Wait until operations have ended'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l limit -d 'At most so many [default: 100]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -170,6 +172,10 @@ complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subco
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -178,3 +184,22 @@ complete -c volctl -n "__fish_volctl_using_subcommand version" -l socket -d 'The
 complete -c volctl -n "__fish_volctl_using_subcommand version" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "create" -d 'Create a volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "show" -d 'Show everything about one volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "find" -d 'Say which volume a device is'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'

@@ -40,8 +40,9 @@ impl Refusal {
         let left = matches!(self.error.kind, Kind::Timeout | Kind::DaemonUnreachable);
         let named = self.error.hint.as_deref().is_some_and(|hint| hint.contains(&operation.id.to_string()));
         if goes_on && left && !named {
-            let watch = format!("the operation goes on; watch it with: {}", render::watch_command(operation));
-            self.error = self.error.hint(watch);
+            let said = self.error.hint.as_deref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            let watch = render::watch_command(operation);
+            self.error.hint = Some(format!("{said}the operation goes on; watch it with: {watch}"));
         }
         self
     }

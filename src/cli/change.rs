@@ -161,6 +161,7 @@ pub fn last_moments(departure: Option<&Departure>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -50,11 +50,11 @@ pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Outpu
 fn delete_question(volume: &Volume, expunge: bool) -> String {
     let label = render::label(volume);
     if volume.state == "Allocated" {
-        format!("{label} was never created on storage: it will be gone at once.\nDelete it?")
+        format!("{label}: it was never created on storage, and will be gone at once.\nDelete it?")
     } else if expunge {
-        format!("{label} will be gone for ever, with all its data.\nDelete it for ever?")
+        format!("{label}: it will be gone for ever, with all its data.\nDelete it for ever?")
     } else {
-        format!("{label} can be brought back with `volctl recover` until CloudStack purges it.\nDelete it?")
+        format!("{label}: `volctl recover` can bring it back until CloudStack purges it.\nDelete it?")
     }
 }
 

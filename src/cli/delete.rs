@@ -44,8 +44,11 @@ impl Delete {
 
 fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
+    let done = if changed.changed == Some(false) { "was deleted already" } else { "deleted" };
     match &changed.volume {
-        Some(volume) => format!("{subject} deleted; bring it back with: volctl recover {}", volume.id),
-        None => format!("{subject} deleted; it is gone for ever"),
+        Some(volume) if volume.state == "Destroy" => {
+            format!("{subject} {done}; bring it back with: volctl recover {}", volume.id)
+        }
+        _ => format!("{subject} {done}; it is gone for ever"),
     }
 }

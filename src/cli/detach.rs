@@ -11,6 +11,7 @@ use super::render::Output;
 use super::session::Session;
 use super::{confirm, duration};
 use crate::api::{Changed, VolumeDetach, method};
+use crate::model::printable;
 
 /// Detach volumes from this VM, or from another one
 ///
@@ -52,7 +53,7 @@ impl Detach {
         };
         let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "detach", method: method::VOLUME_DETACH };
-        let from = self.from.as_deref().map_or_else(|| "this VM".to_owned(), crate::model::printable);
+        let from = self.from.as_deref().map_or_else(|| "this VM".to_owned(), printable);
         self.change.run(verb, volumes, (session, output), |changed| phrase(changed, &from))
     }
 }

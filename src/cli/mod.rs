@@ -21,6 +21,7 @@ mod recover;
 mod render;
 mod session;
 mod show;
+mod task;
 mod unexport;
 mod usage;
 mod version;
@@ -34,7 +35,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
-use crate::config::Paths;
+use crate::config::SYSTEM_SOCKET;
 
 /// The exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -48,7 +49,7 @@ const INTERRUPTED: u8 = 130;
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or in use, 5 CloudStack refused, 6 timed out (the
 /// operation goes on), 7 daemon not reachable, 8 not permitted, 9 stuck, 130 interrupted (the operation goes on).
 #[derive(Debug, Parser)]
-#[command(name = "volctl", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "volctl", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -132,7 +133,7 @@ pub fn main(line: Vec<OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> u8 {
     let output = Output::new(cli.global.format());
-    let socket = cli.global.socket.unwrap_or_else(Paths::default_socket);
+    let socket = cli.global.socket.unwrap_or_else(|| SYSTEM_SOCKET.into());
     let session = Session::new(socket, output.clone());
     cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::error::ErrorKind;
 
+use super::answer::Refusal;
 use super::render::{Format, Output};
 use crate::error::{Error, Kind};
 
@@ -12,7 +13,7 @@ pub fn answer(error: &clap::Error, line: &[OsString]) -> u8 {
     let output = Output::new(if wants_json(line) { Format::Json } else { Format::Text });
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output.help(&error.render()),
-        _ => output.refuse(&usage_error(error).into()),
+        _ => output.refuse(&Box::<Refusal>::from(usage_error(error))),
     }
 }
 
@@ -39,6 +40,7 @@ fn usage_error(error: &clap::Error) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use clap::Parser;
 
@@ -54,7 +56,7 @@ mod tests {
     fn errors_are_one_sentence_and_a_hint() {
         for (line, message, hint) in [
             ("", "a command is missing", "see volctl --help"),
-            ("healht", "unrecognized subcommand 'healht'", "a similar subcommand exists: 'health'"),
+            ("recovr", "unrecognized subcommand 'recovr'", "a similar subcommand exists: 'recover'"),
             ("detach x --forse", "unexpected argument '--forse' found", "a similar argument exists: '--force'"),
             (
                 "attach",

@@ -107,7 +107,8 @@ impl Output {
         if self.format != Format::Json {
             return common_code(answers.into_iter().map(|answer| self.show(answer, &page)));
         }
-        let code = common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
+        let code =
+            common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
         match answers.as_slice() {
             [answer] => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
@@ -234,6 +235,7 @@ fn lines(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -59,8 +59,9 @@ impl Cell {
         let cell = Self::text(state);
         let tone = match cell.full.as_str() {
             "Ready" | "active" | "succeeded" | "ok" => Tone::Good,
-            "Allocated" | "pending" | "draining" | "queued" | "running" | "unwinding" => Tone::Waiting,
-            _ => Tone::Bad,
+            "Destroy" | "Expunging" | "Expunged" | "failed" | "stuck" | "abandoned" | "bad" => Tone::Bad,
+            stale if stale.ends_with("STALE") => Tone::Bad,
+            _ => Tone::Waiting,
         };
         Self { tone, ..cell }
     }

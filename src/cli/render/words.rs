@@ -85,6 +85,7 @@ pub fn watch_command(operation: &Operation) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
