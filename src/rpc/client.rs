@@ -1,7 +1,7 @@
 //! The client: blocking, without a runtime. One connection, several requests at a time.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -243,7 +243,7 @@ fn open(path: &Path) -> Result<UnixStream, Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::SendTimeout, &SEND_TIMEOUT)?;
     loop {
-        match connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address) {
+        match connect(socket.as_raw_fd(), &address) {
             Ok(()) => return Ok(socket.into()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
