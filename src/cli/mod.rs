@@ -35,7 +35,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
-use crate::config::SYSTEM_SOCKET;
+use crate::config::{Environment, Paths};
 
 /// The exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -133,7 +133,7 @@ pub fn main(line: Vec<OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> u8 {
     let output = Output::new(cli.global.format());
-    let socket = cli.global.socket.unwrap_or_else(|| SYSTEM_SOCKET.into());
+    let socket = cli.global.socket.unwrap_or_else(|| Paths::of(&Environment::of_process()).socket);
     let session = Session::new(socket, output.clone());
     cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
 }

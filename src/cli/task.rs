@@ -17,6 +17,7 @@ use crate::rpc::message::{ErrorObject, INVALID_PARAMS};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a look-up: it is lost where the daemon left for being idle just as it was asked.
 const SHORT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A request, and how far it is.
 pub struct Task {
     /// What is asked.
