@@ -145,9 +145,9 @@ fn natural_width(table: &comfy_table::Table) -> usize {
 fn drawn(text: &str, tone: Tone, colour: bool) -> Drawn {
     let cell = Drawn::new(text);
     match tone {
-        Tone::Good if colour => cell.fg(Color::Green),
-        Tone::Waiting if colour => cell.fg(Color::Yellow),
-        Tone::Bad if colour => cell.fg(Color::Red),
+        Tone::Good if colour => cell.fg(Color::DarkGreen),
+        Tone::Waiting if colour => cell.fg(Color::DarkYellow),
+        Tone::Bad if colour => cell.fg(Color::DarkRed),
         _ => cell,
     }
 }
