@@ -256,6 +256,11 @@ impl Exports {
         Self { table: Mutex::default(), activity: watch::Sender::default(), locations }
     }
 
+    /// Where clients would find an export of this name.
+    pub fn uris(&self, name: &str) -> Vec<String> {
+        self.locations.uris(name)
+    }
+
     /// Follows how much goes on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
@@ -429,6 +434,17 @@ impl Exports {
         for entry in self.table().values_mut() {
             entry.phase = Phase::Closing;
             entry.served.stop.raise();
+        }
+    }
+
+    /// Marks an export whose device is gone.
+    pub fn fail(&self, name: &str) {
+        let table = self.table();
+        if let Some(entry) = table.get(name)
+            && !entry.served.failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!("export {} failed: its device is gone", printable(name));
+            self.publish(&table);
         }
     }
 

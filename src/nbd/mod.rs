@@ -108,6 +108,16 @@ impl Server {
         self.exports().of_volume(volume)
     }
 
+    /// What a client could use if an export of this name were served.
+    pub fn uris(&self, name: &str) -> Vec<String> {
+        self.exports().uris(name)
+    }
+
+    /// Marks an export whose device is gone: it serves nothing any more.
+    pub fn fail(&self, name: &str) {
+        self.exports().fail(name);
+    }
+
     /// Takes no new clients; those that are inside go on.
     pub fn drain(&self, name: &str) -> Result<()> {
         self.exports().set_draining(name, true)

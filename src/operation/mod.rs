@@ -39,7 +39,6 @@ mod unexport;
 mod world;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -255,7 +254,6 @@ macro_rules! with_story {
         }
     };
 }
-use with_story;
 
 /// Walks a row of any kind.
 async fn drive_any(row: OperationRow, cx: Cx) {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod cli;
+mod generated;
 mod layering;
 mod simulator;
 mod support;
