@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::health;
 use super::rights::Rights;
-use crate::api::{self, Change, Failure, Operation, Operations, OperationShown, Progress, Status, Version, method};
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};
@@ -187,8 +187,9 @@ impl Dispatch {
             return self.end(&Shown { row, note: None, overdue: None });
         }
         let operation = shown.operation();
-        let error = Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {id}`"));
+        let error =
+            Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
+                .hint(format!("the operation goes on: `volctl ops wait {id}`"));
         Err(failed(error, operation))
     }
 
@@ -203,7 +204,11 @@ impl Dispatch {
         if let Ok(id) = word.parse() {
             return Ok(id);
         }
-        let found = if word.len() < 6 { Vec::new() } else { self.engine.world().store.operations_like(&word.to_lowercase())? };
+        let found = if word.len() < 6 {
+            Vec::new()
+        } else {
+            self.engine.world().store.operations_like(&word.to_lowercase())?
+        };
         match found.as_slice() {
             [one] => Ok(one.id),
             [] => Err(Error::new(Kind::NotFound, format!("there is no operation {}", printable(word)))
@@ -211,7 +216,11 @@ impl Dispatch {
                 .into()),
             many => {
                 let list: Vec<String> = many.iter().map(|row| row.id.to_string()).collect();
-                Err(Error::new(Kind::Ambiguous, format!("{} fits several operations: {}", printable(word), list.join(", "))).into())
+                Err(Error::new(
+                    Kind::Ambiguous,
+                    format!("{} fits several operations: {}", printable(word), list.join(", ")),
+                )
+                .into())
             }
         }
     }

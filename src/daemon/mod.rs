@@ -68,7 +68,12 @@ pub fn main() -> ExitCode {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOLCTLD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("volctl=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
 }
 
 async fn start(arguments: Arguments) -> Result<()> {
@@ -87,7 +92,8 @@ async fn start(arguments: Arguments) -> Result<()> {
 
 /// systemd's socket, or one of our own with its file.
 fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
-    let unusable = |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
+    let unusable =
+        |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
     if let Some(inherited) = systemd::inherited_listener()? {
         inherited.set_nonblocking(true).map_err(unusable)?;
         return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));

@@ -90,6 +90,8 @@ pub(super) struct Served {
     /// Bytes that clients wrote or zeroed.
     pub bytes_written: AtomicU64,
     failed: AtomicBool,
+    /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
+    gone: AtomicBool,
 }
 
 impl Served {
@@ -101,6 +103,11 @@ impl Served {
         // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
         let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
         Offer { size: self.backend.size(), flags }
+    }
+
+    /// Whether the device is no longer there.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
@@ -290,6 +297,7 @@ impl Exports {
             stop: Latch::new().map_err(|error| Error::new(Kind::Internal, error).doing(format!("export {label}")))?,
             bytes_written: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         };
         let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
         let mut table = self.table();
@@ -441,8 +449,9 @@ impl Exports {
     pub fn fail(&self, name: &str) {
         let table = self.table();
         if let Some(entry) = table.get(name)
-            && !entry.served.failed.swap(true, Ordering::Relaxed)
+            && !entry.served.gone.swap(true, Ordering::Relaxed)
         {
+            entry.served.failed.store(true, Ordering::Relaxed);
             tracing::error!("export {} failed: its device is gone", printable(name));
             self.publish(&table);
         }

@@ -35,8 +35,9 @@ use crate::api;
 use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
+use crate::rpc::socket::SocketFile;
 use exports::Exports;
-use listen::{Hall, SocketFile};
+use listen::Hall;
 use uri::Locations;
 
 /// The server; clones are the same one.
@@ -113,7 +114,7 @@ impl Server {
         self.exports().uris(name)
     }
 
-    /// Marks an export whose device is gone: it serves nothing any more.
+    /// Marks an export whose device is gone.
     pub fn fail(&self, name: &str) {
         self.exports().fail(name);
     }

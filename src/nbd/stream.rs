@@ -224,7 +224,8 @@ impl Stream {
             };
             let latch = until.latch.map_or(self.socket.as_fd(), |latch| latch.event.as_fd());
             let mut sources = [self.socket.as_fd(), latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            match poll(&mut sources, timeout) {
+            let polled = if until.latch.is_some() { 2 } else { 1 };
+            match poll(&mut sources[..polled], timeout) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) if sources[0].any() != Some(false) => return Ok(Filled::Ready),
                 Ok(_) => return Ok(Filled::Woken),

@@ -12,6 +12,7 @@ use super::stream::{Filled, PIECE, Stream, Until};
 const MAXIMUM_DROPPED: u32 = 2 * MAXIMUM_PAYLOAD;
 
 const CLOSING: Fault = Fault { errno: Errno::Shutdown, text: "the export is being closed" };
+const GONE: Fault = Fault { errno: Errno::Io, text: "the device is gone" };
 
 /// Whether the connection goes on.
 type Flow = io::Result<ControlFlow<()>>;
@@ -33,7 +34,8 @@ struct Transmission<'a> {
 
 impl Transmission<'_> {
     fn one_request(&mut self) -> Flow {
-        let stop = &self.session.served().stop;
+        let served = self.session.served();
+        let stop = &served.stop;
         if self.stream.fill(Request::SIZE, Until { latch: Some(stop), deadline: None })? != Filled::Ready {
             return END;
         }
@@ -43,7 +45,11 @@ impl Transmission<'_> {
         };
         self.stream.consume(Request::SIZE);
         self.session.note_request();
-        let allowed = if stop.is_raised() { Err(CLOSING) } else { self.check(&request) };
+        let allowed = match () {
+            () if stop.is_raised() => Err(CLOSING),
+            () if served.is_gone() => Err(GONE),
+            () => self.check(&request),
+        };
         match request.command {
             command::DISC => END,
             command::WRITE => self.write(&request, allowed),

@@ -49,8 +49,8 @@ use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
-pub use request::Request;
 pub use exports::keep as keep_exports;
+pub use request::Request;
 pub use world::World;
 
 use world::Cx;
