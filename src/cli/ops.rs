@@ -93,7 +93,7 @@ fn wait(ids: &[String], timeout: Option<Duration>, session: &Session, output: &O
 /// To wait for an operation that then fails is to fail as the operation did.
 fn outcome(answer: Answer) -> Answer {
     let document = answer?;
-    let OperationShown { operation } = read(document.clone())?;
+    let OperationShown { operation, .. } = read(document.clone())?;
     if operation.status == Status::Succeeded {
         return Ok(document);
     }

@@ -4,16 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::free_bytes;
 use crate::api::{Check, ExportState, Health, Status};
 use crate::model::printable;
 use crate::operation::{Engine, World};
 
 /// How long CloudStack may take to answer a look at its health.
 const PATIENCE: Duration = Duration::from_millis(1500);
-
-/// Under so many bytes free the journal is in danger.
-const ENOUGH_ROOM: u64 = 64 << 20;
 
 /// Looks at every part.
 pub(super) async fn check(engine: &Engine) -> Health {
@@ -64,17 +60,8 @@ fn devices(world: &World) -> Check {
 }
 
 fn store(world: &World) -> Check {
-    let path = world.store.path();
-    let room = path.parent().and_then(free_bytes);
-    now(
-        "store",
-        match room {
-            Some(bytes) if bytes < ENOUGH_ROOM => Err(format!("{bytes} bytes free at {}", path.display())),
-            _ => {
-                world.store.meta("health").map(|_| format!("{} answers", path.display())).map_err(|error| error.message)
-            }
-        },
-    )
+    let looked = world.refuse_without_room().and_then(|()| world.store.count_unfinished());
+    now("store", looked.map(|_| format!("{} answers", world.store.path().display())).map_err(|error| error.message))
 }
 
 fn exports(world: &World) -> Check {

@@ -19,7 +19,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports};
+use crate::operation::{Engine, World, keep_exports, keep_in_step};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -124,6 +124,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let world = engine.world().clone();
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
+    let reconciler = tokio::spawn(keep_in_step(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
@@ -138,6 +139,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     }
     manager.stopping();
     keeper.abort();
+    reconciler.abort();
     close.send_replace(true);
     serving.await.ok();
     world.nbd.shutdown().await;
@@ -158,10 +160,4 @@ async fn compose(config: Config, store: Store) -> Result<Engine> {
     let devices = Devices::start(&config.device)?;
     let nbd = Server::bind(&config.nbd).await?;
     Ok(Engine::new(Arc::new(World::new(config, store, cloud, devices, nbd))))
-}
-
-/// How full a file system is, for health.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
