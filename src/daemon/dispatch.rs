@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::health;
 use super::rights::Rights;
-use crate::api::{self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
+use crate::api::{
+    self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method,
+};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};

@@ -272,7 +272,10 @@ impl Engine {
                 self.stop(row);
                 Ok(operation)
             }
-            None => Err(Error::new(Kind::Conflict, format!("operation {id} has ended already: {}", status_word(row.status)))),
+            None => Err(Error::new(
+                Kind::Conflict,
+                format!("operation {id} has ended already: {}", status_word(row.status)),
+            )),
         }
     }
 

@@ -52,8 +52,8 @@ use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
-pub use sync::keep_in_step;
 pub use request::Request;
+pub use sync::keep_in_step;
 pub use world::World;
 
 use world::Cx;

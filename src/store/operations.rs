@@ -273,7 +273,9 @@ impl Store {
     pub fn history(&self, id: OperationId) -> Result<Vec<Moment>> {
         self.read(|db| {
             let mut statement = db
-                .prepare_cached("SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid")
+                .prepare_cached(
+                    "SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid",
+                )
                 .map_err(sql)?;
             let rows = statement
                 .query_map([id.to_string()], |row| {
