@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cli;
+mod clients;
+mod daemon;
 mod generated;
 mod layering;
 mod simulator;

@@ -100,10 +100,23 @@ fn a_timeout_before_the_send_proves_that_nothing_was_sent() {
     newest(&appliance, "the attach to be sent", is_sent);
     let ended = appliance.json(&["detach", "data1", "--queue", "--timeout", "1s"]);
     assert_eq!(ended.json()["operation"]["status"], "failed");
-    names(message(&ended.failure(1, "cancelled")), &["nothing was sent", "--timeout"]);
+    names(message(&ended.failure(4, "busy")), &["nothing was sent"]);
     release(&appliance);
     attaching.end().success();
     assert_eq!(appliance.cloud.calls("detachVolume"), 0);
+}
+
+#[test]
+fn whoever_only_watches_ends_nothing() {
+    let appliance = held();
+    let attaching = appliance.begin(&["attach", "data1"]);
+    newest(&appliance, "the attach to be sent", is_sent);
+    let detach = appliance.ok(&["detach", "data1", "--queue", "--no-wait"])["operation"]["id"].clone();
+    appliance.json(&["ops", "wait", detach.as_str().unwrap(), "--timeout", "1s"]).failure(6, "timeout");
+    release(&appliance);
+    attaching.end().success();
+    appliance.ok(&["ops", "wait", detach.as_str().unwrap()]);
+    assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], json!(null));
 }
 
 #[test]
