@@ -110,8 +110,8 @@ fn qemu_img_converts_and_compares() {
         let compared = run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", image, &uris[other]]);
         assert!(compared.contains("Images are identical"), "{compared}");
         run("qemu-io", &["-f", "raw", "-c", "write -P 7 4096 512", &uris[index]]);
-        let compared = Command::new("qemu-img").args(["compare", "-f", "qcow2", "-F", "raw", image, &uris[other]]);
-        let compared = { compared }.output().unwrap();
+        let line = ["compare", "-f", "qcow2", "-F", "raw", image, &uris[other]];
+        let compared = Command::new("qemu-img").args(line).output().unwrap();
         assert_eq!(compared.status.code(), Some(1), "it can fail: {compared:?}");
     }
 }

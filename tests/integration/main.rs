@@ -7,6 +7,7 @@ mod clients;
 mod daemon;
 mod generated;
 mod layering;
+mod refusals;
 mod simulator;
 mod story;
 mod support;

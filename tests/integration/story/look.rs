@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
+use crate::support::wording::{hint, message, names};
 
 #[test]
 fn device_prints_the_stable_path() {

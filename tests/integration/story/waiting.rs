@@ -4,10 +4,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
 use crate::support::simulator::APPLIANCE;
 use crate::support::wait_for;
+use crate::support::wording::{hint, message, names};
 
 /// An appliance whose next attach stays pending in CloudStack until [`release`].
 fn held() -> Appliance {
