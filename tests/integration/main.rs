@@ -6,4 +6,5 @@ mod cli;
 mod generated;
 mod layering;
 mod simulator;
+mod story;
 mod support;
