@@ -12,7 +12,7 @@ use super::job::{End, Job, Sent};
 use super::request::Draft;
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
-use super::{Halt, Next, Step as _, Story};
+use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeAttach};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
@@ -115,11 +115,6 @@ impl Attach {
         let story = Self { volume, vm, here, export, job: Job::default(), attached: false, changed: false, notes };
         story.refuse_if_wrong(world, &story.volume).await?;
         Ok(story)
-    }
-
-    /// The device step's name: an attach that waits there may be superseded by a detach.
-    pub fn waiting_step() -> &'static str {
-        Step::Device.name()
     }
 
     /// Whether CloudStack was ever seen to have attached the volume for this operation.

@@ -125,8 +125,8 @@ impl Engine {
         tracing::info!(operation = %row.id, kind = ?row.kind, volume = ?row.volume_id, uid = ?row.asker.uid, "accepted");
         live.insert(row.id, self.start(row.clone(), false));
         drop(live);
-        if let Some((superseded, _)) = new.supersedes {
-            self.stop_superseded(superseded);
+        if let Some((superseded, _)) = &new.supersedes {
+            self.stop_superseded(*superseded);
         }
         Ok(row)
     }
@@ -169,10 +169,7 @@ impl Engine {
     }
 
     fn give_up_in_line(&self, row: &OperationRow, shown: &watch::Sender<Shown>) {
-        let error =
-            Error::new(Kind::Busy, "nothing was sent: the volume was busy with another operation for all that time")
-                .hint("`volctl ops` shows with which");
-        match self.world().store.end_early(row.id, &[], Status::Failed, &error) {
+        match self.world().store.end_early(row.id, &[], Status::Failed, &never_its_turn()) {
             Ok(Some(row)) => drop(shown.send_replace(Shown::plain(row))),
             Ok(None) => {}
             Err(error) => tracing::error!(operation = %row.id, %error, "cannot be ended"),
@@ -209,12 +206,19 @@ impl Engine {
         ended.map(|row| row.shown()).ok_or_else(|| self.not_cancellable(id))
     }
 
-    /// Ends an operation that has sent nothing in the time that its caller gave it.
-    pub fn expire(&self, id: OperationId) -> Result<Option<OperationRow>> {
-        let error =
-            Error::new(Kind::Cancelled, "nothing was sent to CloudStack: the time given with --timeout is over")
-                .hint("`volctl health` shows whether CloudStack answers, `volctl ops` what the volume is busy with");
-        self.end_early(id, Status::Failed, &error)
+    /// Ends an operation that has sent nothing in the time that its caller gave it; shows it as it then stands.
+    pub fn expire(&self, id: OperationId) -> Result<Shown> {
+        let error = match self.row(id)?.status {
+            Status::Queued => never_its_turn(),
+            _ => Error::new(Kind::Cancelled, "nothing was sent to CloudStack: the time given with --timeout is over")
+                .hint("`volctl health` shows whether CloudStack answers"),
+        };
+        if let Some(row) = self.end_early(id, Status::Failed, &error)? {
+            return Ok(Shown::plain(row));
+        }
+        // It may have ended by itself just now, before those who watch it were told.
+        let row = self.row(id)?;
+        if row.status.ended() { Ok(Shown::plain(row)) } else { Ok(self.watch(id)?.borrow().clone()) }
     }
 
     fn end_early(&self, id: OperationId, status: Status, error: &Error) -> Result<Option<OperationRow>> {
@@ -343,6 +347,11 @@ impl Engine {
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Live>> {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn never_its_turn() -> Error {
+    Error::new(Kind::Busy, "nothing was sent: the volume was busy with another operation for all that time")
+        .hint("`volctl ops` shows with which")
 }
 
 /// `succeeded`, `failed`, ...

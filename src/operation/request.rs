@@ -51,7 +51,7 @@ pub(super) struct Draft<S> {
     pub volume: Option<VolumeRecord>,
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
-    pub supersedes: Option<(OperationId, &'static str)>,
+    pub supersedes: Option<(OperationId, String)>,
 }
 
 impl<S: Story> Draft<S> {

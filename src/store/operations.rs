@@ -48,7 +48,7 @@ pub struct NewOperation {
     /// Wait in line where the volume is taken.
     pub queue: bool,
     /// Ends that operation, if it still stands at that step, and takes its place.
-    pub supersedes: Option<(OperationId, &'static str)>,
+    pub supersedes: Option<(OperationId, String)>,
 }
 
 /// A row of the journal.
@@ -132,8 +132,8 @@ impl Store {
             {
                 return same_request(new, row);
             }
-            if let Some((id, step)) = new.supersedes {
-                supersede(db, id, step, new.id)?;
+            if let Some((id, step)) = &new.supersedes {
+                supersede(db, *id, step, new.id)?;
             }
             let holder = holder(db, new)?;
             let status = match holder {
@@ -606,7 +606,7 @@ mod tests {
         let (_directory, store) = store();
         let volume = VolumeId::random();
         let attach = accepted(&store, &new(volume));
-        let detach = NewOperation { supersedes: Some((attach.id, "device")), ..new(volume) };
+        let detach = NewOperation { supersedes: Some((attach.id, "device".into())), ..new(volume) };
         assert_eq!(store.accept(&detach).unwrap_err().kind, Kind::Busy, "it stands at another step");
         let waiting = Transition { step: ("device".into(), "waiting for device".into()), ..ended(Status::Running) };
         store.transition(attach.id, &waiting).unwrap().unwrap();
