@@ -217,14 +217,16 @@ impl Engine {
         }
     }
 
-    /// Ends an operation that has sent nothing in the time that its caller gave it; says whether it could.
+    /// Ends an operation that has sent nothing in the time that its caller gave it; says whether it has
+    /// ended or is about to.
     pub async fn expire(&self, id: OperationId) -> Result<bool> {
         let row = self.row(id)?;
         let why = match row.status {
             Status::Queued => never_its_turn(),
             _ => nothing_was_sent(&row),
         };
-        self.give_up(id, Status::Failed, &why).await
+        // It may also have ended by itself just now, before those who watch it were told.
+        Ok(self.give_up(id, Status::Failed, &why).await? || self.row(id)?.status.ended())
     }
 
     /// Ends an operation that has changed nothing, or undoes what it has done here before CloudStack was asked.
