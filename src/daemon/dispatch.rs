@@ -71,8 +71,8 @@ impl Dispatch {
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
-            method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer),
-            method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer),
+            method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
+            method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
@@ -154,7 +154,7 @@ impl Dispatch {
     /// Watches an operation to its end and answers with what it came to.
     async fn follow(&self, id: OperationId, watch: Watch, mut caller: Caller) -> Answer {
         let mut watched = self.engine.watch(id)?;
-        let deadline = watch.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        let mut deadline = watch.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         loop {
             let shown = watched.borrow_and_update().clone();
             if shown.settled() {
@@ -169,7 +169,13 @@ impl Dispatch {
             }
             tokio::select! {
                 changed = watched.changed() => if changed.is_err() { return self.end(&watched.borrow().clone()) },
-                () = until(deadline) => return self.out_of_time(id, &watch),
+                () = until(deadline) => {
+                    // What has sent nothing ends now, and its end is the answer.
+                    if !watch.own || !self.engine.expire(id).await? {
+                        return self.out_of_time(&watched.borrow().clone(), &watch);
+                    }
+                    deadline = None;
+                }
                 () = caller.gone.wait() => return Err(failed(abandoned(id), shown.operation())),
             }
         }
@@ -188,28 +194,27 @@ impl Dispatch {
         Err(failed(error, shown.operation()))
     }
 
-    /// The caller's time is over: what it asked for and has sent nothing ends, the rest goes on.
-    fn out_of_time(&self, id: OperationId, watch: &Watch) -> Answer {
-        let shown = if watch.own { self.engine.expire(id)? } else { self.engine.watch(id)?.borrow().clone() };
+    /// The caller's time is over, and what it asked for goes on.
+    fn out_of_time(&self, shown: &Shown, watch: &Watch) -> Answer {
         if shown.settled() {
-            return self.end(&shown);
+            return self.end(shown);
         }
         let (operation, seconds) = (shown.operation(), watch.timeout.unwrap_or_default());
         let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {id}`"));
+            .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
     }
 
-    fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+    async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.cancel(id, &who(peer))?)
+        shown(self.engine.cancel(id, &who(peer)).await?)
     }
 
-    fn retry(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+    async fn retry(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.retry(id, &who(peer))?)
+        shown(self.engine.retry(id, &who(peer)).await?)
     }
 
     fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {

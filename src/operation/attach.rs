@@ -327,11 +327,6 @@ impl Story for Attach {
         }
     }
 
-    /// Until CloudStack has attached it nothing is there to undo, and after that nothing is undone.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
-    }
-
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
     }

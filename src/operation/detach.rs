@@ -357,6 +357,7 @@ impl Story for Detach {
     const STEPS: &'static [Step] =
         &[Step::Check, Step::Withdraw, Step::Hold, Step::Send, Step::Await, Step::Gone, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
+    const REVERSIBLE: &'static [Step] = &[Step::Withdraw, Step::Hold];
 
     fn takes(&self, step: Step) -> bool {
         match step {
@@ -383,7 +384,7 @@ impl Story for Detach {
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.held = None;
-        if step == Step::Withdraw { give_back(cx, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
     }
 
     /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.

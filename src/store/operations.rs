@@ -243,7 +243,8 @@ impl Store {
         self.write(|db| {
             let freed = db
                 .execute(
-                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'), updated_at = ?2
+                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'),
+                            error = iif(unwinding, error, NULL), updated_at = ?2
                      WHERE id = ?1 AND status = 'stuck'",
                     params![id.to_string(), time_text(Timestamp::now())],
                 )
