@@ -170,8 +170,17 @@ fn row(operation: &Operation, screen: &Screen) -> Vec<Cell> {
         volume,
         Cell::state(render::word(operation.status)),
         Cell::text(render::ago(screen.now, operation.created_at)),
-        Cell::text(printable(&operation.step)),
+        Cell::text(printable(where_it_stands(operation))),
     ]
+}
+
+/// The step under way, or why it ended otherwise than well.
+fn where_it_stands(operation: &Operation) -> &str {
+    match (&operation.error, operation.status) {
+        (_, Status::Succeeded) => "",
+        (Some(error), _) => &error.message,
+        (None, _) => &operation.step,
+    }
 }
 
 fn show_page(shown: &OperationShown, screen: &Screen) -> Page {
