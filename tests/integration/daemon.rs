@@ -24,7 +24,7 @@ fn an_idle_daemon_leaves() {
     std::thread::scope(|scope| {
         let watched = scope.spawn(|| {
             let mut client = Client::enter(&appliance.path("nbd.sock"), &export_name(&appliance)).unwrap();
-            let end = Instant::now() + Duration::from_secs(2);
+            let end = Instant::now() + Duration::from_millis(1500);
             while Instant::now() < end {
                 client.read(0, 512).unwrap();
             }
@@ -120,6 +120,7 @@ fn a_termination_ends_it_within_a_second() {
 #[test]
 fn the_control_socket_is_not_for_others() {
     let appliance = Appliance::start();
+    appliance.ok(&["health"]);
     for socket in [appliance.socket(), appliance.path("nbd.sock")] {
         let mode = fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o660, "{}", socket.display());
@@ -157,8 +158,9 @@ fn systemd_hands_the_socket_over() {
 #[test]
 fn a_device_that_never_appears_is_waited_for_until_a_detach() {
     let lines: [&[&str]; 2] = [&["attach", "data1", "--export"], &["create", "data2", "--size", "1G", "--attach"]];
+    let impatient = || Config { device: "timeout = \"1s\"\n".to_owned(), ..Config::default() };
     for line in lines {
-        let appliance = Appliance::start();
+        let appliance = Appliance::with(impatient());
         appliance.ok(&["create", "data1", "--size", "1G"]);
         appliance.ok(&["create", "here", "--size", "1G", "--attach"]);
         appliance.cloud.settings(json!({"devices_appear": false}));
@@ -167,7 +169,7 @@ fn a_device_that_never_appears_is_waited_for_until_a_detach() {
         assert_eq!((&operation["status"], &operation["step"]), (&json!("running"), &json!("waiting for device")));
         let error = ended.failure(6, "timeout");
         let here = appliance.show("here")["device"]["path"].as_str().unwrap().to_owned();
-        names(message(&error), &[line[1], "is attached", "within 2s", "seen: ", &here]);
+        names(message(&error), &[line[1], "is attached", "within 1s", "seen: ", &here]);
         names(hint(&error), &["volctl detach"]);
         assert_eq!(appliance.truth(line[1]).unwrap()["virtualmachineid"], APPLIANCE, "nothing is detached by itself");
 

@@ -37,13 +37,14 @@ fn here_it_becomes_a_device() {
 
 #[test]
 fn on_another_vm_nothing_is_correlated_and_the_output_says_so() {
-    for vm in [WORKER, "worker", OLD] {
-        let appliance = with_volume("data1");
-        let attached = appliance.ok(&["attach", "data1", "--vm", vm]);
+    let appliance = Appliance::start();
+    for (name, vm) in [("data1", WORKER), ("data2", "worker"), ("data3", OLD)] {
+        appliance.ok(&["create", name, "--size", "1G"]);
+        let attached = appliance.ok(&["attach", name, "--vm", vm]);
         assert_eq!((&attached["changed"], &attached["volume"]["device"]), (&json!(true), &json!(null)));
         names(&notes(&attached), &["not this VM", "no device"]);
-        assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], attached["volume"]["vm_id"]);
-        assert_eq!(appliance.ok(&["attach", "data1", "--vm", vm])["changed"], false);
+        assert_eq!(appliance.truth(name).unwrap()["virtualmachineid"], attached["volume"]["vm_id"]);
+        assert_eq!(appliance.ok(&["attach", name, "--vm", vm])["changed"], false);
     }
 }
 

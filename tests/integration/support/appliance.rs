@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -183,11 +183,6 @@ impl Appliance {
         });
     }
 
-    /// The daemon's process id.
-    pub fn daemon_id(&self) -> u32 {
-        self.daemon.as_ref().unwrap().id()
-    }
-
     /// SIGKILL, and waits for the end.
     pub fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
@@ -279,9 +274,4 @@ impl Begun {
     pub fn end(self) -> Ended {
         self.0.wait_with_output().unwrap().into()
     }
-}
-
-/// The size of a file, in bytes.
-pub fn size_of(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().len()
 }
