@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::appliance::Appliance;
+use crate::support::appliance::{Appliance, Config};
 use crate::support::nbd::Client;
 use crate::support::wait_for;
 
@@ -163,6 +163,22 @@ fn many_exports_have_one_port_and_one_socket() {
     let exports = appliance.ok(&["exports"])["exports"].clone();
     let names: Vec<_> = exports.as_array().unwrap().iter().map(|export| &export["name"]).collect();
     assert_eq!(names, ["disk-a", "disk-c"]);
+}
+
+#[test]
+fn a_public_address_is_for_the_allowed_networks() {
+    let may_connect = |allow: &str| {
+        let nbd = format!(
+            "listen = [\"0.0.0.0:0\"]\nplain_public = true\nallow = [\"{allow}\"]\nadvertise = \"127.0.0.1\"\n"
+        );
+        let appliance = Appliance::with(Config { nbd, ..Config::default() });
+        let created = appliance.ok(&["create", "data1", "--size", "1G", "--export"]);
+        let uri = created["export"]["uris"][0].as_str().unwrap();
+        assert!(uri.starts_with("nbd://127.0.0.1:") && !uri.contains(":0/"), "{uri}");
+        Command::new("nbdinfo").args(["--size", uri]).output().unwrap().status.success()
+    };
+    assert!(may_connect("127.0.0.0/8"));
+    assert!(!may_connect("192.0.2.0/24"));
 }
 
 /// The daemon ends so, and another begins.

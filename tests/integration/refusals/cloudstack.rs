@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use crate::support::appliance::{Appliance, Config};
-use crate::support::simulator::{APPLIANCE, Simulator, WORKER};
+use crate::support::simulator::{APPLIANCE, SECRET_KEY, Simulator, WORKER};
 use crate::support::wording::{hint, message, names};
 
 /// Every way to begin a change, and a look that asks now.
@@ -39,6 +39,14 @@ fn wrong_keys() {
     }
     assert_eq!(appliance.json(&["health"]).code, 1);
     assert!(!appliance.log().contains("another-secret"), "a secret is in the log");
+}
+
+#[test]
+fn the_environment_overrides_the_configuration() {
+    let environment = vec![("CLOUDSTACK_SECRET".to_owned(), SECRET_KEY.to_owned())];
+    let appliance =
+        Appliance::with(Config { secret_key: "another-secret".to_owned(), environment, ..Config::default() });
+    appliance.ok(&["create", "data1", "--size", "1G"]);
 }
 
 #[test]

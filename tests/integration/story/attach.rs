@@ -78,6 +78,17 @@ fn free_slots_are_counted_before_anything_is_sent() {
 }
 
 #[test]
+fn a_slot_that_only_cloudstack_misses_is_its_refusal() {
+    let appliance = with_volume("data1");
+    appliance.cloud.settings(json!({"max_data_disks": 0}));
+    let ended = appliance.json(&["attach", "data1"]);
+    assert_eq!(ended.json()["operation"]["status"], "failed");
+    let error = ended.failure(5, "cloudstack_refused");
+    names(message(&error), &["attaching volume data1", "maximum"]);
+    assert!(error["cloudstack"]["text"].is_string(), "{error}");
+}
+
+#[test]
 fn an_export_comes_with_it() {
     let appliance = with_volume("data1");
     let attached = appliance.ok(&["attach", "data1", "--export", "--read-only"]);
@@ -124,11 +135,11 @@ fn several_volumes_have_results_in_their_order() {
 fn the_root_disk_of_this_vm_is_never_touched() {
     let appliance = with_volume("data1");
     for line in [
-        &["attach", "ROOT-appliance"][..],
+        &["export", "ROOT-appliance"][..],
+        &["attach", "ROOT-appliance"],
         &["detach", "ROOT-appliance", "--force"],
         &["detach", "ROOT-appliance", "--from", "appliance", "--yes"],
         &["delete", "ROOT-appliance", "--yes", "--expunge"],
-        &["export", "ROOT-appliance"],
     ] {
         let error = appliance.json(line).failure(4, "conflict");
         names(message(&error), &["ROOT-appliance", "root"]);

@@ -116,7 +116,7 @@ impl Appliance {
         let directory = tempfile::tempdir().unwrap();
         let devices = directory.path().join("by-id");
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
-        cloud.settings(json!({"device_delay_ms": 10}));
+        cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
         Self { cloud, daemon: None, config, directory }
     }
 
