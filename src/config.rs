@@ -1,12 +1,39 @@
 //! The configuration: file and environment, checked once, into values that need no more checking.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use url::{Host, Url};
 
-use crate::model::VmId;
+use self::document::{Given, Section};
+pub use self::duration::{DurationError, parse_duration};
+pub use self::environment::{Environment, Paths};
+pub use self::network::{Network, NetworkError};
+use self::secret::ReadFile;
+pub use self::secret::SecretKey;
+use crate::error::{Error, Kind, Result};
+use crate::model::{VmId, printable};
+
+mod document;
+mod duration;
+mod environment;
+mod network;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+/// The socket of the daemon that serves the whole machine.
+pub const SYSTEM_SOCKET: &str = "/run/volctl/volctld.sock";
+/// Where udev puts the links to disks; any other directory is a sandbox's.
+pub const BY_ID_DIR: &str = "/dev/disk/by-id";
+
+const CLOUDSTACK_ENDPOINT: &str = "CLOUDSTACK_ENDPOINT";
+const CLOUDSTACK_KEY: &str = "CLOUDSTACK_KEY";
+const CLOUDSTACK_SECRET: &str = "CLOUDSTACK_SECRET";
+/// The longest path of a Unix socket, in bytes: `sun_path` less its final zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -44,15 +71,6 @@ pub struct CloudStack {
     pub timeout: Duration,
 }
 
-/// Where the secret key is.
-#[derive(Clone, Debug)]
-pub enum SecretKey {
-    /// In the configuration file or the environment.
-    Given(SecretString),
-    /// In a file of its own, read again when CloudStack refuses the key.
-    File(PathBuf),
-}
-
 /// `[device]`
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -77,15 +95,6 @@ pub struct Nbd {
     pub allow: Vec<Network>,
 }
 
-/// An IP network, `192.0.2.0/24` or `2001:db8::/32`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Its address.
-    pub address: std::net::IpAddr,
-    /// How many leading bits count.
-    pub prefix: u8,
-}
-
 /// `[daemon]`
 #[derive(Clone, Debug)]
 pub struct Daemon {
@@ -93,4 +102,212 @@ pub struct Daemon {
     pub idle_timeout: Duration,
     /// How long ended operations are kept.
     pub history: Duration,
+}
+
+impl Config {
+    /// Reads a file, or without one the file at [`Paths::config`] if it is there, and the environment, which overrides
+    /// it. Each error is of kind `config` and names what it is about.
+    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self> {
+        let paths = Paths::of(environment);
+        let file = match ReadFile::open(path.unwrap_or(&paths.config)) {
+            Ok(file) => Some(file),
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let path = printable(&path.unwrap_or(&paths.config).display().to_string());
+                return Err(Error::new(Kind::Config, format_args!("cannot read the configuration {path}: {error}")));
+            }
+        };
+        Loader { path: path.unwrap_or(&paths.config), file: file.as_ref(), environment, paths: &paths }.load()
+    }
+}
+
+/// What the sections are read from.
+struct Loader<'a> {
+    path: &'a Path,
+    file: Option<&'a ReadFile>,
+    environment: &'a Environment,
+    paths: &'a Paths,
+}
+
+impl Loader<'_> {
+    fn load(&self) -> Result<Config> {
+        let mut document = Section::parse(self.path, self.file.map_or("", |file| &file.text))?;
+        let (cloudstack, device) = (document.section("cloudstack")?, document.section("device")?);
+        let (nbd, daemon) = (document.section("nbd")?, document.section("daemon")?);
+        document.finish()?;
+        Ok(Config {
+            device: self::device(device)?,
+            nbd: self.nbd(nbd)?,
+            daemon: self::daemon(daemon)?,
+            // Last, so that what is missing here does not hide what is wrong elsewhere.
+            cloudstack: self.cloudstack(cloudstack)?,
+        })
+    }
+
+    fn cloudstack(&self, mut section: Section<'_>) -> Result<CloudStack> {
+        let endpoint = section.text("endpoint")?;
+        let api_key = section.text("api_key")?;
+        let secret_key_file = section.path("secret_key_file")?;
+        let secret_key = section.text("secret_key")?;
+        let zone = section.text("zone")?;
+        let disk_offering = section.text("disk_offering")?;
+        let project = section.text("project")?;
+        let vm_id = section.text("vm_id")?;
+        let ca_file = section.path("ca_file")?;
+        let allow_plain_http = section.boolean("allow_plain_http")?.unwrap_or(false);
+        let timeout = section.duration("timeout", 1)?;
+        section.finish()?;
+
+        let endpoint = self.required(endpoint, "endpoint", CLOUDSTACK_ENDPOINT)?;
+        let value = |given: Given<String>| given.value;
+        Ok(CloudStack {
+            endpoint: check_endpoint(&endpoint, allow_plain_http)?,
+            api_key: self.required(api_key, "api_key", CLOUDSTACK_KEY)?.value.trim().to_owned(),
+            secret_key: self.secret_key(secret_key, secret_key_file)?,
+            zone: zone.map(value),
+            disk_offering: disk_offering.map(value),
+            project: project.map(value),
+            vm_id: vm_id.map(|id| id.value.parse().map_err(|_| id.refuse("must be a VM's UUID"))).transpose()?,
+            ca_file: ca_file.map(|path| path.value),
+            timeout: timeout.unwrap_or(Duration::from_secs(30)),
+        })
+    }
+
+    /// What the environment says, else the file; one of them must.
+    fn required(&self, in_file: Option<Given<String>>, key: &str, variable: &'static str) -> Result<Given<String>> {
+        let given = self.environment.text(variable)?.or(in_file);
+        given.ok_or_else(|| self.missing(key, key, variable))
+    }
+
+    fn missing(&self, what: &str, key: &str, variable: &str) -> Error {
+        let path = printable(&self.path.display().to_string());
+        let found = match self.file {
+            Some(_) => format!("{path} has no [cloudstack] {what}"),
+            None => format!("{path} does not exist"),
+        };
+        Error::new(Kind::Config, format_args!("{found}, and {variable} is not set in the environment"))
+            .hint(format_args!("set {key} under [cloudstack] in {path}, or {variable}"))
+    }
+
+    fn secret_key(&self, in_file: Option<Given<String>>, file: Option<Given<PathBuf>>) -> Result<SecretKey> {
+        if let (Some(key), Some(_)) = (&in_file, &file) {
+            return Err(key.refuse("and secret_key_file are both set: keep one of them"));
+        }
+        if let (Some(_), Some(configuration)) = (&in_file, self.file) {
+            configuration.check_private(self.path, self.environment.uid)?;
+        }
+        if let Some(key) = self.environment.text(CLOUDSTACK_SECRET)?.or(in_file) {
+            return Ok(SecretKey::Given(key.value.trim().into()));
+        }
+        if let Some(file) = file {
+            return SecretKey::in_private_file(file.value, self.environment.uid);
+        }
+        match self.environment.path("CREDENTIALS_DIRECTORY").map(|directory| directory.join("secret")) {
+            Some(credential) if credential.exists() => SecretKey::in_credential(credential),
+            _ => Err(self.missing("secret_key_file", "secret_key_file", CLOUDSTACK_SECRET)),
+        }
+    }
+
+    fn nbd(&self, mut section: Section<'_>) -> Result<Nbd> {
+        let listen = section.texts("listen")?;
+        let unix_socket = section.path("unix_socket")?;
+        let advertise = section.text("advertise")?;
+        let plain_public = section.boolean("plain_public")?.unwrap_or(false);
+        let allow = section.texts("allow")?;
+        section.finish()?;
+
+        let allow = allow.iter().map(|network| network.read(|text| text.parse())).collect::<Result<Vec<Network>>>()?;
+        let listen_address = |given: &Given<String>| check_listen(given, plain_public && !allow.is_empty());
+        Ok(Nbd {
+            listen: listen.iter().map(listen_address).collect::<Result<_>>()?,
+            unix_socket: unix_socket.map_or(Ok(self.paths.nbd_socket.clone()), check_socket)?,
+            advertise: advertise.map(check_advertise).transpose()?,
+            allow,
+        })
+    }
+}
+
+fn device(mut section: Section<'_>) -> Result<Device> {
+    let by_id_dir = section.path("by_id_dir")?;
+    let timeout = section.duration("timeout", 1)?;
+    let max_disks = section.count("max_disks", 256)?;
+    section.finish()?;
+    Ok(Device {
+        by_id_dir: by_id_dir.map_or_else(|| BY_ID_DIR.into(), |path| path.value),
+        timeout: timeout.unwrap_or(Duration::from_secs(60)),
+        max_disks: max_disks.unwrap_or(32),
+    })
+}
+
+fn daemon(mut section: Section<'_>) -> Result<Daemon> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let idle_timeout = section.duration("idle_timeout", 366)?;
+    let history = section.duration("history", 36_600)?;
+    section.finish()?;
+    Ok(Daemon { idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)), history: history.unwrap_or(400 * DAY) })
+}
+
+/// A URL that requests can be signed for and sent to. It is not quoted: a password may stand in it.
+fn check_endpoint(given: &Given<String>, allow_plain_http: bool) -> Result<String> {
+    let url = Url::parse(&given.value).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+    let url = url.ok_or_else(|| given.refuse("must be a URL such as https://cloud.example/client/api"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(given.refuse("must not hold a user or a password: the keys are settings of their own"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(given.refuse("must end with its path, without ? or #"));
+    }
+    if url.scheme() == "http" && !allow_plain_http && !is_loopback(&url) {
+        return Err(given
+            .refuse("is plain http to another machine, where anybody on the way can read and change what is sent")
+            .hint("use https, or set allow_plain_http = true under [cloudstack]"));
+    }
+    Ok(url.into())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn check_listen(given: &Given<String>, public_allowed: bool) -> Result<SocketAddr> {
+    let address: SocketAddr =
+        given.value.parse().map_err(|_| given.refuse("must be addresses with ports, such as \"127.0.0.1:10809\""))?;
+    if public_allowed || address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    Err(given
+        .refuse(format_args!(
+            "{address}: a listen address beyond loopback needs plain_public = true and allow = [networks]"
+        ))
+        .hint("nothing is encrypted there: allow only networks that you trust, such as allow = [\"192.0.2.0/24\"]"))
+}
+
+fn check_socket(given: Given<PathBuf>) -> Result<PathBuf> {
+    let length = given.value.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        return Err(given.refuse(format_args!("is {length} bytes long; a socket's path has at most {MAX_SOCKET_PATH}")));
+    }
+    Ok(given.value)
+}
+
+/// `host` or `host:port`, an IPv6 address in brackets: what may stand in a URI after `nbd://`.
+fn check_advertise(given: Given<String>) -> Result<String> {
+    let url = Url::parse(&format!("nbd://{}", given.value)).ok();
+    let plain = url.is_some_and(|url| {
+        url.username().is_empty()
+            && url.password().is_none()
+            && url.path().is_empty()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.host_str().is_some_and(|host| !host.is_empty())
+    });
+    if !plain {
+        return Err(given.refuse("must be a host or host:port, such as \"appliance.example:10809\""));
+    }
+    Ok(given.value)
 }

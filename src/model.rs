@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -321,6 +321,18 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A length of time as people read it: `12s`, `4m12s`, `2h05m`, `3d04h`; a negative one is `0s`.
+pub fn format_age(age: SignedDuration) -> String {
+    let seconds = age.as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
 /// `14:07:05`, the way in which messages name a moment of the day (UTC).
 pub fn clock_time(at: Timestamp) -> String {
     at.strftime("%H:%M:%S").to_string()
@@ -367,6 +379,13 @@ mod tests {
         assert_eq!(whole_gib(1), 1);
         assert_eq!(whole_gib(GIB), 1);
         assert_eq!(whole_gib(GIB + 1), 2);
+    }
+
+    #[test]
+    fn ages_read_well() {
+        for (seconds, text) in [(-5, "0s"), (59, "59s"), (252, "4m12s"), (7500, "2h05m"), (273_600, "3d04h")] {
+            assert_eq!(format_age(SignedDuration::from_secs(seconds)), text);
+        }
     }
 
     #[test]

@@ -1,1 +1,5 @@
-fn main() {}
+//! `volctld`: a doorway to [`volctl::daemon`].
+
+fn main() -> std::process::ExitCode {
+    volctl::daemon::main()
+}

@@ -1,1 +1,154 @@
-//! cli
+//! The `volctl` command: the clap tree, one file a command, and the way from a command line to an exit code.
+
+mod answer;
+mod attach;
+mod change;
+mod confirm;
+mod create;
+mod delete;
+mod detach;
+mod device;
+mod duration;
+mod exchange;
+mod export;
+mod exports;
+mod find;
+mod health;
+mod interrupt;
+mod ls;
+mod ops;
+mod recover;
+mod render;
+mod session;
+mod show;
+mod task;
+mod unexport;
+mod usage;
+mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use self::answer::Answer;
+use self::render::{Format, Output};
+use self::session::Session;
+use crate::config::{Environment, Paths};
+
+/// The exit code after Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// Block volumes on CloudStack: create, attach, find the device, export over NBD, detach
+///
+/// volctl asks volctld, the one daemon on this machine that changes volumes. VOLUME is a volume's id, its name where
+/// no other has it, or an id's first 6 or more characters where they fit one volume only; detach, delete and recover
+/// take no such prefixes.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or in use, 5 CloudStack refused, 6 timed out (the
+/// operation goes on), 7 daemon not reachable, 8 not permitted, 9 stuck, 130 interrupted (the operation goes on).
+#[derive(Debug, Parser)]
+#[command(name = "volctl", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH", env = "VOLCTL_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// Print one JSON document on stdout, also for errors
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    json: bool,
+    /// Print just the URI if exported, else the device path, else the id
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl Global {
+    fn format(&self) -> Format {
+        match (self.json, self.quiet) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Quiet,
+            (false, false) => Format::Text,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Create),
+    Attach(attach::Attach),
+    Detach(detach::Detach),
+    Export(export::Export),
+    Unexport(unexport::Unexport),
+    Delete(delete::Delete),
+    Recover(recover::Recover),
+    Ls(ls::Ls),
+    Show(show::Show),
+    Device(device::Device),
+    Find(find::Find),
+    Exports(exports::Exports),
+    Ops(ops::Ops),
+    Health(health::Health),
+    Version(version::Version),
+}
+
+impl Command {
+    fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        match self {
+            Command::Create(command) => command.run(session, output),
+            Command::Attach(command) => command.run(session, output),
+            Command::Detach(command) => command.run(session, output),
+            Command::Export(command) => command.run(session, output),
+            Command::Unexport(command) => command.run(session, output),
+            Command::Delete(command) => command.run(session, output),
+            Command::Recover(command) => command.run(session, output),
+            Command::Ls(command) => command.run(session, output),
+            Command::Show(command) => command.run(session, output),
+            Command::Device(command) => command.run(session, output),
+            Command::Find(command) => command.run(session, output),
+            Command::Exports(command) => command.run(session, output),
+            Command::Ops(command) => command.run(session, output),
+            Command::Health(command) => command.run(session, output),
+            Command::Version(command) => command.run(session, output),
+        }
+    }
+}
+
+/// Runs a command line, its first word the program's name, and says the exit code.
+pub fn main(line: Vec<OsString>) -> ExitCode {
+    let code = match Cli::try_parse_from(&line) {
+        Ok(cli) => run(cli),
+        Err(error) => usage::answer(&error, &line),
+    };
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> u8 {
+    let output = Output::new(cli.global.format());
+    let socket = cli.global.socket.unwrap_or_else(|| Paths::of(&Environment::of_process()).socket);
+    let session = Session::new(socket, output.clone());
+    cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
+}
+
+/// The definition from which completions and man pages are generated.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        definition().debug_assert();
+    }
+}

@@ -1,1 +1,172 @@
-//! cloudstack
+//! The CloudStack client: typed calls over signed requests, and the waiter for jobs.
+//!
+//! A call goes down and its answer comes up: `lists`, `changes` and `job` know commands, [`CloudStack`] knows keys and
+//! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
+//! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
+
+mod changes;
+mod contact;
+mod envelope;
+mod error;
+mod job;
+mod keys;
+mod lists;
+mod request;
+mod signature;
+#[cfg(test)]
+mod testing;
+mod transport;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+
+pub use changes::{Accepted, Intent, NewVolume};
+pub use contact::{Contact, Trouble};
+pub use error::{CallError, refusal};
+pub use job::JobAnswer;
+
+use contact::ContactLog;
+use keys::Keys;
+use request::Request;
+use transport::Transport;
+
+use crate::config;
+use crate::error::Result;
+
+/// One user's view of one CloudStack. Clones share connections, keys and contact.
+#[derive(Clone)]
+pub struct CloudStack {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    transport: Transport,
+    keys: Keys,
+    contact: ContactLog,
+    /// Id or name, as configured.
+    project: Option<String>,
+    project_id: OnceCell<String>,
+    /// What the server was last seen to allow.
+    page_size: AtomicUsize,
+}
+
+/// How a call ended, and CloudStack's clock at that moment, where it told.
+struct Answered<T> {
+    outcome: Result<T, CallError>,
+    date: Option<Timestamp>,
+}
+
+impl CloudStack {
+    /// A client for the configured endpoint. Reads the secret and the CA file, sends nothing.
+    ///
+    /// # Errors
+    /// `config`: a file that cannot be read, an endpoint that is not a URL, no usable trust store.
+    pub fn new(config: &config::CloudStack) -> Result<Self> {
+        let shared = Shared {
+            transport: Transport::new(config)?,
+            keys: Keys::new(config)?,
+            contact: ContactLog::default(),
+            project: config.project.clone(),
+            project_id: OnceCell::new(),
+            page_size: AtomicUsize::new(lists::PAGE_SIZE),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How it stands with CloudStack, by the calls so far.
+    pub fn contact(&self) -> Contact {
+        self.shared.contact.now()
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
+        self.ask(request, request::expiry()).await.outcome
+    }
+
+    /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.
+    async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Answered<T> {
+        let secret = self.shared.keys.secret();
+        let first = self.attempt(request, &secret, expires).await;
+        if !matches!(first.outcome, Err(CallError::Auth { .. })) {
+            return first;
+        }
+        match self.shared.keys.newer_than(&secret) {
+            Some(fresh) => self.attempt(request, &fresh, expires).await,
+            None => first,
+        }
+    }
+
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        secret: &SecretString,
+        expires: Timestamp,
+    ) -> Answered<T> {
+        let body = request.body(&self.shared.keys.api_key, secret, expires);
+        let answered = match self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await {
+            Ok(reply) => Answered { outcome: envelope::read(&reply, request.command(), expires), date: reply.date },
+            Err(error) => Answered { outcome: Err(error), date: None },
+        };
+        let failure = answered.outcome.as_ref().err();
+        self.shared.contact.note(failure);
+        match failure {
+            Some(error) => tracing::debug!(command = request.command(), %error, "CloudStack call failed"),
+            None => tracing::trace!(command = request.command(), "CloudStack call answered"),
+        }
+        answered
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::testing::{Server, dated, json};
+    use super::*;
+    use crate::error::Kind;
+
+    const UNAUTHORIZED: &str = r#"{"listcapabilitiesresponse":{"uuidList":[],"errorcode":401,"errortext":"unable to verify user credentials and/or request signature"}}"#;
+    const CAPABLE: &str = r#"{"listcapabilitiesresponse":{"capability":{}}}"#;
+
+    #[tokio::test]
+    async fn a_refused_key_is_told_from_a_wrong_clock() {
+        let ahead = Timestamp::now() + SignedDuration::from_mins(10);
+        let server = Server::start([json(401, UNAUTHORIZED), dated(401, UNAUTHORIZED, ahead)]).await;
+        let client = server.client();
+        let error = client.ping().await.unwrap_err().into_error("asking");
+        assert_eq!(error.kind, Kind::CloudstackAuth);
+        assert!(error.hint.unwrap().contains("secret key"));
+        assert_eq!(error.cloudstack.unwrap().code, 401);
+        let since = client.contact().key_refused_since.unwrap();
+        let error = client.ping().await.unwrap_err().into_error("asking");
+        assert!(error.message.contains("clock is 9m") || error.message.contains("clock is 10m"), "{error}");
+        assert!(error.message.ends_with("behind CloudStack's"), "{error}");
+        assert_eq!(client.contact().key_refused_since, Some(since));
+    }
+
+    #[tokio::test]
+    async fn a_rotated_secret_is_read_again_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "old\n").unwrap();
+        let script = [json(401, UNAUTHORIZED), json(401, UNAUTHORIZED), json(200, CAPABLE), json(200, CAPABLE)];
+        let mut server = Server::start(script).await;
+        server.config.secret_key = config::SecretKey::File(file.clone());
+        let client = server.client();
+        assert!(client.ping().await.is_err());
+        assert_eq!(server.forms().len(), 1, "the same secret is not tried twice");
+        std::fs::write(&file, "new\n").unwrap();
+        client.ping().await.unwrap();
+        client.ping().await.unwrap();
+        assert_eq!(server.forms().len(), 4);
+        assert!(client.contact().key_refused_since.is_none());
+        let signatures: Vec<String> = server.forms().iter().map(|form| form["signature"].clone()).collect();
+        assert_ne!(signatures[1], signatures[2]);
+    }
+}

@@ -1,1 +1,161 @@
-//! daemon
+//! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
+
+mod dispatch;
+mod health;
+mod idle;
+mod rights;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cloudstack::CloudStack;
+use crate::config::{Config, Environment, Paths};
+use crate::device::Devices;
+use crate::error::{Error, Kind, Result};
+use crate::nbd::Server;
+use crate::operation::{Engine, World, keep_exports};
+use crate::rpc::server::{Limits, Load};
+use crate::rpc::socket::{SocketFile, listen_on};
+use crate::store::Store;
+use crate::systemd::ServiceManager;
+use crate::{rpc, systemd};
+
+use dispatch::Dispatch;
+use rights::Rights;
+
+/// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle.
+#[derive(Parser)]
+#[command(name = "volctld", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Configuration [default: /etc/volctl/config.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Socket to listen on where systemd passes none [default: /run/volctl/volctld.sock]
+    #[arg(long, value_name = "PATH", env = "VOLCTL_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Directory of the state store [default: /var/lib/volctl]
+    #[arg(long, value_name = "PATH")]
+    state_dir: Option<PathBuf>,
+}
+
+/// `volctld`
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    init_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(start(arguments)),
+        Err(error) => Err(Error::new(Kind::Internal, format!("the runtime cannot be started: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("volctld: {error}");
+            if let Some(hint) = error.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VOLCTLD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("volctl=info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+}
+
+async fn start(arguments: Arguments) -> Result<()> {
+    let environment = Environment::of_process();
+    let paths = Paths::of(&environment);
+    let config = Config::load(arguments.config.as_deref(), &environment)?;
+    let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
+    let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
+    let shutdown = signals()?;
+    let served = run(config, store, listener, shutdown).await;
+    if let Some(file) = own_file {
+        file.remove();
+    }
+    served
+}
+
+/// systemd's socket, or one of our own with its file.
+fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
+    let unusable = |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
+    if let Some(inherited) = systemd::inherited_listener()? {
+        inherited.set_nonblocking(true).map_err(unusable)?;
+        return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
+    }
+    let (bound, file) = listen_on(path, "volctld")?;
+    rights::give_to_group(path)?;
+    Ok((UnixListener::from_std(bound).map_err(unusable)?, Some(file)))
+}
+
+/// Becomes true at SIGTERM or SIGINT.
+fn signals() -> Result<watch::Receiver<bool>> {
+    let refused = |error: std::io::Error| Error::new(Kind::Internal, format!("signals cannot be caught: {error}"));
+    let (tell, shutdown) = watch::channel(false);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (tell, mut caught) = (tell.clone(), signal(kind).map_err(refused)?);
+        tokio::spawn(async move {
+            caught.recv().await;
+            tell.send_replace(true);
+        });
+    }
+    Ok(shutdown)
+}
+
+/// Serves on a bound listener until it is told to stop or has been idle for long enough.
+async fn run(config: Config, store: Store, listener: UnixListener, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let idle_timeout = config.daemon.idle_timeout;
+    let engine = compose(config, store).await?;
+    let world = engine.world().clone();
+    engine.resume()?;
+    let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
+    let load = watch::Sender::new(Load::default());
+    let (close, closed) = watch::channel(false);
+    let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
+    let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load.clone()));
+    let manager = ServiceManager::from_environment();
+    manager.ready();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => tracing::info!("told to stop"),
+        () = watched(&manager) => {}
+        () = idle::long_enough(&engine, load.subscribe(), idle_timeout) => tracing::info!("idle"),
+    }
+    manager.stopping();
+    keeper.abort();
+    close.send_replace(true);
+    serving.await.ok();
+    world.nbd.shutdown().await;
+    Ok(())
+}
+
+/// Tells systemd that the runtime turns, for ever.
+async fn watched(manager: &ServiceManager) {
+    let Some(interval) = manager.watchdog_interval() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(interval).await;
+        manager.alive();
+    }
+}
+
+async fn compose(config: Config, store: Store) -> Result<Engine> {
+    let cloud = CloudStack::new(&config.cloudstack)?;
+    let devices = Devices::start(&config.device)?;
+    let nbd = Server::bind(&config.nbd).await?;
+    Ok(Engine::new(Arc::new(World::new(config, store, cloud, devices, nbd))))
+}
+
+/// How full a file system is, for health.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+}

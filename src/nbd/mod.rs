@@ -1,1 +1,165 @@
-//! nbd
+//! The NBD server: block devices served live, by export name, to clients of TCP listeners and one Unix socket.
+//!
+//! Each client has a thread that blocks, on its socket or on the device, and nothing else waits for it. It reads as
+//! many requests as have arrived, serves them, and sends the replies together. The table of exports ([`exports`])
+//! decides who is let in and when a device is free again.
+//!
+//! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
+
+mod backend;
+mod exports;
+mod handshake;
+mod ioctl;
+mod listen;
+mod probe;
+mod protocol;
+mod removal;
+mod stream;
+mod transmission;
+mod uri;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use exports::{Activity, ExportSpec};
+pub use removal::{Clients, Removed};
+
+use crate::api;
+use crate::config;
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, printable};
+use exports::Exports;
+use listen::{Hall, SocketFile};
+use uri::Locations;
+
+/// The server; clones are the same one.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hall: Arc<Hall>,
+    acceptors: Mutex<JoinSet<()>>,
+    socket: PathBuf,
+    socket_file: SocketFile,
+}
+
+impl Server {
+    /// Listens on all that the configuration names, and accepts clients from now on.
+    pub async fn bind(config: &config::Nbd) -> Result<Self> {
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push(listen::bind_tcp(*address).await?);
+        }
+        let (unix_listener, socket_file) = listen::bind_unix(&config.unix_socket)?;
+
+        let bound: Vec<_> = listeners.iter().map(|(_, bound)| *bound).collect();
+        let hostname = nix::unistd::gethostname().unwrap_or_default();
+        let hostname = hostname.to_string_lossy();
+        let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
+        let hall = Hall::new(Arc::new(Exports::new(locations)));
+        let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
+
+        let mut acceptors = JoinSet::new();
+        for (listener, bound) in listeners {
+            acceptors.spawn(listen::accept_tcp(listener, bound, config.allow.clone(), Arc::clone(&hall)));
+        }
+        acceptors.spawn(listen::accept_unix(unix_listener, Arc::clone(&hall)));
+        let socket = config.unix_socket.clone();
+        Ok(Self { shared: Arc::new(Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file }) })
+    }
+
+    /// Serves a device. It is active once a client of the server's own Unix socket was told the right size; where that
+    /// does not happen it is not served, and its file is closed.
+    pub async fn add(&self, spec: ExportSpec) -> Result<api::Export> {
+        let (name, size) = (spec.name.clone(), spec.size_bytes);
+        self.exports().insert(spec)?;
+        let found = match probe::size_of(&self.shared.socket, &name).await {
+            Ok(found) if found == size => return self.exports().activate(&name),
+            Ok(found) => format!("it says {found} bytes, and {size} were expected"),
+            Err(error) => printable(&error.to_string()),
+        };
+        self.remove(&name, Clients::Close).await?;
+        let socket = self.shared.socket.display();
+        let message = format!("export {} does not answer through {socket}: {found}", printable(&name));
+        Err(Error::new(Kind::Internal, message).retryable(true))
+    }
+
+    /// All exports, by name.
+    pub fn list(&self) -> Vec<api::Export> {
+        self.exports().list()
+    }
+
+    /// The export of a name.
+    pub fn get(&self, name: &str) -> Option<api::Export> {
+        self.exports().get(name)
+    }
+
+    /// The export of a volume; a volume has one at most.
+    pub fn of_volume(&self, volume: VolumeId) -> Option<api::Export> {
+        self.exports().of_volume(volume)
+    }
+
+    /// What a client could use if an export of this name were served.
+    pub fn uris(&self, name: &str) -> Vec<String> {
+        self.exports().uris(name)
+    }
+
+    /// Marks an export whose device is gone: it serves nothing any more.
+    pub fn fail(&self, name: &str) {
+        self.exports().fail(name);
+    }
+
+    /// Takes no new clients; those that are inside go on.
+    pub fn drain(&self, name: &str) -> Result<()> {
+        self.exports().set_draining(name, true)
+    }
+
+    /// Takes new clients again.
+    pub fn undrain(&self, name: &str) -> Result<()> {
+        self.exports().set_draining(name, false)
+    }
+
+    /// Waits until an export has no clients (or is no more); false if it still has some at that moment.
+    pub async fn wait_idle(&self, name: &str, until: Instant) -> bool {
+        self.exports().wait_idle(name, until).await
+    }
+
+    /// Removes an export and gives its file back once nothing uses it any more and all is on stable storage. Takes
+    /// 10 s at most before the flush: clients that are closed have 5 s to take their answers and are then cut off,
+    /// and the device has 5 s more.
+    ///
+    /// # Errors
+    /// `in_use` with the clients, and the export stays as it was; `internal` where the flush failed, and it stays as
+    /// `failed`; `timeout` where the device does not end its requests, and it stays without clients.
+    pub async fn remove(&self, name: &str, clients: Clients) -> Result<Removed> {
+        removal::remove(self.exports(), name, clients).await
+    }
+
+    /// Follows how many exports and clients there are; also woken by changes that leave the numbers as they are. Do
+    /// not call the server inside of `wait_for`, which holds the channel.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.exports().activity()
+    }
+
+    /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's
+    /// file. Takes 300 ms at most.
+    pub async fn shutdown(&self) {
+        self.shared.acceptors.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.shared.socket_file.remove();
+        self.shared.hall.stop.raise();
+        removal::leave(self.exports()).await;
+    }
+
+    fn exports(&self) -> &Arc<Exports> {
+        &self.shared.hall.exports
+    }
+}

@@ -1,1 +1,275 @@
-//! operation
+//! The operation engine: the journal rule that makes every change survive whatever is killed or cut off, and the only
+//! room in which the store, the cloud, the devices and the exports meet.
+//!
+//! An operation is a [`Story`]: steps in a row, and a struct of what it has learned. One loop, [`drive`], walks all of
+//! them by one rule: *the row that makes a step repeatable is committed before the step runs*. So whatever ends the
+//! daemon, the next one finds the step that was under way and walks on from there; each step first looks whether it is
+//! done already.
+//!
+//! ```text
+//!                       run: next step                undo: step before
+//!                        ┌──────┐                         ┌──────┐
+//!            its turn    │      ▼     run: fails          │      ▼     nothing left to undo
+//!   queued ───────────▶ running ──────────────────────▶ unwinding ─────────────────────────▶ failed
+//!     │                  │  │  │                            │
+//!     │ cancel           │  │  └─ run: cannot be known ─────┴─ undo fails ──▶ stuck ──▶ (a human)
+//!     ▼                  │  └──── run: last step ───────────────────────────▶ succeeded
+//!   cancelled ◀──────────┘ cancel or superseded, before an effect was sent or while only waiting
+//! ```
+//!
+//! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
+
+mod attach;
+mod create;
+mod delete;
+mod detach;
+mod engine;
+mod export;
+mod exports;
+mod job;
+mod look;
+pub mod pause;
+mod recover;
+mod recovery;
+mod release;
+mod request;
+mod resolve;
+mod this_vm;
+mod unexport;
+mod world;
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{OperationKind, Status};
+use crate::error::{Error, Kind, Result};
+use crate::model::VolumeId;
+use crate::store::{OperationRow, Outcome, Transition};
+
+pub use engine::{Engine, Shown};
+pub use request::Request;
+pub use exports::keep as keep_exports;
+pub use world::World;
+
+use world::Cx;
+
+/// A step of a story: a name that is kept for ever in the journal, and words for people.
+trait Step: Copy + Eq + Send + Sync + 'static {
+    /// The name in the journal.
+    fn name(self) -> &'static str;
+    /// What is under way, for people.
+    fn words(self) -> &'static str;
+}
+
+/// Where a story goes after a step.
+enum Next<S> {
+    /// To the step after it.
+    On,
+    /// Back to an earlier step, to look again.
+    Back(S),
+    /// To its end: there is nothing more to do.
+    Done,
+}
+
+/// Why a story cannot go on.
+#[derive(Debug)]
+enum Halt {
+    /// The effect is known not to be there: undo what was done before, and end as `failed`.
+    Fail(Error),
+    /// What is the case cannot be found out from here.
+    Stuck(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt::Fail(error)
+    }
+}
+
+/// One kind of operation.
+trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Which kind.
+    const KIND: OperationKind;
+    /// Its steps.
+    type Step: Step;
+    /// Their order.
+    const STEPS: &'static [Self::Step];
+    /// Until the end of this step nothing has been changed anywhere, so it can be cancelled, and it may still be found
+    /// to be too late to begin.
+    const LOOKING: &'static [Self::Step];
+
+    /// Whether this one takes a step.
+    fn takes(&self, step: Self::Step) -> bool;
+
+    /// Does a step. `cx.resumed` says that an earlier daemon may have done it, or part of it.
+    fn run(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<Next<Self::Step>, Halt>> + Send;
+
+    /// Undoes a step that may or may not have been done. Touches only what this operation itself made.
+    fn undo(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<()>> + Send;
+
+    /// The volume, once known.
+    fn volume_id(&self) -> Option<VolumeId>;
+
+    /// What it has come to so far.
+    fn outcome(&self) -> Outcome;
+}
+
+/// The step that this story takes after another.
+fn after<S: Story>(story: &S, step: S::Step) -> Option<S::Step> {
+    S::STEPS.iter().copied().skip_while(|other| *other != step).skip(1).find(|other| story.takes(*other))
+}
+
+/// The step that this story took before another.
+fn before<S: Story>(story: &S, step: S::Step) -> Option<S::Step> {
+    S::STEPS.iter().copied().take_while(|other| *other != step).filter(|other| story.takes(*other)).last()
+}
+
+/// Walks a story from where its row stands to an end.
+async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
+    let (mut story, mut step) = match read_row::<S>(&row) {
+        Ok(read) => read,
+        Err(error) => return cx.mark_unreadable(&row, error).await,
+    };
+    let mut status = row.status;
+    let mut why = row.error.clone();
+    while status == Status::Running || status == Status::Unwinding {
+        let transition = if status == Status::Running {
+            pause::here(S::KIND, step.name(), pause::Moment::BeforeRun).await;
+            let ran = match too_late::<S>(step, &cx) {
+                Some(error) => Err(Halt::Fail(error)),
+                None => story.run(step, &cx).await,
+            };
+            pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
+            after_run(&story, step, ran)
+        } else {
+            let undone = story.undo(step, &cx).await;
+            after_undo(&story, step, why.take(), undone)
+        };
+        (status, step, why) = (transition.0, transition.1, transition.2);
+        if !cx.save(&story, status, step, why.as_ref()).await {
+            return;
+        }
+        cx.resumed = false;
+    }
+}
+
+type At<S> = (Status, S, Option<Error>);
+
+fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt>) -> At<S::Step> {
+    match ran {
+        Ok(Next::On) => match after(story, step) {
+            Some(next) => (Status::Running, next, None),
+            None => (Status::Succeeded, step, None),
+        },
+        Ok(Next::Back(earlier)) => (Status::Running, earlier, None),
+        Ok(Next::Done) => (Status::Succeeded, step, None),
+        Err(Halt::Fail(error)) if S::LOOKING.contains(&step) => (Status::Failed, step, Some(error)),
+        Err(Halt::Fail(error)) => (Status::Unwinding, step, Some(error)),
+        Err(Halt::Stuck(error)) => (Status::Stuck, step, Some(error)),
+    }
+}
+
+fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Result<()>) -> At<S::Step> {
+    match undone {
+        Ok(()) => match before(story, step) {
+            Some(earlier) if !S::LOOKING.contains(&earlier) => (Status::Unwinding, earlier, why),
+            _ => (Status::Failed, step, why),
+        },
+        Err(error) => {
+            let first = why.map_or_else(String::new, |why| format!("{}; and ", why.message));
+            (
+                Status::Stuck,
+                step,
+                Some(Error { message: format!("{first}undoing it failed: {}", error.message), ..error }),
+            )
+        }
+    }
+}
+
+/// What has not begun by its deadline never does.
+fn too_late<S: Story>(step: S::Step, cx: &Cx) -> Option<Error> {
+    (S::LOOKING.contains(&step) && cx.past_deadline())
+        .then(|| cx.nothing_was_sent("its time had passed before it began"))
+}
+
+fn read_row<S: Story>(row: &OperationRow) -> Result<(S, S::Step)> {
+    let unreadable =
+        |what: String| Error::new(Kind::Store, format!("the row of operation {} cannot be read: {what}", row.id));
+    let story = serde_json::from_str(&row.story).map_err(|error| unreadable(error.to_string()))?;
+    let step = S::STEPS.iter().copied().find(|step| step.name() == row.step);
+    Ok((story, step.ok_or_else(|| unreadable(format!("it has no step {:?}", row.step)))?))
+}
+
+/// The transition that brings a story to a step.
+fn transition<S: Story>(story: &S, status: Status, step: S::Step, error: Option<&Error>) -> Result<Transition> {
+    Ok(Transition {
+        status,
+        step: (step.name().to_owned(), step.words().to_owned()),
+        story: to_json(story)?,
+        volume_id: story.volume_id(),
+        outcome: status.ended().then(|| story.outcome()),
+        error: error.cloned(),
+    })
+}
+
+fn to_json(story: &impl Serialize) -> Result<String> {
+    serde_json::to_string(story)
+        .map_err(|error| Error::new(Kind::Internal, format!("an operation cannot be saved: {error}")))
+}
+
+/// Calls the generic function of each kind's story.
+macro_rules! with_story {
+    ($kind:expr, $story:ident => $body:expr) => {
+        match $kind {
+            OperationKind::Create => {
+                type $story = create::Create;
+                $body
+            }
+            OperationKind::Attach => {
+                type $story = attach::Attach;
+                $body
+            }
+            OperationKind::Export => {
+                type $story = export::Export;
+                $body
+            }
+            OperationKind::Unexport => {
+                type $story = unexport::Unexport;
+                $body
+            }
+            OperationKind::Detach => {
+                type $story = detach::Detach;
+                $body
+            }
+            OperationKind::Delete => {
+                type $story = delete::Delete;
+                $body
+            }
+            OperationKind::Recover => {
+                type $story = recover::Recover;
+                $body
+            }
+        }
+    };
+}
+
+/// Walks a row of any kind.
+async fn drive_any(row: OperationRow, cx: Cx) {
+    with_story!(row.kind, S => drive::<S>(row, cx).await)
+}
+
+/// The names of the steps in which a kind can still be cancelled: nothing was changed anywhere.
+fn cancellable(kind: OperationKind) -> Vec<&'static str> {
+    with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
+}
+
+/// Every point of every journal, for the crash tests: kind and step.
+pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Recover, Unexport};
+    [Create, Attach, Export, Unexport, Detach, Delete, Recover]
+        .into_iter()
+        .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
+        .collect()
+}

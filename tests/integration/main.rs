@@ -1,5 +1,9 @@
-//! The integration tests: real processes, real sockets, real files.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! The integration tests: the real binaries over real sockets, against the CloudStack simulator.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod cli;
+mod generated;
+mod layering;
 mod simulator;
 mod support;

@@ -1,5 +1,6 @@
 //! What the tests share: the processes that they start, and how to wait for a condition.
 
+pub mod appliance;
 pub mod simulator;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,31 @@
+.PHONY: build demo test fmt generate
+.DEFAULT_GOAL := build
+
+# target/release/volctl, target/release/volctld
+build:
+	@tests/setup.sh build
+	cargo build --release --bins
+
+# The main job on an embedded sandbox, without any cloud.
+demo:
+	@tests/setup.sh demo
+	@cargo build --release --bins --example cloudstack-simulator
+	@tests/demo.sh
+
+# Everything. A level that can't run fails; only VOLCTL_SKIP=lab leaves one out.
+test:
+	@tests/setup.sh test
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo test --lib --bins --examples --test integration
+	cargo build --release --bins
+ifneq ($(VOLCTL_SKIP),lab)
+	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
+endif
+
+fmt:
+	cargo fmt
+
+# Rewrites completions/ and man/ from the definition of the command line.
+generate:
+	UPDATE_GENERATED=1 cargo test --test integration generated

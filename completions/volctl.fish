@@ -1,0 +1,205 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_volctl_global_optspecs
+    string join \n socket= json q/quiet h/help V/version
+end
+
+function __fish_volctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_volctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_volctl_using_subcommand
+    set -l cmd (__fish_volctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c volctl -n "__fish_volctl_needs_command" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_needs_command" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_needs_command" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_needs_command" -s V -l version -d 'Print version'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "create" -d 'Create a volume'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "export" -d 'Serve volumes that are attached here over NBD'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "unexport" -d 'End exports; the volumes stay attached'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "ls" -d 'List the volumes; with -q, their ids'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "show" -d 'Show everything about one volume'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "find" -d 'Say which volume a device is'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l size -d 'Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l offering -d 'Disk offering (id or name)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l zone -d 'Zone (id or name)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l attach -d 'Attach it to this VM'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l export -d 'Export it over NBD; implies --attach'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l exists-ok -d 'Take a volume that has this name already, where size, offering and zone agree'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l vm -d 'Attach to this VM (id or name) instead of the one that volctl runs in' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l export -d 'Export over NBD as well'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l read-only -d 'The export refuses writes'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l from -d 'Detach from this other VM (id or name); asks first where it is running' -r
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l drain -d 'Take no new NBD clients, and let the present ones finish for at most this long' -r
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l force -d 'Close the connections of NBD clients; overrides nothing else'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l yes -d 'Do not ask'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l name -d 'Export name [default: vol-<volume id>]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l read-only -d 'Refuse writes'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l drain -d 'Take no new NBD clients, and let the present ones finish for at most this long' -r
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l force -d 'Close the connections of NBD clients'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l expunge -d 'Delete for ever'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l yes -d 'Do not ask; needed where there is no terminal'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l max-age -d 'Ask CloudStack again for what is older than this [default: 30s]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand show" -l max-age -d 'Ask CloudStack again for what is older than this [default: 30s]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand show" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand show" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand show" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand show" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand device" -l wait -d 'Wait at most this long for the device to appear' -r
+complete -c volctl -n "__fish_volctl_using_subcommand device" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand device" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand device" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand device" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand find" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand find" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand find" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand find" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l limit -d 'At most so many [default: 100]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -l timeout -d 'Wait at most this long' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand health" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand health" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand health" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand version" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand version" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand version" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand version" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "create" -d 'Create a volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "show" -d 'Show everything about one volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "find" -d 'Say which volume a device is'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover ls show device find exports ops health version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'

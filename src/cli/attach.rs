@@ -1,0 +1,53 @@
+//! `volctl attach`
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::answer::Answer;
+use super::change::{self, ChangeFlags, Verb};
+use super::render::Output;
+use super::session::Session;
+use crate::api::{Changed, VolumeAttach, method};
+
+/// Attach volumes to this VM, or to another one
+///
+/// Prints the Linux device that each became, proven by its serial. On another VM the device is not known from here.
+#[derive(Args, Debug)]
+pub struct Attach {
+    /// Id, unique name or unique id prefix
+    #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    volumes: Vec<String>,
+    /// Attach to this VM (id or name) instead of the one that volctl runs in
+    #[arg(long, value_name = "VM", conflicts_with = "export", value_parser = NonEmptyStringValueParser::new())]
+    vm: Option<String>,
+    /// Export over NBD as well
+    #[arg(long)]
+    export: bool,
+    /// The export refuses writes
+    #[arg(long, requires = "export")]
+    read_only: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+impl Attach {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params = |volume: &String| VolumeAttach {
+            volume: volume.clone(),
+            vm: self.vm.clone(),
+            export: self.export,
+            read_only: self.read_only,
+        };
+        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let verb = Verb { word: "attach", method: method::VOLUME_ATTACH };
+        self.change.run(verb, volumes, (session, output), phrase)
+    }
+}
+
+fn phrase(changed: &Changed) -> String {
+    let subject = change::subject(changed);
+    let Some(volume) = &changed.volume else { return format!("{subject} attached") };
+    let already = if changed.changed == Some(false) { "is already " } else { "" };
+    let elsewhere = if volume.device.is_none() { " (another VM: its device there is not known here)" } else { "" };
+    format!("{subject} {already}{}{elsewhere}", change::whereabouts(volume))
+}

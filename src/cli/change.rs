@@ -1,0 +1,174 @@
+//! What all changing verbs share: their flags, sending them for one or several volumes, and showing what came of it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::duration;
+use super::render::{self, Output, Page};
+use super::session::{Request, Session};
+use crate::api::{Change, Changed, Departure, Operation, Volume};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, clock_time, format_size, printable};
+
+/// The flags of every changing verb.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every change")]
+pub struct ChangeFlags {
+    /// Return as soon as the operation is accepted, and print it
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait in line where another operation has the volume, instead of failing as busy
+    #[arg(long)]
+    queue: bool,
+    /// Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
+    timeout: Option<Duration>,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Your own id of this request: the same again returns the same operation
+    ///
+    /// A script may so repeat a request blindly. With several volumes on the line, each request gets ID/VOLUME.
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    request_id: Option<String>,
+}
+
+/// A changing verb: its word for people, and its method.
+#[derive(Clone, Copy)]
+pub struct Verb {
+    /// `attach`
+    pub word: &'static str,
+    /// `volume.attach`
+    pub method: &'static str,
+}
+
+impl ChangeFlags {
+    /// Sends a change of each volume at once, on one connection, and shows what came of them; `phrase` says it in
+    /// words.
+    ///
+    /// # Errors
+    /// Whatever kept them all from being sent, such as a volume that is named twice.
+    pub fn run<P: Serialize>(
+        &self,
+        verb: Verb,
+        volumes: Vec<(&str, P)>,
+        (session, output): (&Session, &Output),
+        phrase: impl Fn(&Changed) -> String,
+    ) -> Answer<u8> {
+        each_once(volumes.iter().map(|(word, _)| *word))?;
+        let several = volumes.len() > 1;
+        let own_id = |word: &str| {
+            let id = self.request_id.clone()?;
+            Some(if several { format!("{id}/{word}") } else { id })
+        };
+        let requests = volumes
+            .iter()
+            .map(|(word, params)| self.request(verb, word, params, own_id(word)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(output.answers(session.ask_all(requests), |changed| page(changed, &phrase)))
+    }
+
+    fn request(&self, verb: Verb, word: &str, params: &impl Serialize, id: Option<String>) -> Result<Request> {
+        let change = Change {
+            wait: !self.no_wait,
+            queue: self.queue,
+            timeout_seconds: self.timeout.map(|timeout| timeout.as_secs()),
+            // The connection may be lost, and the request is then sent again.
+            request_id: Some(id.unwrap_or_else(|| Uuid::new_v4().to_string())),
+            reason: self.reason.clone(),
+            token: None,
+        };
+        let request = Request::new(verb.method, format!("{} {word}", verb.word), params)?.with(&change)?;
+        Ok(if self.no_wait { request } else { request.watched(self.timeout) })
+    }
+}
+
+/// Each volume once: two changes of one volume on one line cannot both be meant.
+fn each_once<'a>(words: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for word in words {
+        let id = word.parse::<VolumeId>().map_or_else(|_| word.to_owned(), |id| id.to_string());
+        if !seen.insert(id) {
+            let word = printable(word);
+            return Err(Error::new(Kind::Conflict, format_args!("\"{word}\" is named twice: nothing was sent")));
+        }
+    }
+    Ok(())
+}
+
+fn page(changed: &Changed, phrase: impl Fn(&Changed) -> String) -> Page {
+    let text = match (changed.changed, &changed.operation) {
+        (None, Some(operation)) => accepted(operation),
+        _ => phrase(changed),
+    };
+    Page { text: format!("{text}\n"), quiet: quiet(changed), notes: changed.notes.clone() }
+}
+
+fn accepted(operation: &Operation) -> String {
+    let watch = render::watch_command(operation);
+    format!("{} accepted as operation {}; watch it with: {watch}", render::task(operation), operation.id)
+}
+
+/// The URI if exported, else the device path, else the id; of what only was accepted, the operation's id.
+fn quiet(changed: &Changed) -> String {
+    let volume = changed.volume.as_ref();
+    let operation = changed.operation.as_ref();
+    let export = changed.export.as_ref().or_else(|| volume?.export.as_ref());
+    let accepted = operation.filter(|_| changed.changed.is_none()).map(|operation| operation.id.to_string());
+    let uri = || render::uris(export?).next();
+    let device = || Some(render::path(&volume?.device.as_ref()?.path));
+    let volume_id = || volume.map(|volume| volume.id).or_else(|| operation?.volume_id).map(|id| id.to_string());
+    let line = accepted.or_else(uri).or_else(device).or_else(volume_id);
+    line.map_or_else(String::new, |line| format!("{line}\n"))
+}
+
+/// The volume's name, as well as it is known.
+pub fn subject(changed: &Changed) -> String {
+    let volume = changed.volume.as_ref().map(render::name);
+    let operation = || {
+        let operation = changed.operation.as_ref()?;
+        let name = operation.volume_name.as_deref().filter(|name| !name.is_empty()).map(printable);
+        name.or_else(|| operation.volume_id.map(|id| id.to_string()))
+    };
+    volume.or_else(operation).unwrap_or_else(|| "the volume".to_owned())
+}
+
+/// Where the volume is now: `attached to this VM: /dev/disk/by-id/..., exported at nbd://...`.
+pub fn whereabouts(volume: &Volume) -> String {
+    let Some(place) = render::place(volume) else { return "attached nowhere".to_owned() };
+    let device = volume.device.as_ref().map(|device| format!(": {}", render::path(&device.path)));
+    let uri = volume.export.as_ref().and_then(|export| render::uris(export).next());
+    let export = uri.map(|uri| format!(", exported at {uri}"));
+    format!("attached to {place}{}{}", device.unwrap_or_default(), export.unwrap_or_default())
+}
+
+/// A device's or export's last moments: `; flushed at 14:07:05, 1.5G written, last client disconnected, ...`.
+pub fn last_moments(departure: Option<&Departure>) -> String {
+    let Some(departure) = departure else { return String::new() };
+    let facts = [
+        departure.flushed_at.map(|at| format!("flushed at {} UTC", clock_time(at))),
+        departure.bytes_written.map(|bytes| format!("{} written by clients", format_size(bytes))),
+        departure.last_client.map(|how| format!("last client {}", render::word(how))),
+        departure.device_gone_at.map(|at| format!("device gone at {} UTC", clock_time(at))),
+    ];
+    let facts: Vec<String> = facts.into_iter().flatten().collect();
+    if facts.is_empty() { String::new() } else { format!("; {}", facts.join(", ")) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_named_once() {
+        assert!(each_once(["a", "b"].into_iter()).is_ok());
+        let twice = ["5F0C8A52-1B2C-4D3E-9F40-A1B2C3D4E5F6", "b", "5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6"];
+        assert_eq!(each_once(twice.into_iter()).unwrap_err().kind, Kind::Conflict);
+    }
+}

@@ -1,0 +1,78 @@
+//! The questions before what cannot be taken back, each with the facts that the answer depends on.
+
+use super::answer::Answer;
+use super::render::{self, Output, read};
+use super::session::{Request, Session};
+use crate::api::{VmGet, VmShown, Volume, VolumeGet, VolumeShown, method};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, printable};
+
+/// Asks before each volume is deleted, and gives the ids of what was asked about: a name could come to mean another.
+///
+/// # Errors
+/// `usage` where there is no terminal, or a prefix of an id was given; `cancelled` where the answer is no.
+pub fn delete(words: &[String], expunge: bool, session: &Session, output: &Output) -> Answer<Vec<String>> {
+    output.can_ask("deleting a volume")?;
+    let mut ids = Vec::new();
+    for word in words {
+        let volume = named(word, session)?;
+        agreed(output, &delete_question(&volume, expunge))?;
+        ids.push(volume.id.to_string());
+    }
+    Ok(ids)
+}
+
+/// Asks before volumes are detached from another VM that is running; says whether it was asked.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Output) -> Answer<bool> {
+    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: vm.to_owned() })?;
+    let vm: VmShown = read(session.ask(request)?)?;
+    if vm.state != "Running" || vm.this_vm == Some(true) {
+        return Ok(false);
+    }
+    let label = format!("{} ({})", printable(&vm.name), vm.id);
+    output
+        .can_ask(&format!("VM {label} is running, and its use of a volume cannot be checked from here: detaching"))?;
+    for word in words {
+        let volume = render::label(&named(word, session)?);
+        agreed(
+            output,
+            &format!(
+                "VM {label} is running, and whether it uses the volume cannot be checked from here.\nDetach {volume}?"
+            ),
+        )?;
+    }
+    Ok(true)
+}
+
+fn delete_question(volume: &Volume, expunge: bool) -> String {
+    let label = render::label(volume);
+    if volume.state == "Allocated" {
+        format!("{label}: it was never created on storage, and will be gone at once.\nDelete it?")
+    } else if expunge {
+        format!("{label}: it will be gone for ever, with all its data.\nDelete it for ever?")
+    } else {
+        format!("{label}: `volctl recover` can bring it back until CloudStack purges it.\nDelete it?")
+    }
+}
+
+fn agreed(output: &Output, question: &str) -> Result<()> {
+    if output.confirm(question)? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Cancelled, "not confirmed: nothing was sent"))
+}
+
+/// The volume of exactly this name or id, looked up now; the daemon would take a prefix, and this verb must not.
+fn named(word: &str, session: &Session) -> Answer<Volume> {
+    let params = VolumeGet { volume: word.to_owned(), max_age_seconds: Some(0) };
+    let request = Request::new(method::VOLUME_GET, format!("look up {word}"), &params)?;
+    let VolumeShown { volume, .. } = read(session.ask(request)?)?;
+    if volume.name == word || word.parse::<VolumeId>().is_ok_and(|id| id == volume.id) {
+        return Ok(volume);
+    }
+    let message = format!("\"{}\" is only the beginning of an id, and this verb takes the whole one", printable(word));
+    Err(Error::new(Kind::Usage, message).hint(format_args!("it fits {}", render::label(&volume))).into())
+}

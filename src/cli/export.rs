@@ -1,0 +1,60 @@
+//! `volctl export`
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::answer::Answer;
+use super::change::{self, ChangeFlags, Verb};
+use super::render::{self, Output};
+use super::session::Session;
+use crate::api::{Changed, ExportCreate, method};
+use crate::error::{Error, Kind};
+use crate::model::printable;
+
+/// Serve volumes that are attached here over NBD
+///
+/// Prints the URIs that a client can use as they are. A device that is in use here is not exported.
+#[derive(Args, Debug)]
+pub struct Export {
+    /// Id, unique name or unique id prefix
+    #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    volumes: Vec<String>,
+    /// Export name [default: vol-<volume id>]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
+    /// Refuse writes
+    #[arg(long)]
+    read_only: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+impl Export {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        if self.name.is_some() && self.volumes.len() > 1 {
+            return Err(Error::new(Kind::Usage, "--name is for one volume, and several are named").into());
+        }
+        let params = |volume: &String| ExportCreate {
+            volume: volume.clone(),
+            name: self.name.clone(),
+            read_only: self.read_only,
+        };
+        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let verb = Verb { word: "export", method: method::EXPORT_CREATE };
+        let terminal = output.screen().width.is_some();
+        self.change.run(verb, volumes, (session, output), |changed| phrase(changed, terminal))
+    }
+}
+
+/// The URIs, a line each; on a terminal below the sentence.
+fn phrase(changed: &Changed, terminal: bool) -> String {
+    let subject = change::subject(changed);
+    let Some(export) = &changed.export else { return format!("{subject} exported") };
+    let uris = render::uris(export).collect::<Vec<_>>().join("\n");
+    if !terminal {
+        return uris;
+    }
+    let already = if changed.changed == Some(false) { "is already " } else { "" };
+    let read_only = if export.read_only { ", read-only" } else { "" };
+    format!("{subject} {already}exported as {}{read_only}:\n{uris}", printable(&export.name))
+}

@@ -1,0 +1,76 @@
+//! `volctl ls`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::answer::Answer;
+use super::duration;
+use super::render::{self, Cell, Output, Page, Screen, Table};
+use super::session::{Request, Session};
+use crate::api::{Volume, VolumeList, Volumes, method};
+use crate::model::{format_size, printable};
+
+/// CloudStack's part of a list that is older than this is said to be, also where nobody watches (the default of
+/// `--max-age`).
+const OLD: Duration = Duration::from_secs(30);
+
+/// List the volumes; with -q, their ids
+///
+/// Device and export are read live. The rest comes from CloudStack and is asked again when it is older than --max-age;
+/// when CloudStack does not answer, the last known is shown and marked STALE.
+#[derive(Args, Debug)]
+pub struct Ls {
+    /// Ask CloudStack again for what is older than this [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    max_age: Option<Duration>,
+}
+
+impl Ls {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()) };
+        let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
+        let watched = output.watched();
+        let screen = output.screen();
+        Ok(output.answer(session.ask(request), |volumes| page(volumes, &screen, watched)))
+    }
+}
+
+fn page(volumes: &Volumes, screen: &Screen, watched: bool) -> Page {
+    let header = &["NAME", "ID", "SIZE", "STATE", "VM", "DEVICE", "EXPORT"];
+    let text = Table::new(header, volumes.volumes.iter().map(row)).draw(screen);
+    let quiet = volumes.volumes.iter().map(|volume| format!("{}\n", volume.id)).collect();
+    let notes = volumes.notes.iter().cloned().chain(old(&volumes.volumes, screen, watched)).collect();
+    Page { text, quiet, notes }
+}
+
+fn row(volume: &Volume) -> Vec<Cell> {
+    let device = volume.device.as_ref();
+    let export = volume.export.as_ref();
+    vec![
+        Cell::text(printable(&volume.name)),
+        Cell::id(volume.id),
+        Cell::text(format_size(volume.size_bytes)),
+        Cell::state(state(volume)),
+        Cell::text(render::place(volume).unwrap_or_default().replace(' ', "-")),
+        device.map_or_else(|| Cell::text(""), |device| Cell::path(&device.path)),
+        export.map_or_else(
+            || Cell::text(""),
+            |export| Cell::text(printable(&export.name)).or(render::word(export.state)),
+        ),
+    ]
+}
+
+/// CloudStack's state, marked where CloudStack did not answer when it was asked again.
+pub fn state(volume: &Volume) -> String {
+    let stale = if volume.stale { ",STALE" } else { "" };
+    format!("{}{stale}", printable(&volume.state))
+}
+
+/// How old CloudStack's part is, where a person watches or it is older than it should be.
+fn old(volumes: &[Volume], screen: &Screen, watched: bool) -> Option<String> {
+    let oldest = volumes.iter().min_by_key(|volume| volume.cloudstack_as_of)?.cloudstack_as_of;
+    let age = render::age(screen.now, oldest);
+    let said = age > OLD || (watched && age.as_secs() > 0);
+    said.then(|| format!("CloudStack's part is {} old", render::ago(screen.now, oldest)))
+}

@@ -1,0 +1,172 @@
+//! `volctl ops`: the operations, and what can be done with one.
+
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
+
+use super::answer::{Answer, Refusal};
+use super::duration;
+use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
+use super::session::{Request, Session};
+use crate::api::{Operation, OperationGet, OperationList, OperationShown, OperationWait, Operations, Status, method};
+use crate::error::{Error, Kind, Result};
+use crate::model::printable;
+
+/// List the operations, newest first; with -q, their ids
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Ops {
+    /// At most so many [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u32>,
+    #[command(subcommand)]
+    command: Option<OpsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum OpsCommand {
+    /// Show one operation
+    Show {
+        #[command(flatten)]
+        id: Id,
+    },
+    /// Wait until operations have ended
+    ///
+    /// The exit code is that of the operation: 0 where it succeeded, that of its error where it did not.
+    Wait {
+        /// Id, or a unique prefix of it
+        #[arg(value_name = "ID", required = true, value_parser = NonEmptyStringValueParser::new())]
+        ids: Vec<String>,
+        /// Wait at most this long
+        #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
+        timeout: Option<Duration>,
+    },
+    /// Cancel an operation that has not sent its change to CloudStack yet
+    Cancel {
+        #[command(flatten)]
+        id: Id,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Id {
+    /// Id, or a unique prefix of it
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    id: String,
+}
+
+impl Ops {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        match self.command {
+            None => list(self.limit, session, output),
+            Some(OpsCommand::Show { id }) => show(method::OPERATION_GET, "show operation", id, session, output),
+            Some(OpsCommand::Cancel { id }) => show(method::OPERATION_CANCEL, "cancel operation", id, session, output),
+            Some(OpsCommand::Wait { ids, timeout }) => wait(&ids, timeout, session, output),
+        }
+    }
+}
+
+fn list(limit: Option<u32>, session: &Session, output: &Output) -> Answer<u8> {
+    let request = Request::new(method::OPERATION_LIST, "list the operations", &OperationList { limit })?;
+    let screen = output.screen();
+    Ok(output.answer(session.ask(request), |operations| list_page(operations, &screen)))
+}
+
+fn show(method: &'static str, doing: &str, Id { id }: Id, session: &Session, output: &Output) -> Answer<u8> {
+    let request = Request::new(method, format!("{doing} {id}"), &OperationGet { id })?;
+    let screen = output.screen();
+    Ok(output.answer(session.ask(request), |shown| show_page(shown, &screen)))
+}
+
+fn wait(ids: &[String], timeout: Option<Duration>, session: &Session, output: &Output) -> Answer<u8> {
+    let request = |id: &String| {
+        let timeout_seconds = timeout.map(|timeout| timeout.as_secs());
+        let params = OperationWait { id: id.clone(), timeout_seconds, token: None };
+        Ok(Request::new(method::OPERATION_WAIT, format!("operation {id}"), &params)?.watched(timeout))
+    };
+    let requests = ids.iter().map(request).collect::<Result<Vec<_>>>()?;
+    let answers = session.ask_all(requests).into_iter().map(outcome).collect();
+    Ok(output.answers(answers, ended_page))
+}
+
+/// To wait for an operation that then fails is to fail as the operation did.
+fn outcome(answer: Answer) -> Answer {
+    let document = answer?;
+    let OperationShown { operation } = read(document.clone())?;
+    if operation.status == Status::Succeeded {
+        return Ok(document);
+    }
+    let error = operation.error.clone().unwrap_or_else(|| unsuccessful(&operation));
+    Err(Box::<Refusal>::from(error).of_operation(document["operation"].clone(), &operation))
+}
+
+fn unsuccessful(operation: &Operation) -> Error {
+    let kind = match operation.status {
+        Status::Cancelled | Status::Abandoned => Kind::Cancelled,
+        Status::Stuck => Kind::Stuck,
+        Status::Queued | Status::Running | Status::Unwinding => Kind::Timeout,
+        Status::Succeeded | Status::Failed => Kind::Internal,
+    };
+    let (task, status) = (render::task(operation), render::word(operation.status));
+    Error::new(kind, format_args!("{task} is {status} at \"{}\"", printable(&operation.step)))
+}
+
+fn ended_page(shown: &OperationShown) -> Page {
+    let operation = &shown.operation;
+    let text = format!("{} {}\n", render::task(operation), render::word(operation.status));
+    Page { text, quiet: format!("{}\n", operation.id), notes: Vec::new() }
+}
+
+fn list_page(operations: &Operations, screen: &Screen) -> Page {
+    let rows = operations.operations.iter().map(|operation| row(operation, screen));
+    let text = Table::new(&["ID", "KIND", "VOLUME", "STATUS", "AGE", "STEP"], rows).draw(screen);
+    let quiet = operations.operations.iter().map(|operation| format!("{}\n", operation.id)).collect();
+    Page { text, quiet, notes: Vec::new() }
+}
+
+fn row(operation: &Operation, screen: &Screen) -> Vec<Cell> {
+    let volume = match operation.volume_name.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => Cell::text(printable(name)),
+        None => operation.volume_id.map_or_else(|| Cell::text(""), Cell::id),
+    };
+    vec![
+        Cell::id(operation.id),
+        Cell::text(render::word(operation.kind)),
+        volume,
+        Cell::state(render::word(operation.status)),
+        Cell::text(render::ago(screen.now, operation.created_at)),
+        Cell::text(printable(&operation.step)),
+    ]
+}
+
+fn show_page(shown: &OperationShown, screen: &Screen) -> Page {
+    let operation = &shown.operation;
+    let mut facts = Facts::default();
+    facts.add("id", operation.id);
+    facts.add("kind", render::word(operation.kind));
+    facts.add_some("volume", volume(operation));
+    facts.add_some("vm", operation.vm_id);
+    facts.add("status", render::word(operation.status));
+    facts.add("step", printable(&operation.step));
+    facts.add("created", moment(operation.created_at, screen));
+    facts.add("updated", moment(operation.updated_at, screen));
+    facts.add_some("finished", operation.finished_at.map(|at| moment(at, screen)));
+    if let Some(error) = &operation.error {
+        facts.add("error", printable(&error.message));
+        facts.add_some("hint", error.hint.as_deref().map(printable));
+    }
+    Page { text: facts.to_string(), quiet: format!("{}\n", operation.id), notes: Vec::new() }
+}
+
+fn volume(operation: &Operation) -> Option<String> {
+    let id = operation.volume_id.map(|id| id.to_string());
+    match operation.volume_name.as_deref().filter(|name| !name.is_empty()).map(printable) {
+        Some(name) => Some(id.map_or(name.clone(), |id| format!("{name} ({id})"))),
+        None => id,
+    }
+}
+
+fn moment(at: jiff::Timestamp, screen: &Screen) -> String {
+    format!("{} ({} ago)", at.strftime("%Y-%m-%d %H:%M:%S UTC"), render::ago(screen.now, at))
+}

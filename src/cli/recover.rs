@@ -1,0 +1,37 @@
+//! `volctl recover`
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::answer::Answer;
+use super::change::{self, ChangeFlags, Verb};
+use super::render::Output;
+use super::session::Session;
+use crate::api::{Changed, VolumeRecover, method};
+use crate::model::printable;
+
+/// Bring deleted volumes back
+#[derive(Args, Debug)]
+pub struct Recover {
+    /// Id or unique name
+    #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    volumes: Vec<String>,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+impl Recover {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params = |volume: &String| VolumeRecover { volume: volume.clone() };
+        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let verb = Verb { word: "recover", method: method::VOLUME_RECOVER };
+        self.change.run(verb, volumes, (session, output), phrase)
+    }
+}
+
+fn phrase(changed: &Changed) -> String {
+    let subject = change::subject(changed);
+    let state = changed.volume.as_ref().map(|volume| format!(": {}", printable(&volume.state)));
+    let done = if changed.changed == Some(false) { "was not deleted: nothing to do" } else { "recovered" };
+    format!("{subject} {done}{}", state.unwrap_or_default())
+}

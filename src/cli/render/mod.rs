@@ -1,0 +1,261 @@
+//! The only code that prints: data on stdout, everything else on stderr.
+
+mod document;
+mod facts;
+mod progress;
+mod table;
+mod words;
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::document::{answer_document, error_document, results_document};
+pub use self::facts::Facts;
+pub use self::progress::{Progress, line as progress_line};
+pub use self::table::{Cell, Table};
+pub use self::words::{age, ago, label, name, path, place, span, task, uris, watch_command, word};
+use super::answer::{Answer, Refusal};
+use crate::error::{Error, Kind, Result};
+use crate::model::printable;
+
+/// An answer to a question is read up to so many bytes.
+const LONGEST_REPLY: u64 = 1024;
+
+/// What is wanted on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people, and for `awk`.
+    Text,
+    /// Just the identifier, path or URI.
+    Quiet,
+    /// One JSON document.
+    Json,
+}
+
+/// What text is drawn for.
+#[derive(Clone, Debug)]
+pub struct Screen {
+    /// Columns of the terminal; none in a pipe.
+    pub width: Option<u16>,
+    /// Whether colour is wanted.
+    pub colour: bool,
+    /// When it is shown, for ages.
+    pub now: Timestamp,
+}
+
+/// What a person is shown of one answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// For stdout, a newline after each line.
+    pub text: String,
+    /// For stdout with `-q`, a newline after each line.
+    pub quiet: String,
+    /// Sentences for stderr.
+    pub notes: Vec<String>,
+}
+
+/// Where everything is printed.
+#[derive(Clone, Debug)]
+pub struct Output {
+    format: Format,
+    screen: Screen,
+    stderr_terminal: bool,
+    stdin_terminal: bool,
+}
+
+impl Output {
+    /// Looks at what stdin, stdout and stderr are, and at `NO_COLOR` and `TERM`.
+    pub fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let width = terminal.then(|| comfy_table::Table::new().width().unwrap_or(80));
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let plain = set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            format,
+            screen: Screen { width, colour: terminal && !plain, now: Timestamp::now() },
+            stderr_terminal: io::stderr().is_terminal(),
+            stdin_terminal: io::stdin().is_terminal(),
+        }
+    }
+
+    /// What tables are drawn for, now.
+    pub fn screen(&self) -> Screen {
+        Screen { now: Timestamp::now(), ..self.screen.clone() }
+    }
+
+    /// Whether stderr is looked at by a person.
+    pub fn watched(&self) -> bool {
+        self.stderr_terminal
+    }
+
+    /// The progress line, which is seen only where a person looks and did not ask for quiet.
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.stderr_terminal && self.format != Format::Quiet)
+    }
+
+    /// Prints the answer to one request, and says the exit code.
+    pub fn answer<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
+        self.answers(vec![answer], page)
+    }
+
+    /// Prints the answers to what was asked of each thing on the line, and says the common exit code. What was asked
+    /// of one thing has one plain document.
+    pub fn answers<T: DeserializeOwned>(&self, answers: Vec<Answer>, page: impl Fn(&T) -> Page) -> u8 {
+        if self.format != Format::Json {
+            return common_code(answers.into_iter().map(|answer| self.show(answer, &page)));
+        }
+        let code =
+            common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
+        match answers.as_slice() {
+            [answer] => self.document(&answer_document(answer), code),
+            several => self.document(&results_document(several), code),
+        }
+    }
+
+    /// Prints why nothing was done, and says the exit code.
+    pub fn refuse(&self, refusal: &Refusal) -> u8 {
+        let code = refusal.exit_code();
+        if self.format == Format::Json {
+            self.document(&error_document(refusal), code)
+        } else {
+            self.complain(&refusal.error);
+            code
+        }
+    }
+
+    /// Prints help or the version.
+    pub fn help(&self, help: &clap::builder::StyledStr) -> u8 {
+        let text = if self.screen.colour { help.ansi().to_string() } else { help.to_string() };
+        self.print(&text, 0)
+    }
+
+    /// Asks a yes-or-no question on the terminal; anything but yes is no.
+    ///
+    /// # Errors
+    /// `internal` where the terminal cannot be read.
+    pub fn confirm(&self, question: &str) -> Result<bool> {
+        self.stderr(&format!("{question} [y/N] "));
+        let mut reply = Vec::new();
+        let read = io::stdin().lock().take(LONGEST_REPLY).read_until(b'\n', &mut reply);
+        read.map_err(|e| Error::new(Kind::Internal, format_args!("cannot read the answer from the terminal: {e}")))?;
+        let reply = String::from_utf8_lossy(&reply).trim().to_ascii_lowercase();
+        Ok(reply == "y" || reply == "yes")
+    }
+
+    /// Makes sure that there is a terminal on which `what` can be confirmed.
+    ///
+    /// # Errors
+    /// `usage` where there is none.
+    pub fn can_ask(&self, what: &str) -> Result<()> {
+        if self.stdin_terminal && self.stderr_terminal {
+            return Ok(());
+        }
+        let message = format!("{what} must be confirmed, and there is no terminal to ask on");
+        Err(Error::new(Kind::Usage, message).hint("add --yes where you are sure"))
+    }
+
+    fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
+        let page = answer.and_then(|document| Ok(page(&read(document)?)));
+        match page {
+            Ok(page) => {
+                for note in &page.notes {
+                    self.stderr(&format!("note: {}\n", printable(note)));
+                }
+                self.print(if self.format == Format::Quiet { &page.quiet } else { &page.text }, 0)
+            }
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    fn document(&self, document: &Value, code: u8) -> u8 {
+        let text = if self.screen.width.is_some() { format!("{document:#}\n") } else { format!("{document}\n") };
+        self.print(&text, code)
+    }
+
+    /// Prints data. A reader that has gone away is none of our business; data that could not be written is.
+    fn print(&self, text: &str, code: u8) -> u8 {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                self.stderr(&format!("volctl: cannot write to stdout: {e}\n"));
+                Kind::Internal.exit_code()
+            }
+            _ => code,
+        }
+    }
+
+    fn complain(&self, error: &Error) {
+        let mut text = format!("volctl: {}\n", lines(&error.message));
+        if let Some(said) = error.cloudstack.as_ref().and_then(|fault| fault.text.as_deref())
+            && !error.message.contains(said)
+        {
+            text += &format!("CloudStack: {}\n", printable(said));
+        }
+        if let Some(hint) = &error.hint {
+            text += &format!("hint: {}\n", lines(hint));
+        }
+        self.stderr(&text);
+    }
+
+    /// Where even stderr is gone there is nobody left to tell.
+    fn stderr(&self, text: &str) {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// The one code of several: 0 if all did, the code of all if all failed alike, 130 after Ctrl-C, else 1.
+fn common_code(codes: impl IntoIterator<Item = u8>) -> u8 {
+    codes
+        .into_iter()
+        .reduce(|common, code| match (common, code) {
+            (super::INTERRUPTED, _) | (_, super::INTERRUPTED) => super::INTERRUPTED,
+            _ if common == code => common,
+            _ => 1,
+        })
+        .unwrap_or(0)
+}
+
+/// Reads an answer as its type.
+///
+/// # Errors
+/// `internal` where it is something else.
+pub fn read<T: DeserializeOwned>(document: Value) -> Result<T> {
+    serde_json::from_value(document).map_err(|e| {
+        Error::new(Kind::Internal, format_args!("the daemon's answer is not what this volctl understands: {e}"))
+            .hint("compare the two with: volctl version")
+    })
+}
+
+/// A text of several lines, each escaped.
+fn lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// A screen at a fixed moment, without colour.
+    pub fn screen(width: Option<u16>) -> Screen {
+        let now = Timestamp::from_second(1_767_323_045).unwrap();
+        Screen { width, colour: false, now }
+    }
+
+    #[test]
+    fn several_answers_have_one_code() {
+        assert_eq!(common_code([0, 0]), 0);
+        assert_eq!(common_code([3, 3]), 3);
+        assert_eq!(common_code([0, 3]), 1);
+        assert_eq!(common_code([3, 4, 3]), 1);
+        assert_eq!(common_code([0, 130, 4]), 130);
+    }
+
+    #[test]
+    fn only_line_ends_survive_in_messages() {
+        assert_eq!(lines("in use:\n  /mnt\u{1b}[2J"), "in use:\n  /mnt\\u{1b}[2J");
+    }
+}

@@ -1,0 +1,108 @@
+//! Facts in words: ages, labels, and the words that the socket uses.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::api::{Export, Operation, Volume};
+use crate::model::{format_size, printable};
+
+/// A length of time in its two largest units: `12s`, `4m12s`, `3h7m`, `2d4h`.
+pub fn span(seconds: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = UNITS.iter().position(|(_, size)| seconds >= *size).unwrap_or(UNITS.len() - 1);
+    let (unit, size) = UNITS[first];
+    let large = format!("{}{unit}", seconds / size);
+    match UNITS.get(first + 1) {
+        Some((small, smaller)) if seconds % size / smaller > 0 => format!("{large}{}{small}", seconds % size / smaller),
+        _ => large,
+    }
+}
+
+/// Whole seconds from a moment until now; 0 for one that is ahead.
+pub fn age(now: Timestamp, at: Timestamp) -> Duration {
+    now.duration_since(at).try_into().unwrap_or_default()
+}
+
+/// How long ago a moment was.
+pub fn ago(now: Timestamp, at: Timestamp) -> String {
+    span(age(now, at).as_secs())
+}
+
+/// The word with which the socket writes a unit variant: `attach`, `running`, `cut off`.
+pub fn word(value: impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => printable(&word),
+        _ => String::new(),
+    }
+}
+
+/// A volume's name, or its id where it has none.
+pub fn name(volume: &Volume) -> String {
+    if volume.name.is_empty() { volume.id.to_string() } else { printable(&volume.name) }
+}
+
+/// Name, id and size, as questions name a volume.
+pub fn label(volume: &Volume) -> String {
+    format!("{} ({}), {}", printable(&volume.name), volume.id, format_size(volume.size_bytes))
+}
+
+/// Where a volume is attached: `this VM` where its device is here, else the VM's name or id.
+pub fn place(volume: &Volume) -> Option<String> {
+    let vm = volume.vm_id?;
+    if volume.device.is_some() {
+        return Some("this VM".to_owned());
+    }
+    Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))
+}
+
+/// A path as a person may see it.
+pub fn path(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// The URIs of an export.
+pub fn uris(export: &Export) -> impl Iterator<Item = String> {
+    export.uris.iter().map(|uri| printable(uri))
+}
+
+/// What an operation does: `attach of data1`.
+pub fn task(operation: &Operation) -> String {
+    let kind = word(operation.kind);
+    match (operation.volume_name.as_deref().filter(|name| !name.is_empty()), operation.volume_id) {
+        (Some(name), _) => format!("{kind} of {}", printable(name)),
+        (None, Some(id)) => format!("{kind} of {id}"),
+        (None, None) => kind,
+    }
+}
+
+/// The command that watches an operation.
+pub fn watch_command(operation: &Operation) -> String {
+    format!("volctl ops wait {}", operation.id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (252, "4m12s"), (11_220, "3h7m"), (86_400 * 2 + 59, "2d")]
+        {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_moment_ahead_is_no_age() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let ahead: Timestamp = "2026-01-02T03:04:06Z".parse().unwrap();
+        assert_eq!(ago(now, ahead), "0s");
+        assert_eq!(ago(ahead, now), "1s");
+    }
+}

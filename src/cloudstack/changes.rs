@@ -1,0 +1,258 @@
+//! What changes something: each asynchronous command under a job id that the caller has chosen and saved before
+//! (facts sheet, 4.1 to 4.5).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::CloudStack;
+use super::error::CallError;
+use super::request::{Request, expiry};
+use super::wire::{Scalar, id, optional_id};
+use crate::model::{JobId, VmId, VolumeId};
+
+/// A change that is about to be sent: saved by the caller before the send, so that its fate can be found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The id that CloudStack gives the job (`customjobid`).
+    pub job_id: JobId,
+    /// After this moment, on CloudStack's clock, it no longer accepts the request; whole seconds.
+    pub expires: Timestamp,
+}
+
+impl Intent {
+    /// A new job id, and 60 seconds to arrive.
+    #[expect(clippy::new_without_default, reason = "two intents are never the same, so there is no default one")]
+    pub fn new() -> Self {
+        Self { job_id: JobId::random(), expires: expiry() }
+    }
+}
+
+/// The volume to be created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewVolume {
+    /// Its name, at most 255 characters.
+    pub name: String,
+    /// Its size in GiB: needed with an offering of custom size, forbidden with any other.
+    pub size_gib: Option<u64>,
+    /// Its disk offering.
+    pub offering_id: String,
+    /// Its zone.
+    pub zone_id: String,
+}
+
+/// CloudStack took a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job as CloudStack names it. Anything but the intent's means that `customjobid` was not honoured.
+    pub job_id: Option<JobId>,
+    /// The volume, where the command made one: it exists from now on.
+    pub volume_id: Option<VolumeId>,
+}
+
+#[derive(Deserialize)]
+struct Submitted {
+    id: Option<Scalar>,
+    jobid: Option<Scalar>,
+}
+
+#[derive(Deserialize)]
+struct Done {
+    success: Option<Scalar>,
+}
+
+/// What `recoverVolume` answers is the volume; that it answers is enough.
+#[derive(Deserialize)]
+struct Recovered {}
+
+impl CloudStack {
+    /// `createVolume`; the volume is there, in state `Allocated`, when the command is accepted.
+    ///
+    /// # Errors
+    /// As each call; an answer without the volume's id is `NoAnswer`.
+    pub async fn create_volume(&self, intent: &Intent, new: &NewVolume) -> Result<Accepted, CallError> {
+        let request = Request::new("createVolume")
+            .with("name", &new.name)
+            .with("diskofferingid", &new.offering_id)
+            .with("zoneid", &new.zone_id);
+        let request = match new.size_gib {
+            Some(gib) => request.with("size", gib),
+            None => request,
+        };
+        let submitted = self.submit(intent, self.in_project(request).await?).await?;
+        let volume_id = Some(id("the new volume's id", submitted.id)?);
+        Ok(Accepted { volume_id, job_id: job_id(submitted.jobid)? })
+    }
+
+    /// `attachVolume`; CloudStack chooses the device id.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn attach_volume(&self, intent: &Intent, volume: VolumeId, vm: VmId) -> Result<Accepted, CallError> {
+        let request = Request::new("attachVolume").with("id", volume).with("virtualmachineid", vm);
+        self.change(intent, request).await
+    }
+
+    /// `detachVolume`, from whatever VM it is attached to; by the volume's id alone, as the other form is broken.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn detach_volume(&self, intent: &Intent, volume: VolumeId) -> Result<Accepted, CallError> {
+        self.change(intent, Request::new("detachVolume").with("id", volume)).await
+    }
+
+    /// `destroyVolume`: recoverable, or for ever with `expunge`. CloudStack refuses it for a volume that was never
+    /// created on storage: that takes [`CloudStack::delete_volume`].
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn destroy_volume(
+        &self,
+        intent: &Intent,
+        volume: VolumeId,
+        expunge: bool,
+    ) -> Result<Accepted, CallError> {
+        self.change(intent, Request::new("destroyVolume").with("id", volume).with("expunge", expunge)).await
+    }
+
+    /// `deleteVolume`, for ever and without a job: after `NoAnswer` only the volume can tell.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn delete_volume(&self, volume: VolumeId) -> Result<(), CallError> {
+        let done: Done = self.call(&Request::new("deleteVolume").with("id", volume)).await?;
+        match done.success.and_then(Scalar::flag) {
+            Some(true) => Ok(()),
+            _ => Err(CallError::unusable("deleteVolume did not say that it succeeded")),
+        }
+    }
+
+    /// `recoverVolume`, without a job: takes back a `destroyVolume` without `expunge`.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn recover_volume(&self, volume: VolumeId) -> Result<(), CallError> {
+        let Recovered {} = self.call(&Request::new("recoverVolume").with("id", volume)).await?;
+        Ok(())
+    }
+
+    async fn change(&self, intent: &Intent, request: Request) -> Result<Accepted, CallError> {
+        let submitted = self.submit(intent, request).await?;
+        Ok(Accepted { volume_id: None, job_id: job_id(submitted.jobid)? })
+    }
+
+    async fn submit(&self, intent: &Intent, request: Request) -> Result<Submitted, CallError> {
+        if intent.expires <= Timestamp::now() {
+            return Err(CallError::NotSent {
+                why: format!("{} was not sent, as its time had run out before", request.command()),
+                hint: "this machine was busy or asleep for a minute, or its clock was set: try again",
+            });
+        }
+        self.ask(&request.with("customjobid", intent.job_id), intent.expires).await.outcome
+    }
+}
+
+fn job_id(answered: Option<Scalar>) -> Result<Option<JobId>, CallError> {
+    optional_id("the job's id", answered)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::super::testing::{Server, json};
+    use super::*;
+    use crate::error::Kind;
+
+    const VOLUME: &str = "5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6";
+    const VM: &str = "77000000-0000-4000-8000-000000000001";
+
+    fn new_volume(size_gib: Option<u64>) -> NewVolume {
+        NewVolume { name: "Jörg's disk".to_owned(), size_gib, offering_id: "o".to_owned(), zone_id: "z".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_change_carries_the_job_id_and_the_expiry_that_were_saved() {
+        let intent = Intent::new();
+        let body = format!(r#"{{"createvolumeresponse":{{"id":"{VOLUME}","jobid":"{}"}}}}"#, intent.job_id);
+        let server = Server::start([json(200, &body)]).await;
+        let accepted = server.client().create_volume(&intent, &new_volume(Some(7))).await.unwrap();
+        assert_eq!(accepted.job_id, Some(intent.job_id));
+        assert_eq!(accepted.volume_id, Some(VOLUME.parse().unwrap()));
+        let form = &server.forms()[0];
+        assert_eq!(form["customjobid"], intent.job_id.to_string());
+        assert_eq!(form["expires"], intent.expires.strftime("%Y-%m-%dT%H:%M:%S+0000").to_string());
+        assert_eq!((form["name"].as_str(), form["size"].as_str()), ("Jörg's disk", "7"));
+        assert_eq!((form["signatureversion"].as_str(), form["response"].as_str()), ("3", "json"));
+    }
+
+    #[tokio::test]
+    async fn a_fixed_offering_gets_no_size() {
+        let server = Server::start([json(200, &format!(r#"{{"createvolumeresponse":{{"id":"{VOLUME}"}}}}"#))]).await;
+        let accepted = server.client().create_volume(&Intent::new(), &new_volume(None)).await.unwrap();
+        assert_eq!(accepted.job_id, None, "what CloudStack did not say is not made up");
+        assert!(!server.forms()[0].contains_key("size"));
+    }
+
+    #[tokio::test]
+    async fn attach_detach_and_destroy_name_what_they_change() {
+        let other = JobId::random();
+        let reply = |key: &str| json(200, &format!(r#"{{"{key}":{{"jobid":"{other}"}}}}"#));
+        let replies = [reply("attachvolumeresponse"), reply("detachvolumeresponse"), reply("destroyvolumeresponse")];
+        let server = Server::start(replies).await;
+        let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
+        let accepted = Accepted { job_id: Some(other), volume_id: None };
+        assert_eq!(client.attach_volume(&Intent::new(), volume, vm).await.unwrap(), accepted);
+        assert_eq!(client.detach_volume(&Intent::new(), volume).await.unwrap(), accepted);
+        assert_eq!(client.destroy_volume(&Intent::new(), volume, true).await.unwrap(), accepted);
+        let forms = server.forms();
+        assert!(forms.iter().all(|form| form["id"] == VOLUME));
+        assert_eq!(forms[0]["virtualmachineid"], VM);
+        assert!(!forms[1].contains_key("virtualmachineid"));
+        assert_eq!(forms[2]["expunge"], "true");
+    }
+
+    #[tokio::test]
+    async fn an_expired_intent_is_not_sent() {
+        let server = Server::start([]).await;
+        let expires = Timestamp::now() - SignedDuration::from_secs(1);
+        let late = Intent { job_id: JobId::random(), expires };
+        let error = server.client().detach_volume(&late, VOLUME.parse().unwrap()).await.unwrap_err();
+        assert!(error.nothing_sent());
+        assert_eq!(server.forms().len(), 0);
+        assert_eq!(error.into_error("detaching data1").kind, Kind::CloudstackUnreachable);
+    }
+
+    #[tokio::test]
+    async fn an_id_that_is_none_leaves_the_change_open() {
+        let bad = [
+            json(200, r#"{"createvolumeresponse":{"id":"17"}}"#),
+            json(200, r#"{"createvolumeresponse":{}}"#),
+            json(200, &format!(r#"{{"createvolumeresponse":{{"id":"{VOLUME}","jobid":"x"}}}}"#)),
+        ];
+        let server = Server::start(bad).await;
+        let client = server.client();
+        for _ in 0..3 {
+            assert!(client.create_volume(&Intent::new(), &new_volume(None)).await.unwrap_err().accepted_unknown());
+        }
+    }
+
+    #[tokio::test]
+    async fn delete_must_say_that_it_succeeded() {
+        let script = [
+            json(200, r#"{"deletevolumeresponse":{"success":"true"}}"#),
+            json(200, r#"{"deletevolumeresponse":{"success":true,"displaytext":"done"}}"#),
+            json(200, r#"{"deletevolumeresponse":{"success":false}}"#),
+            json(431, r#"{"deletevolumeresponse":{"errorcode":431,"errortext":"attached"}}"#),
+            json(200, r#"{"recovervolumeresponse":{"volume":{"id":"x"}}}"#),
+        ];
+        let server = Server::start(script).await;
+        let (client, volume) = (server.client(), VOLUME.parse().unwrap());
+        client.delete_volume(volume).await.unwrap();
+        client.delete_volume(volume).await.unwrap();
+        assert!(client.delete_volume(volume).await.unwrap_err().accepted_unknown());
+        assert!(client.delete_volume(volume).await.unwrap_err().is_refused(431));
+        client.recover_volume(volume).await.unwrap();
+        assert!(server.forms().iter().all(|form| !form.contains_key("customjobid")));
+    }
+}

@@ -1,0 +1,102 @@
+//! How it stands between CloudStack and us, for `health` and for whoever waits.
+
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use super::error::CallError;
+use crate::error::Error;
+
+/// How it stands with CloudStack.
+#[derive(Clone, Debug, Default)]
+pub struct Contact {
+    /// When CloudStack last answered anything, a refusal too.
+    pub last_answer: Option<Timestamp>,
+    /// Since when it has not answered, where the last call got no answer.
+    pub trouble: Option<Trouble>,
+    /// Since when it refuses our key, where it does.
+    pub key_refused_since: Option<Timestamp>,
+}
+
+/// CloudStack is away.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The first call without an answer.
+    pub since: Timestamp,
+    /// What the latest one met.
+    pub error: Error,
+}
+
+#[derive(Default)]
+pub(super) struct ContactLog(Mutex<Contact>);
+
+impl ContactLog {
+    pub(super) fn now(&self) -> Contact {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes down how a call ended.
+    pub(super) fn note(&self, failure: Option<&CallError>) {
+        let now = Timestamp::now();
+        let mut contact = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure.filter(|error| error.is_away()) {
+            let since = contact.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            contact.trouble = Some(Trouble { since, error: Error::from(error.clone()) });
+            return;
+        }
+        contact.last_answer = Some(now);
+        contact.trouble = None;
+        match failure {
+            Some(CallError::Auth { .. }) => {
+                contact.key_refused_since.get_or_insert(now);
+            }
+            Some(error) if answers_before_the_key_is_checked(error) => {}
+            _ => contact.key_refused_since = None,
+        }
+    }
+}
+
+/// Role and throttle are checked before the signature (facts sheet, 1.3), so these say nothing about the key.
+fn answers_before_the_key_is_checked(error: &CallError) -> bool {
+    matches!(error, CallError::Throttled { .. }) || error.is_refused(432)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::error::CloudStackFault;
+
+    fn fault(code: i64) -> CloudStackFault {
+        CloudStackFault { code, cserrorcode: None, text: None }
+    }
+
+    #[test]
+    fn trouble_lasts_from_its_first_call_to_the_next_answer() {
+        let log = ContactLog::default();
+        let away = |why: &str| CallError::NotSent { why: why.to_owned(), hint: "" };
+        log.note(Some(&away("first")));
+        let first = log.now().trouble.unwrap();
+        log.note(Some(&away("second")));
+        let second = log.now().trouble.unwrap();
+        assert_eq!(second.since, first.since);
+        assert_eq!(second.error.message, "second");
+        assert!(log.now().last_answer.is_none());
+        log.note(Some(&CallError::Refused(fault(431))));
+        assert!(log.now().trouble.is_none() && log.now().last_answer.is_some());
+    }
+
+    #[test]
+    fn only_an_answer_that_needs_the_key_clears_its_refusal() {
+        let log = ContactLog::default();
+        log.note(Some(&CallError::Auth { fault: fault(401), clock_skew: None }));
+        let since = log.now().key_refused_since;
+        assert!(since.is_some());
+        for failure in [CallError::Refused(fault(432)), CallError::NotSent { why: String::new(), hint: "" }] {
+            log.note(Some(&failure));
+            assert_eq!(log.now().key_refused_since, since);
+        }
+        log.note(None);
+        assert!(log.now().key_refused_since.is_none());
+    }
+}

@@ -1,0 +1,278 @@
+//! Asking for a job, and waiting for its end (facts sheet, 2.1).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::CloudStack;
+use super::envelope::Fault;
+use super::error::CallError;
+use super::request::{Request, expiry};
+use super::wire::{Scalar, optional_id};
+use crate::error::CloudStackFault;
+use crate::model::JobId;
+
+/// Where the end is expected, and where it is not.
+const TIGHT: Duration = Duration::from_millis(250);
+const WIDE: Duration = Duration::from_secs(2);
+/// The first wait after a failed poll, and the longest.
+const RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
+
+/// What CloudStack says of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobAnswer {
+    /// Queued or running; CloudStack does not tell which.
+    Pending,
+    /// Done; its `jobresult`, or null where it left none.
+    Succeeded(Value),
+    /// Ended without its effect, as far as CloudStack knows. The code may be 0 and the text missing.
+    Failed(CloudStackFault),
+    /// Not a job that this key can see: never accepted, or ended more than a day ago.
+    Unknown {
+        /// CloudStack's clock when it said so.
+        cloudstack_time: Option<Timestamp>,
+    },
+}
+
+/// Only the outer fields count: the volume in the result still shows its job as pending.
+#[derive(Deserialize)]
+struct WireJob {
+    jobid: Option<Scalar>,
+    jobstatus: Option<Scalar>,
+    jobresultcode: Option<Scalar>,
+    jobresult: Option<Value>,
+}
+
+impl CloudStack {
+    /// Asks once for a job (`queryAsyncJobResult`).
+    ///
+    /// # Errors
+    /// As each call; that CloudStack does not know the job is an answer.
+    pub async fn job(&self, job: JobId) -> Result<JobAnswer, CallError> {
+        let request = Request::new("queryAsyncJobResult").with("jobid", job);
+        let answered = self.ask::<WireJob>(&request, expiry()).await;
+        match answered.outcome {
+            Ok(wire) => wire.read(job),
+            Err(error) if error.is_refused(431) => Ok(JobAnswer::Unknown { cloudstack_time: answered.date }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a job to end; never answers `Pending`, and waits as long as it takes.
+    ///
+    /// Polls more and more rarely, and at once and often again when `wake` changes. A poll that fails ends nothing: it is
+    /// told to `trouble`, and the next comes later.
+    pub async fn await_job(
+        &self,
+        job: JobId,
+        wake: &mut watch::Receiver<u64>,
+        mut trouble: impl FnMut(&CallError),
+    ) -> JobAnswer {
+        let mut pace = Pace::new();
+        loop {
+            match self.job(job).await {
+                Ok(JobAnswer::Pending) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(pace.after_pending()) => {}
+                        () = changed(wake) => pace = Pace::new(),
+                    }
+                }
+                Ok(end) => return end,
+                Err(error) => {
+                    trouble(&error);
+                    tokio::time::sleep(pace.after_failure(&error)).await;
+                }
+            }
+        }
+    }
+}
+
+impl WireJob {
+    fn read(self, asked: JobId) -> Result<JobAnswer, CallError> {
+        if optional_id::<JobId>("the job's id", self.jobid)?.is_some_and(|answered| answered != asked) {
+            return Err(CallError::unusable(format_args!("asked for job {asked}, it tells of another")));
+        }
+        match self.jobstatus.and_then(Scalar::number::<i64>) {
+            Some(0) => Ok(JobAnswer::Pending),
+            Some(1) => Ok(JobAnswer::Succeeded(self.jobresult.unwrap_or_default())),
+            Some(2 | 3) => Ok(JobAnswer::Failed(failure(self.jobresult, self.jobresultcode))),
+            _ => Err(CallError::unusable(format_args!("job {asked} has a status that CloudStack does not know"))),
+        }
+    }
+}
+
+/// The result of a failed job is an object, a plain text, or missing.
+fn failure(result: Option<Value>, result_code: Option<Scalar>) -> CloudStackFault {
+    let fault = match result {
+        Some(Value::String(text)) => Fault::saying(text),
+        Some(object) => serde_json::from_value(object).unwrap_or_default(),
+        None => Fault::default(),
+    };
+    fault.into_fault(result_code.and_then(Scalar::number).unwrap_or(0_i64))
+}
+
+/// Returns at a change; never where nobody is left to make one.
+async fn changed(wake: &mut watch::Receiver<u64>) {
+    if wake.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// How long to wait between polls.
+struct Pace {
+    pending: Duration,
+    failed: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { pending: TIGHT, failed: RETRY }
+    }
+
+    fn after_pending(&mut self) -> Duration {
+        self.failed = RETRY;
+        let wait = self.pending;
+        self.pending = (wait * 3 / 2).min(WIDE);
+        jittered(wait)
+    }
+
+    fn after_failure(&mut self, error: &CallError) -> Duration {
+        let wanted = match error {
+            CallError::Throttled { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        };
+        let wait = self.failed.max(wanted);
+        self.failed = (self.failed * 2).min(LONGEST_RETRY);
+        jittered(wait)
+    }
+}
+
+/// Up to a quarter more, so that waiters which began together do not stay together.
+fn jittered(wait: Duration) -> Duration {
+    let [random, ..] = *uuid::Uuid::new_v4().as_bytes();
+    wait + wait * u32::from(random) / 1024
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::super::testing::{Answer, Server, dated, json, raw};
+    use super::*;
+
+    fn answer(job: &str) -> Answer {
+        json(200, &format!(r#"{{"queryasyncjobresultresponse":{{{job}}}}}"#))
+    }
+
+    fn failed(code: i64, text: Option<&str>) -> JobAnswer {
+        JobAnswer::Failed(CloudStackFault { code, cserrorcode: None, text: text.map(str::to_owned) })
+    }
+
+    const UNKNOWN: &str = r#"{"queryasyncjobresultresponse":{"errorcode":431,"errortext":"entity does not exist"}}"#;
+
+    #[tokio::test]
+    async fn each_state_of_a_job_is_told_apart() {
+        let cases = [
+            (r#""jobstatus":0,"jobresultcode":0"#, JobAnswer::Pending),
+            (r#""jobstatus":"0""#, JobAnswer::Pending),
+            (
+                r#""jobstatus":1,"jobresult":{"volume":{"jobstatus":0}}"#,
+                JobAnswer::Succeeded(serde_json::json!({"volume": {"jobstatus": 0}})),
+            ),
+            (r#""jobstatus":1"#, JobAnswer::Succeeded(Value::Null)),
+            (
+                r#""jobstatus":2,"jobresultcode":530,"jobresult":{"errorcode":431,"errortext":"no"}"#,
+                failed(431, Some("no")),
+            ),
+            (r#""jobstatus":2,"jobresultcode":530"#, failed(530, None)),
+            (r#""jobstatus":2,"jobresultcode":0,"jobresult":{}"#, failed(0, None)),
+            (r#""jobstatus":2,"jobresult":"as text""#, failed(0, Some("as text"))),
+            (r#""jobstatus":3"#, failed(0, None)),
+        ];
+        let server = Server::start(cases.iter().map(|(job, _)| answer(job))).await;
+        let client = server.client();
+        for (job, expected) in cases {
+            assert_eq!(client.job(JobId::random()).await.unwrap(), expected, "{job}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_nothing_known_or_another_job_is_none() {
+        let other = format!(r#""jobstatus":1,"jobid":"{}""#, JobId::random());
+        let cases = [r#""jobstatus":7"#, r#""jobresult":{}"#, &other];
+        let server = Server::start(cases.map(answer)).await;
+        let client = server.client();
+        for job in cases {
+            assert!(client.job(JobId::random()).await.unwrap_err().accepted_unknown(), "{job}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_job_comes_with_cloudstacks_clock() {
+        let now = Timestamp::from_second(Timestamp::now().as_second() + 30).unwrap();
+        let undated = format!("HTTP/1.1 431 X\r\nConnection: close\r\n\r\n{UNKNOWN}");
+        let server = Server::start([dated(431, UNKNOWN, now), raw(&undated)]).await;
+        let client = server.client();
+        let unknown = |cloudstack_time| JobAnswer::Unknown { cloudstack_time };
+        assert_eq!(client.job(JobId::random()).await.unwrap(), unknown(Some(now)));
+        assert_eq!(client.job(JobId::random()).await.unwrap(), unknown(None));
+    }
+
+    #[tokio::test]
+    async fn waiting_outlives_failed_polls_and_respects_the_wait_that_is_asked_for() {
+        let throttled =
+            r#"{"queryasyncjobresultresponse":{"errorcode":429,"errortext":"please retry after [700] ms."}}"#;
+        let server = Server::start([
+            answer(r#""jobstatus":0"#),
+            json(429, throttled),
+            raw("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n<html>"),
+            answer(r#""jobstatus":1"#),
+        ])
+        .await;
+        let (_wake, mut woken) = watch::channel(0);
+        let mut troubles = Vec::new();
+        let started = Timestamp::now();
+        let end = server.client().await_job(JobId::random(), &mut woken, |error| troubles.push(error.clone())).await;
+        assert_eq!(end, JobAnswer::Succeeded(Value::Null));
+        assert!(matches!(troubles[..], [CallError::Throttled { .. }, CallError::NoAnswer { .. }]), "{troubles:?}");
+        assert!(started.duration_until(Timestamp::now()) > SignedDuration::from_millis(250 + 700));
+    }
+
+    #[tokio::test]
+    async fn a_wake_polls_at_once_and_a_lost_waker_does_not_spin() {
+        let pending = || answer(r#""jobstatus":0"#);
+        let server = Server::start([pending(), pending(), answer(r#""jobstatus":1"#)]).await;
+        let (wake, mut woken) = watch::channel(0);
+        wake.send_modify(|count| *count += 1);
+        drop(wake);
+        let started = Timestamp::now();
+        server.client().await_job(JobId::random(), &mut woken, |error| panic!("{error}")).await;
+        let took = started.duration_until(Timestamp::now());
+        assert_eq!(server.forms().len(), 3);
+        assert!(took >= SignedDuration::from_millis(250), "the second wait was slept out: {took}");
+    }
+
+    #[test]
+    fn polls_widen_and_failures_back_off() {
+        let mut pace = Pace::new();
+        let within = |wait: Duration, base: Duration| wait >= base && wait <= base * 5 / 4;
+        assert!(within(pace.after_pending(), TIGHT));
+        for _ in 0..10 {
+            pace.after_pending();
+        }
+        assert!(within(pace.after_pending(), WIDE));
+        let away = CallError::NotSent { why: String::new(), hint: "" };
+        assert!(within(pace.after_failure(&away), RETRY));
+        for _ in 0..10 {
+            pace.after_failure(&away);
+        }
+        assert!(within(pace.after_failure(&away), LONGEST_RETRY));
+        pace.after_pending();
+        assert!(within(pace.after_failure(&away), RETRY), "one answer ends the back-off");
+    }
+}

@@ -1,0 +1,276 @@
+//! Method names to functions: one match. Parameters are checked here, rights too; what is done is done elsewhere.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::health;
+use super::rights::Rights;
+use crate::api::{self, Change, Failure, Operation, Operations, OperationShown, Progress, Status, Version, method};
+use crate::error::{Error, Kind};
+use crate::model::{OperationId, printable};
+use crate::operation::{Engine, Request, Shown};
+use crate::rpc::message::{self, ErrorObject};
+use crate::rpc::peer::Peer;
+use crate::rpc::server::{Caller, Handler};
+use crate::store::Asker;
+
+/// How many operations are listed where the caller does not say.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// Serves the methods of the contract.
+pub(super) struct Dispatch {
+    engine: Engine,
+    rights: Rights,
+}
+
+impl Handler for Dispatch {
+    async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+        let params = object(params)?;
+        match self.answer(&method, params, caller).await {
+            Ok(answer) => Ok(answer),
+            Err(Refusal::Params(what)) => Err(ErrorObject::new(message::INVALID_PARAMS, what)),
+            Err(Refusal::Method) => {
+                Err(ErrorObject::new(message::METHOD_NOT_FOUND, format!("there is no method {}", printable(&method))))
+            }
+            Err(Refusal::Failed(failure)) => Err(error_object(*failure)),
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Refusal {
+    Params(String),
+    Method,
+    Failed(Box<Failure>),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Failed(Box::new(error.into()))
+    }
+}
+
+type Answer<T = Value> = Result<T, Refusal>;
+
+impl Dispatch {
+    pub fn new(engine: Engine, rights: Rights) -> Self {
+        Self { engine, rights }
+    }
+
+    async fn answer(&self, name: &str, params: Map<String, Value>, caller: Caller) -> Answer {
+        match name {
+            method::VOLUME_CREATE => self.change(Request::Create, params, caller).await,
+            method::VOLUME_ATTACH => self.change(Request::Attach, params, caller).await,
+            method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
+            method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
+            method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
+            method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
+            method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer),
+            method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
+            _ => self.look(name, params).await,
+        }
+    }
+
+    async fn look(&self, name: &str, params: Map<String, Value>) -> Answer {
+        let world = self.engine.world();
+        match name {
+            method::VOLUME_LIST => {
+                let params: api::VolumeList = read(params)?;
+                answer(world.list_volumes(params.max_age_seconds).await?)
+            }
+            method::VOLUME_GET => {
+                let params: api::VolumeGet = read(params)?;
+                answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
+            }
+            method::DEVICE_GET => {
+                let params: api::DeviceGet = read(params)?;
+                answer(world.show_device(&params.volume, params.wait_seconds.map(Duration::from_secs)).await?)
+            }
+            method::DEVICE_FIND => {
+                let params: api::DeviceFind = read(params)?;
+                answer(world.find_device(&params.path).await?)
+            }
+            method::VM_GET => {
+                let params: api::VmGet = read(params)?;
+                answer(world.show_vm(&params.vm).await?)
+            }
+            method::EXPORT_LIST => {
+                read::<Nothing>(params)?;
+                answer(api::Exports { exports: world.exports()? })
+            }
+            method::OPERATION_GET => {
+                let params: api::OperationGet = read(params)?;
+                answer(OperationShown { operation: self.engine.operation(self.operation_id(&params.id)?)? })
+            }
+            method::OPERATION_LIST => {
+                let params: api::OperationList = read(params)?;
+                answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
+            }
+            method::SYSTEM_HEALTH => {
+                read::<Nothing>(params)?;
+                answer(health::check(&self.engine).await)
+            }
+            method::SYSTEM_VERSION => {
+                read::<Nothing>(params)?;
+                answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+            }
+            _ => Err(Refusal::Method),
+        }
+    }
+
+    async fn change<P: DeserializeOwned>(
+        &self,
+        request: impl FnOnce(P) -> Request,
+        mut params: Map<String, Value>,
+        caller: Caller,
+    ) -> Answer {
+        self.rights.may_change(&caller.peer)?;
+        let change: Change = read(split(&mut params))?;
+        let request = request(read(params)?);
+        let row = self.engine.request(&request, &change, asker(&caller.peer, &change)).await?;
+        if !change.wait {
+            return answer(self.engine.changed(&row)?);
+        }
+        self.follow(row.id, change.timeout_seconds, change.token, caller).await
+    }
+
+    async fn wait(&self, params: api::OperationWait, caller: Caller) -> Answer {
+        let id = self.operation_id(&params.id)?;
+        self.follow(id, params.timeout_seconds, params.token, caller).await
+    }
+
+    /// Watches an operation to its end and answers with what it came to.
+    async fn follow(&self, id: OperationId, timeout: Option<u64>, token: Option<Value>, mut caller: Caller) -> Answer {
+        let mut watched = self.engine.watch(id)?;
+        let deadline = timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        loop {
+            let shown = watched.borrow_and_update().clone();
+            if shown.settled() {
+                return self.end(&shown);
+            }
+            if let Some(error) = shown.overdue.clone() {
+                return Err(failed(error, shown.operation()));
+            }
+            if let Some(token) = &token {
+                let progress = Progress { token: token.clone(), operation: shown.operation() };
+                caller.notify.notify(method::PROGRESS, &answer(progress)?);
+            }
+            tokio::select! {
+                changed = watched.changed() => if changed.is_err() { return self.end(&watched.borrow().clone()) },
+                () = until(deadline) => return self.out_of_time(id, &watched.borrow().clone(), timeout),
+                () = caller.gone.wait() => return Err(failed(abandoned(id), shown.operation())),
+            }
+        }
+    }
+
+    fn end(&self, shown: &Shown) -> Answer {
+        let row = &shown.row;
+        if row.status == Status::Succeeded {
+            return answer(self.engine.changed(row)?);
+        }
+        let error = row.error.clone().unwrap_or_else(|| Error::new(Kind::Internal, "the operation has no outcome"));
+        let error = match row.status {
+            Status::Stuck => Error { kind: Kind::Stuck, ..error },
+            _ => error,
+        };
+        Err(failed(error, shown.operation()))
+    }
+
+    /// The caller's time is over: what has sent nothing ends, the rest goes on.
+    fn out_of_time(&self, id: OperationId, shown: &Shown, timeout: Option<u64>) -> Answer {
+        if let Some(row) = self.engine.expire(id)? {
+            return self.end(&Shown { row, note: None, overdue: None });
+        }
+        let operation = shown.operation();
+        let error = Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
+            .hint(format!("the operation goes on: `volctl ops wait {id}`"));
+        Err(failed(error, operation))
+    }
+
+    fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        let id = self.operation_id(&params.id)?;
+        answer(OperationShown { operation: self.engine.cancel(id, &format!("user {}", peer.uid))? })
+    }
+
+    /// The operation that an id or its beginning means.
+    fn operation_id(&self, word: &str) -> Answer<OperationId> {
+        if let Ok(id) = word.parse() {
+            return Ok(id);
+        }
+        let found = if word.len() < 6 { Vec::new() } else { self.engine.world().store.operations_like(&word.to_lowercase())? };
+        match found.as_slice() {
+            [one] => Ok(one.id),
+            [] => Err(Error::new(Kind::NotFound, format!("there is no operation {}", printable(word)))
+                .hint("`volctl ops` lists them")
+                .into()),
+            many => {
+                let list: Vec<String> = many.iter().map(|row| row.id.to_string()).collect();
+                Err(Error::new(Kind::Ambiguous, format!("{} fits several operations: {}", printable(word), list.join(", "))).into())
+            }
+        }
+    }
+}
+
+/// For methods without parameters.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn object(params: Option<Value>) -> Result<Map<String, Value>, ErrorObject> {
+    match params {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(params)) => Ok(params),
+        Some(_) => Err(ErrorObject::new(message::INVALID_PARAMS, "params is an object with named parameters")),
+    }
+}
+
+/// Takes out of a change's parameters those that every change has.
+fn split(params: &mut Map<String, Value>) -> Map<String, Value> {
+    Change::FIELDS.iter().filter_map(|field| params.remove_entry(*field)).collect()
+}
+
+fn read<T: DeserializeOwned>(params: Map<String, Value>) -> Answer<T> {
+    T::deserialize(Value::Object(params)).map_err(|error| Refusal::Params(printable(&error.to_string())))
+}
+
+fn answer(value: impl Serialize) -> Answer {
+    serde_json::to_value(value)
+        .map_err(|error| Error::new(Kind::Internal, format!("the answer cannot be written: {error}")).into())
+}
+
+fn failed(error: Error, operation: Operation) -> Refusal {
+    Refusal::Failed(Box::new(Failure { error, operation: Some(operation) }))
+}
+
+fn abandoned(id: OperationId) -> Error {
+    Error::new(Kind::Cancelled, format!("nobody waits for operation {id} any more; it goes on"))
+}
+
+fn error_object(failure: Failure) -> ErrorObject {
+    let code = failure.error.kind.rpc_code().into();
+    let message = failure.error.message.clone();
+    let data = serde_json::to_value(&failure).ok();
+    ErrorObject { code, message, data }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who asks, as far as the kernel tells.
+fn asker(peer: &Peer, change: &Change) -> Asker {
+    let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", peer.pid)).ok();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
+    let login_uid = read("loginuid").and_then(|bytes| text(bytes).trim().parse().ok()).filter(|uid| *uid != u32::MAX);
+    let command = read("cmdline").map(|bytes| printable(&text(bytes)).chars().take(1000).collect());
+    Asker { uid: Some(peer.uid), login_uid, command, reason: change.reason.clone() }
+}

@@ -1,0 +1,88 @@
+//! Whether all is well: each part looked at, with its age. Answers within two seconds, whatever hangs.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::free_bytes;
+use crate::api::{Check, ExportState, Health, Status};
+use crate::model::printable;
+use crate::operation::{Engine, World};
+
+/// How long CloudStack may take to answer a look at its health.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Under so many bytes free the journal is in danger.
+const ENOUGH_ROOM: u64 = 64 << 20;
+
+/// Looks at every part.
+pub(super) async fn check(engine: &Engine) -> Health {
+    let world = engine.world();
+    let checks = vec![cloudstack(world).await, this_vm(world), devices(world), store(world), exports(world), operations(engine)];
+    Health { healthy: checks.iter().all(|check| check.ok), checks }
+}
+
+fn now(name: &str, looked: Result<String, String>) -> Check {
+    let ok = looked.is_ok();
+    let message = match looked {
+        Ok(message) | Err(message) => message,
+    };
+    Check { name: name.to_owned(), ok, message, age_seconds: 0 }
+}
+
+async fn cloudstack(world: &World) -> Check {
+    let asked = tokio::time::timeout(PATIENCE, world.cloud.ping()).await;
+    let looked = match asked {
+        Ok(Ok(Some(version))) => Ok(format!("version {} answers, and accepts the key", printable(&version))),
+        Ok(Ok(None)) => Ok("answers, and accepts the key".to_owned()),
+        Ok(Err(error)) => Err(error.into_error("asking CloudStack").message),
+        Err(_) => Err(format!("has not answered within {}ms", PATIENCE.as_millis())),
+    };
+    let mut check = now("cloudstack", looked);
+    if !check.ok
+        && let Some(at) = world.cloud.contact().last_answer
+    {
+        check.age_seconds = Timestamp::now().duration_since(at).as_secs().unsigned_abs();
+    }
+    check
+}
+
+fn this_vm(world: &World) -> Check {
+    let message = match world.this_vm_known() {
+        Some(vm) => format!("{vm}, proven"),
+        None => "not asked for yet: it is proven before the first change".to_owned(),
+    };
+    now("this_vm", Ok(message))
+}
+
+fn devices(world: &World) -> Check {
+    let max = world.config.device.max_disks;
+    let looked = world.devices.all().map(|devices| format!("{} disks with a volume's serial; a VM holds {max}", devices.len()));
+    now("devices", looked.map_err(|error| error.message))
+}
+
+fn store(world: &World) -> Check {
+    let path = world.store.path();
+    let room = path.parent().and_then(free_bytes);
+    now("store", match room {
+        Some(bytes) if bytes < ENOUGH_ROOM => Err(format!("{bytes} bytes free at {}", path.display())),
+        _ => world.store.meta("health").map(|_| format!("{} answers", path.display())).map_err(|error| error.message),
+    })
+}
+
+fn exports(world: &World) -> Check {
+    let looked = world.exports().map_err(|error| error.message).and_then(|exports| {
+        let failed: Vec<&str> =
+            exports.iter().filter(|export| export.state == ExportState::Failed).map(|export| export.name.as_str()).collect();
+        if failed.is_empty() { Ok(format!("{} exported", exports.len())) } else { Err(format!("failed: {}", failed.join(", "))) }
+    });
+    now("exports", looked)
+}
+
+fn operations(engine: &Engine) -> Check {
+    let looked = engine.world().store.unfinished().map_err(|error| error.message).and_then(|rows| {
+        let stuck = rows.iter().filter(|row| row.status == Status::Stuck).count();
+        if stuck == 0 { Ok(format!("{} under way", rows.len())) } else { Err(format!("{stuck} stuck: `volctl ops` names them")) }
+    });
+    now("operations", looked)
+}

@@ -1,0 +1,53 @@
+//! Who may look and who may change: members of `volctl` connect and look, members of `volctl-admin` too may change.
+//!
+//! Decided on the kernel's word about the peer (SO_PEERCRED, SO_PEERGROUPS); names are looked up once, at start.
+
+use std::path::Path;
+
+use nix::unistd::{Gid, Group, Uid, chown};
+
+use crate::error::{Error, Kind, Result};
+use crate::rpc::peer::Peer;
+
+/// Members may connect and look.
+const LOOK_GROUP: &str = "volctl";
+/// Members may change.
+const CHANGE_GROUP: &str = "volctl-admin";
+
+/// The rights on this machine.
+pub(super) struct Rights {
+    own_uid: u32,
+    change_gid: Option<u32>,
+}
+
+impl Rights {
+    /// With the groups as they are now.
+    pub fn of_this_machine() -> Self {
+        Self { own_uid: Uid::effective().as_raw(), change_gid: gid(CHANGE_GROUP).map(Gid::as_raw) }
+    }
+
+    /// Refuses a change to whoever may only look.
+    pub fn may_change(&self, peer: &Peer) -> Result<()> {
+        let is_member = self.change_gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));
+        if peer.uid == 0 || peer.uid == self.own_uid || is_member {
+            return Ok(());
+        }
+        tracing::warn!(uid = peer.uid, pid = peer.pid, "a change was refused: no right");
+        Err(Error::new(Kind::NotPermitted, format!("user {} may look but not change anything", peer.uid))
+            .hint(format!("an administrator can add the user to the group {CHANGE_GROUP}")))
+    }
+}
+
+/// Lets the looking group connect, where there is one.
+pub(super) fn give_to_group(socket: &Path) -> Result<()> {
+    match gid(LOOK_GROUP) {
+        Some(gid) if Uid::effective().is_root() => chown(socket, None, Some(gid)).map_err(|error| {
+            Error::new(Kind::Internal, format!("{} cannot be given to the group {LOOK_GROUP}: {error}", socket.display()))
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn gid(name: &str) -> Option<Gid> {
+    Group::from_name(name).ok().flatten().map(|group| group.gid)
+}

@@ -1,0 +1,535 @@
+//! What is served, and to whom: the table of exports, their phases and their clients.
+//!
+//! One lock guards the table. A client is let in, and an export closed, under it, so that no client slips into an
+//! export that goes. Whoever is inside holds a [`Session`]; the file leaves the table only when nobody is.
+//!
+//! ```text
+//! Pending --probed--> Active <--drain, undrain--> Draining        Pending, Active, Draining --remove--> Closing
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::sync::watch;
+
+use super::backend::{self, Backend};
+use super::protocol::{Errno, Fault, transmission_flag};
+use super::stream::Latch;
+use super::uri::Locations;
+use crate::api;
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, clock_time, printable};
+
+/// The longest export name, in bytes: what every client can show and type, and far below the protocol's 4096.
+const MAXIMUM_NAME: usize = 255;
+/// Connections that one export takes.
+const MAXIMUM_CLIENTS: usize = 256;
+
+/// What is to be served.
+#[derive(Debug)]
+pub struct ExportSpec {
+    /// The export name, 1 to 255 bytes without control characters.
+    pub name: String,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// The device's stable path, shown only: `file` is what is served.
+    pub device_path: PathBuf,
+    /// The open device; open for writing too unless `read_only`.
+    pub file: File,
+    /// The size that the device must have, in bytes.
+    pub size_bytes: u64,
+}
+
+/// How much goes on; changes are worth waking for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Exports, in any state.
+    pub exports: usize,
+    /// Clients connected to them.
+    pub clients: usize,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    Tcp(SocketAddr),
+    Unix { pid: Option<i32>, uid: u32 },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Unix { pid: Some(pid), uid } => write!(f, "unix:pid={pid},uid={uid}"),
+            Peer::Unix { pid: None, uid } => write!(f, "unix:uid={uid}"),
+        }
+    }
+}
+
+/// An export as its clients' threads see it.
+pub(super) struct Served {
+    pub name: String,
+    pub volume_id: VolumeId,
+    pub read_only: bool,
+    pub device_path: PathBuf,
+    pub backend: Backend,
+    /// Raised when the export closes its clients.
+    pub stop: Latch,
+    /// Bytes that clients wrote or zeroed.
+    pub bytes_written: AtomicU64,
+    failed: AtomicBool,
+}
+
+impl Served {
+    fn offer(&self) -> Offer {
+        use transmission_flag::{
+            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
+        };
+        let writing = if self.read_only { READ_ONLY } else { SEND_TRIM | SEND_WRITE_ZEROES };
+        // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
+        let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
+        Offer { size: self.backend.size(), flags }
+    }
+
+    /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
+    pub fn fault(&self, error: &io::Error) -> Fault {
+        let errno = backend::errno(error);
+        if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!("export {} failed: {error}", printable(&self.name));
+        }
+        let text = match errno {
+            Errno::Shutdown => "the export is being closed",
+            Errno::NoSpc => "no space is left behind the export",
+            Errno::Perm => "the device refuses it",
+            Errno::NoMem => "the server is out of memory",
+            _ => "the device reports an input/output error",
+        };
+        Fault { errno, text }
+    }
+}
+
+/// What a client learns before it enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// Bytes.
+    pub size: u64,
+    /// Transmission flags.
+    pub flags: u16,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unknown,
+    Leaving,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not proven to be reachable yet: answers INFO, lets nobody in.
+    Pending,
+    Active,
+    Draining,
+    /// On its way out, for good once its clients were told.
+    Closing,
+}
+
+struct Client {
+    peer: Peer,
+    since: Timestamp,
+    /// Microseconds since the epoch; 0 before the first.
+    last_request: AtomicI64,
+    socket: Arc<OwnedFd>,
+}
+
+impl Client {
+    fn last_request(&self) -> Option<Timestamp> {
+        match self.last_request.load(Ordering::Relaxed) {
+            0 => None,
+            microseconds => Timestamp::from_microsecond(microseconds).ok(),
+        }
+    }
+
+    fn shown(&self) -> api::Client {
+        api::Client { address: self.peer.to_string(), since: self.since, last_request: self.last_request() }
+    }
+
+    fn label(&self) -> String {
+        match self.last_request() {
+            Some(at) => format!("{} (last request {} UTC)", self.peer, clock_time(at)),
+            None => format!("{} (no request yet)", self.peer),
+        }
+    }
+}
+
+/// A client inside an export. The fields go in this order: the device first, then the seat, so that whoever sees no
+/// seat taken knows that nobody uses the device.
+pub(super) struct Session {
+    served: Arc<Served>,
+    seat: Seat,
+}
+
+impl Session {
+    /// The export.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// What the client was told of it.
+    pub fn offer(&self) -> Offer {
+        self.served.offer()
+    }
+
+    /// Notes that a request has come now.
+    pub fn note_request(&self) {
+        self.seat.client.last_request.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
+    }
+}
+
+struct Seat {
+    exports: Arc<Exports>,
+    name: String,
+    client: Arc<Client>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.exports.table();
+        if let Some(entry) = table.get_mut(&self.name) {
+            entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
+            let cut_off = entry.served.stop.is_raised();
+            entry.last_client = Some(if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected });
+        }
+        self.exports.publish(&table);
+    }
+}
+
+struct Entry {
+    served: Arc<Served>,
+    phase: Phase,
+    clients: Vec<Arc<Client>>,
+    last_client: Option<api::LastClient>,
+}
+
+impl Entry {
+    fn state(&self) -> api::ExportState {
+        match self.phase {
+            _ if self.served.failed.load(Ordering::Relaxed) => api::ExportState::Failed,
+            Phase::Pending => api::ExportState::Pending,
+            Phase::Active => api::ExportState::Active,
+            Phase::Draining | Phase::Closing => api::ExportState::Draining,
+        }
+    }
+}
+
+type Table = BTreeMap<String, Entry>;
+
+/// An export that has left the table, and what can be said of its time in it.
+pub(super) struct Gone {
+    pub file: File,
+    pub bytes_written: u64,
+    pub last_client: Option<api::LastClient>,
+}
+
+/// All exports.
+pub(super) struct Exports {
+    table: Mutex<Table>,
+    activity: watch::Sender<Activity>,
+    locations: Locations,
+}
+
+impl Exports {
+    pub fn new(locations: Locations) -> Self {
+        Self { table: Mutex::default(), activity: watch::Sender::default(), locations }
+    }
+
+    /// Where clients would find an export of this name.
+    pub fn uris(&self, name: &str) -> Vec<String> {
+        self.locations.uris(name)
+    }
+
+    /// Follows how much goes on.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.activity.subscribe()
+    }
+
+    /// Takes an export in, as pending.
+    pub fn insert(&self, spec: ExportSpec) -> Result<()> {
+        check_name(&spec.name)?;
+        let label = printable(&spec.name);
+        let unusable = |error| Error::new(Kind::DeviceMissing, format!("{}: {error}", spec.device_path.display()));
+        let backend = Backend::new(spec.file).map_err(unusable)?;
+        if backend.size() != spec.size_bytes {
+            let message = format!(
+                "export {label}: {} has {} bytes, and {} were expected",
+                spec.device_path.display(),
+                backend.size(),
+                spec.size_bytes
+            );
+            return Err(Error::new(Kind::DeviceMismatch, message));
+        }
+        let served = Served {
+            name: spec.name.clone(),
+            volume_id: spec.volume_id,
+            read_only: spec.read_only,
+            device_path: spec.device_path,
+            backend,
+            stop: Latch::new().map_err(|error| Error::new(Kind::Internal, error).doing(format!("export {label}")))?,
+            bytes_written: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        };
+        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
+        let mut table = self.table();
+        if let Some(other) = table.get(&spec.name) {
+            let message = format!("the export name {label} is taken by volume {}", other.served.volume_id);
+            return Err(Error::new(Kind::Conflict, message).hint("choose another with --name"));
+        }
+        if let Some(other) = table.values().find(|entry| entry.served.volume_id == spec.volume_id) {
+            let name = printable(&other.served.name);
+            let message = format!("volume {} is exported already, as {name}", spec.volume_id);
+            return Err(Error::new(Kind::Conflict, message).hint(format!("volctl unexport {name}")));
+        }
+        table.insert(spec.name, entry);
+        self.publish(&table);
+        Ok(())
+    }
+
+    /// Lets clients in.
+    pub fn activate(&self, name: &str) -> Result<api::Export> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        if entry.phase == Phase::Pending {
+            entry.phase = Phase::Active;
+        }
+        Ok(self.shown(entry))
+    }
+
+    /// What a client would be let in to.
+    pub fn offer(&self, name: &str) -> Result<Offer, Refusal> {
+        match self.table().get(name) {
+            None => Err(Refusal::Unknown),
+            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer()),
+            Some(_) => Err(Refusal::Leaving),
+        }
+    }
+
+    /// Lets a client in.
+    pub fn enter(self: &Arc<Self>, name: &str, peer: Peer, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
+        let mut table = self.table();
+        let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
+        match entry.phase {
+            Phase::Pending => return Err(Refusal::Unknown),
+            Phase::Draining | Phase::Closing => return Err(Refusal::Leaving),
+            Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
+                tracing::warn!("NBD client {peer} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
+                return Err(Refusal::Full);
+            }
+            Phase::Active => {}
+        }
+        let client = Arc::new(Client { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket });
+        entry.clients.push(Arc::clone(&client));
+        let served = Arc::clone(&entry.served);
+        self.publish(&table);
+        Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
+    }
+
+    /// The names that a client may enter.
+    pub fn open_names(&self) -> Vec<String> {
+        let table = self.table();
+        table.iter().filter(|(_, entry)| entry.phase == Phase::Active).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All exports, by name.
+    pub fn list(&self) -> Vec<api::Export> {
+        self.table().values().map(|entry| self.shown(entry)).collect()
+    }
+
+    /// The export of a name.
+    pub fn get(&self, name: &str) -> Option<api::Export> {
+        self.table().get(name).map(|entry| self.shown(entry))
+    }
+
+    /// The export of a volume.
+    pub fn of_volume(&self, volume: VolumeId) -> Option<api::Export> {
+        let table = self.table();
+        table.values().find(|entry| entry.served.volume_id == volume).map(|entry| self.shown(entry))
+    }
+
+    /// Takes no new clients, or takes them again.
+    pub fn set_draining(&self, name: &str, draining: bool) -> Result<()> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        entry.phase = match (entry.phase, draining) {
+            (Phase::Active, true) => Phase::Draining,
+            (Phase::Draining, false) => Phase::Active,
+            (Phase::Closing, false) => return Err(closing(name)),
+            (phase, _) => phase,
+        };
+        Ok(())
+    }
+
+    /// Waits until an export has no clients; false if it still has some at that moment.
+    pub async fn wait_idle(&self, name: &str, until: Instant) -> bool {
+        let idle = || self.table().get(name).is_none_or(|entry| entry.clients.is_empty());
+        self.wait_until(idle, until).await
+    }
+
+    /// Waits until no export has clients; false if there are some at that moment.
+    pub async fn wait_all_idle(&self, until: Instant) -> bool {
+        self.wait_until(|| self.table().values().all(|entry| entry.clients.is_empty()), until).await
+    }
+
+    /// Looks again at each change. The table's lock is taken before the channel's, so never inside of `wait_for`.
+    async fn wait_until(&self, condition: impl Fn() -> bool, until: Instant) -> bool {
+        let mut activity = self.activity.subscribe();
+        while !condition() {
+            if tokio::time::timeout_at(until.into(), activity.changed()).await.is_err() {
+                return condition();
+            }
+        }
+        true
+    }
+
+    /// Lets nobody in any more, and gives the phase before. With `must_be_gone` only if nobody is inside; else those
+    /// inside are told to go.
+    pub fn close(&self, name: &str, must_be_gone: bool) -> Result<Phase> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        if must_be_gone && !entry.clients.is_empty() {
+            let clients: Vec<String> = entry.clients.iter().map(|client| client.label()).collect();
+            let message = format!("export {} is in use by {}", printable(name), clients.join(", "));
+            return Err(Error::new(Kind::InUse, message)
+                .hint("disconnect them, let them finish with --drain 10m, or close them with --force"));
+        }
+        if !must_be_gone {
+            entry.served.stop.raise();
+        }
+        Ok(std::mem::replace(&mut entry.phase, Phase::Closing))
+    }
+
+    /// Takes back a close that told nobody.
+    pub fn reopen(&self, name: &str, phase: Phase) {
+        if let Some(entry) = self.table().get_mut(name)
+            && !entry.served.stop.is_raised()
+        {
+            entry.phase = phase;
+        }
+    }
+
+    /// Closes all exports.
+    pub fn close_all(&self) {
+        for entry in self.table().values_mut() {
+            entry.phase = Phase::Closing;
+            entry.served.stop.raise();
+        }
+    }
+
+    /// Marks an export whose device is gone.
+    pub fn fail(&self, name: &str) {
+        let table = self.table();
+        if let Some(entry) = table.get(name)
+            && !entry.served.failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!("export {} failed: its device is gone", printable(name));
+            self.publish(&table);
+        }
+    }
+
+    /// Cuts the connections of one export's clients, or of all, whatever they are doing.
+    pub fn cut(&self, name: Option<&str>) {
+        let table = self.table();
+        let entries = table.iter().filter(|(key, _)| name.is_none_or(|name| name == *key));
+        for client in entries.flat_map(|(_, entry)| &entry.clients) {
+            if let Err(error) = shutdown(client.socket.as_raw_fd(), Shutdown::Both) {
+                tracing::debug!("NBD client {} was gone before it was cut off: {error}", client.peer);
+            }
+        }
+    }
+
+    /// The export of a name, for as long as it takes to flush it.
+    pub fn served(&self, name: &str) -> Result<Arc<Served>> {
+        Ok(Arc::clone(&entry(&mut self.table(), name)?.served))
+    }
+
+    /// All exports, for as long as it takes to flush them.
+    pub fn all_served(&self) -> Vec<Arc<Served>> {
+        self.table().values().map(|entry| Arc::clone(&entry.served)).collect()
+    }
+
+    /// Takes a closed export out, with its file, which nobody uses any more.
+    pub fn take(&self, name: &str) -> Result<Gone> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        let used = !entry.clients.is_empty() || Arc::get_mut(&mut entry.served).is_none();
+        if used || entry.phase != Phase::Closing {
+            let message = format!("export {} is still in use by another request", printable(name));
+            return Err(Error::new(Kind::Busy, message));
+        }
+        let gone = table.remove(name).and_then(|entry| {
+            let served = Arc::into_inner(entry.served)?;
+            let bytes_written = served.bytes_written.into_inner();
+            Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
+        });
+        self.publish(&table);
+        gone.ok_or_else(|| unknown(name))
+    }
+
+    fn shown(&self, entry: &Entry) -> api::Export {
+        let served = &entry.served;
+        api::Export {
+            name: served.name.clone(),
+            volume_id: served.volume_id,
+            read_only: served.read_only,
+            uris: self.locations.uris(&served.name),
+            clients: entry.clients.iter().map(|client| client.shown()).collect(),
+            device_path: served.device_path.clone(),
+            state: entry.state(),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing under the lock leaves the table half changed, so a panic elsewhere does not spoil it.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, table: &Table) {
+        let clients = table.values().map(|entry| entry.clients.len()).sum();
+        self.activity.send_replace(Activity { exports: table.len(), clients });
+    }
+}
+
+fn entry<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Entry> {
+    table.get_mut(name).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(Kind::NotFound, format!("no export is named {}", printable(name))).hint("volctl exports lists them")
+}
+
+fn closing(name: &str) -> Error {
+    Error::new(Kind::Conflict, format!("export {} is being removed", printable(name)))
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if !name.is_empty() && name.len() <= MAXIMUM_NAME && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!(
+        "\"{}\" cannot be an export name: 1 to {MAXIMUM_NAME} bytes without control characters are needed",
+        printable(name.get(..64).unwrap_or(name))
+    );
+    Err(Error::new(Kind::Usage, message))
+}

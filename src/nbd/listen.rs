@@ -1,0 +1,278 @@
+//! The sockets that clients connect to, and one thread for each client that does.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Semaphore;
+
+use super::exports::{Exports, Peer};
+use super::handshake::{Agreed, handshake};
+use super::stream::{Latch, Stream, Until};
+use super::transmission;
+use crate::config::Network;
+use crate::error::{Error, Kind, Result};
+
+/// Connections in all.
+const MAXIMUM_CONNECTIONS: usize = 512;
+/// How long a client has to choose its export.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long accepting rests after an error: what is short then, file descriptors say, is short for a while.
+const REST: Duration = Duration::from_millis(100);
+/// Stack of a client's thread, in bytes; its buffers are not on it.
+const STACK: usize = 256 << 10;
+/// A peer that answers nothing for this long is dead: first probe, then the interval and number of the others.
+const KEEPALIVE: (u32, u32, u32) = (60, 10, 6);
+
+/// What all clients' threads share.
+pub(super) struct Hall {
+    pub exports: Arc<Exports>,
+    /// Raised when the server ends.
+    pub stop: Latch,
+    places: Arc<Semaphore>,
+}
+
+impl Hall {
+    pub fn new(exports: Arc<Exports>) -> io::Result<Self> {
+        Ok(Self { exports, stop: Latch::new()?, places: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)) })
+    }
+
+    /// Gives a client a thread, or refuses it.
+    fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            tracing::warn!("NBD client {peer} refused: there are {MAXIMUM_CONNECTIONS} connections");
+            return;
+        };
+        let hall = Arc::clone(self);
+        let attended = socket.and_then(|socket| {
+            std::thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK).spawn(move || {
+                let _place = place;
+                if let Err(error) = hall.attend(Arc::new(socket), peer) {
+                    tracing::debug!("NBD client {peer} is gone: {error}");
+                }
+            })
+        });
+        if let Err(error) = attended {
+            tracing::warn!("NBD client {peer} refused: {error}");
+        }
+    }
+
+    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer) -> io::Result<()> {
+        let mut stream = Stream::new(Arc::clone(&socket));
+        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + HANDSHAKE) };
+        setsockopt(&socket, sockopt::SendTimeout, &seconds(HANDSHAKE))?;
+        if let Some(Agreed { session, structured }) = handshake(&mut stream, &self.exports, peer, until)? {
+            setsockopt(&socket, sockopt::SendTimeout, &seconds(Duration::ZERO))?;
+            transmission::serve(&mut stream, &session, structured)?;
+        }
+        stream.end()
+    }
+}
+
+fn seconds(duration: Duration) -> TimeVal {
+    TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), 0)
+}
+
+/// Listens on a TCP address; the address that was bound comes back with the listener.
+pub(super) async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let refused = |error| {
+        Error::new(Kind::Config, format!("NBD cannot listen on {address}: {error}"))
+            .hint("see what has the port with `ss -ltnp`, or change [nbd] listen")
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Accepts TCP clients that are allowed, for ever.
+pub(super) async fn accept_tcp(listener: TcpListener, bound: SocketAddr, allow: Vec<Network>, hall: Arc<Hall>) {
+    loop {
+        match listener.accept().await {
+            Ok((client, from)) => {
+                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                if admits(bound.ip(), &allow, from.ip()) {
+                    hall.admit(tcp_socket(client), Peer::Tcp(from));
+                } else {
+                    tracing::warn!("NBD client {from} refused: it is in no network of [nbd] allow");
+                }
+            }
+            Err(error) => rest(error).await,
+        }
+    }
+}
+
+/// Accepts clients of the Unix socket, for ever.
+pub(super) async fn accept_unix(listener: UnixListener, hall: Arc<Hall>) {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((client, _)) => client.peer_cred().map(|credentials| (client, credentials)),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((client, credentials)) => {
+                let peer = Peer::Unix { pid: credentials.pid(), uid: credentials.uid() };
+                hall.admit(client.into_std().and_then(blocking_unix), peer);
+            }
+            Err(error) => rest(error).await,
+        }
+    }
+}
+
+async fn rest(error: io::Error) {
+    tracing::warn!("an NBD client could not be accepted: {error}");
+    tokio::time::sleep(REST).await;
+}
+
+fn tcp_socket(client: TcpStream) -> io::Result<OwnedFd> {
+    let client = client.into_std()?;
+    client.set_nonblocking(false)?;
+    client.set_nodelay(true)?;
+    let (idle, interval, count) = KEEPALIVE;
+    setsockopt(&client, sockopt::KeepAlive, &true)?;
+    setsockopt(&client, sockopt::TcpKeepIdle, &idle)?;
+    setsockopt(&client, sockopt::TcpKeepInterval, &interval)?;
+    setsockopt(&client, sockopt::TcpKeepCount, &count)?;
+    Ok(client.into())
+}
+
+fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> {
+    client.set_nonblocking(false)?;
+    Ok(client.into())
+}
+
+/// Loopback clients of a loopback listener are this machine's; all others need a network that allows them.
+fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
+    listener.is_loopback() && client.is_loopback() || allow.iter().any(|network| contains(network, client))
+}
+
+fn contains(network: &Network, address: IpAddr) -> bool {
+    let (network_bits, bits, length) = match (network.address, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => (network.to_bits().into(), address.to_bits().into(), 32),
+        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    let host_bits = length - u32::from(network.prefix).min(length);
+    let differing: u128 = network_bits ^ bits;
+    differing.checked_shr(host_bits).unwrap_or(0) == 0
+}
+
+/// A Unix socket's file, removed when the server ends if it is still that one.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Removes the file, unless something else has taken its place.
+    pub fn remove(&self) {
+        if identity(&self.path).ok() == Some(self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("{} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+/// Listens on a Unix socket of mode 0660. A file of that name goes only if it is a socket that nobody answers.
+pub(super) fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile)> {
+    let refused = |error: io::Error| {
+        Error::new(Kind::Config, format!("NBD cannot listen on {}: {error}", path.display()))
+            .hint("[nbd] unix_socket names the socket")
+    };
+    if let Some(directory) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(refused)?;
+    }
+    remove_stale(path)?;
+    let file = listening(path).map_err(refused)?;
+    let identity = identity(path).map_err(refused)?;
+    let listener = std::os::unix::net::UnixListener::from(file);
+    listener.set_nonblocking(true).map_err(refused)?;
+    let listener = UnixListener::from_std(listener).map_err(refused)?;
+    Ok((listener, SocketFile { path: path.to_owned(), identity }))
+}
+
+/// The mode is set before the socket listens, so that there is no moment at which others could connect.
+fn listening(path: &Path) -> io::Result<OwnedFd> {
+    let file = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(file.as_raw_fd(), &UnixAddr::new(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    listen(&file, Backlog::MAXCONN)?;
+    Ok(file)
+}
+
+fn remove_stale(path: &Path) -> Result<()> {
+    let taken = |found: String| {
+        let message = format!("NBD cannot listen on {}: {found}", path.display());
+        Error::new(Kind::Conflict, message).hint("stop what uses it, or choose another [nbd] unix_socket")
+    };
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(taken("another process answers there".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+            fs::remove_file(path).map_err(|error| taken(error.to_string()))
+        }
+        Err(error) => Err(taken(format!("what is there is not a socket of ours ({error})"))),
+    }
+}
+
+/// A regular file refuses connections too.
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn network(address: &str, prefix: u8) -> Network {
+        Network { address: address.parse().unwrap(), prefix }
+    }
+
+    #[test]
+    fn only_allowed_networks_come_in() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let allow = [network("192.0.2.0", 24), network("2001:db8::", 32)];
+        for (listener, client, admitted) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("::1", "::1", true),
+            ("0.0.0.0", "127.0.0.1", false),
+            ("0.0.0.0", "192.0.2.255", true),
+            ("0.0.0.0", "192.0.3.0", false),
+            ("::", "2001:db8:ffff::1", true),
+            ("::", "2001:db9::1", false),
+            ("::", "192.0.2.1", true),
+        ] {
+            assert_eq!(admits(ip(listener), &allow, ip(client)), admitted, "{client} at {listener}");
+        }
+        assert!(!admits(ip("192.0.2.1"), &[], ip("192.0.2.2")), "an empty list allows nobody");
+    }
+
+    #[test]
+    fn a_prefix_counts_leading_bits() {
+        let address = "192.0.2.200".parse().unwrap();
+        assert!(contains(&network("0.0.0.0", 0), address));
+        assert!(contains(&network("192.0.2.200", 32), address));
+        assert!(!contains(&network("192.0.2.201", 32), address));
+        assert!(contains(&network("192.0.2.129", 25), address));
+        assert!(contains(&network("::", 0), "2001:db8::1".parse().unwrap()));
+        assert!(!contains(&network("::", 0), address));
+    }
+}

@@ -1,0 +1,260 @@
+//! A client's socket with a buffer each way, and the latch that wakes whoever waits on one.
+//!
+//! What is to be sent is sent together, and always before more is received: nothing is held back while we wait.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+
+/// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
+pub(super) const PIECE: usize = 1 << 20;
+/// Both buffers begin so small, in bytes.
+const SMALL: usize = 64 << 10;
+/// Replies are sent before their data would be more than so many bytes.
+const OUTPUT_LIMIT: usize = PIECE + SMALL;
+/// After so long without a byte the buffers are given back.
+const IDLE: Duration = Duration::from_secs(1);
+/// A client whose connection we end has so long to read what we said before.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// A condition that becomes true once, and wakes all who wait for it beside a socket.
+pub(super) struct Latch {
+    raised: AtomicBool,
+    event: EventFd,
+}
+
+impl Latch {
+    /// A latch that is not raised.
+    pub fn new() -> io::Result<Self> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { raised: AtomicBool::new(false), event })
+    }
+
+    /// Raises it, for ever.
+    pub fn raise(&self) {
+        // The event's counter is never read, so a write adds 1 and can fail only after 2^64 of them.
+        if !self.raised.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.event.write(1)
+        {
+            tracing::error!("NBD clients could not be woken: {error}");
+        }
+    }
+
+    /// Whether it is raised.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::SeqCst)
+    }
+}
+
+/// What a wait for bytes ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// As many bytes as were asked for are there.
+    Ready,
+    /// The client sends no more.
+    Ended,
+    /// The latch was raised, and nothing more had arrived.
+    Woken,
+    /// The time is over.
+    TimedOut,
+}
+
+/// What ends a wait for bytes beside bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Until<'a> {
+    /// A latch.
+    pub latch: Option<&'a Latch>,
+    /// A moment.
+    pub deadline: Option<Instant>,
+}
+
+/// A client's socket with its buffers.
+pub(super) struct Stream {
+    socket: Arc<OwnedFd>,
+    input: Vec<u8>,
+    /// What has arrived and was not consumed, as a range of `input`.
+    start: usize,
+    end: usize,
+    output: Vec<u8>,
+    /// How much of `output` waits to be sent.
+    filled: usize,
+}
+
+impl Stream {
+    /// Takes a connected socket, in blocking mode. Whoever else has it may shut it down, which ends every wait here.
+    pub fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket, input: Vec::new(), start: 0, end: 0, output: Vec::new(), filled: 0 }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
+    }
+
+    /// What has arrived.
+    pub fn arrived(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+
+    /// Drops bytes from the front of what has arrived.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end);
+    }
+
+    /// Waits until at least `wanted` bytes have arrived, at most [`PIECE`].
+    pub fn fill(&mut self, wanted: usize, until: Until<'_>) -> io::Result<Filled> {
+        debug_assert!(wanted <= PIECE);
+        while self.end - self.start < wanted {
+            self.make_room(wanted);
+            match self.receive(until)? {
+                Filled::Ready => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Filled::Ready)
+    }
+
+    /// Appends bytes to what is sent next.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.space(bytes.len()).copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Appends bytes that `write` makes; where it fails nothing is appended.
+    pub fn put_with<E>(&mut self, count: usize, write: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+        write(self.space(count))?;
+        self.filled += count;
+        Ok(())
+    }
+
+    /// Sends what waits if `count` bytes more would be too many to hold.
+    pub fn reserve(&mut self, count: usize) -> io::Result<()> {
+        if self.filled + count > OUTPUT_LIMIT { self.send() } else { Ok(()) }
+    }
+
+    /// How much waits to be sent.
+    pub fn waiting(&self) -> usize {
+        self.filled
+    }
+
+    /// Takes back what was appended since so much waited.
+    pub fn take_back(&mut self, waiting: usize) {
+        self.filled = waiting;
+    }
+
+    /// Sends what waits.
+    pub fn send(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.filled {
+            match send(self.socket.as_raw_fd(), &self.output[sent..self.filled], MsgFlags::MSG_NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Ends the connection so that the client can still read what it was sent: a socket that is closed over unread
+    /// bytes resets the connection and takes our last words with it.
+    pub fn end(mut self) -> io::Result<()> {
+        self.send()?;
+        shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
+        let deadline = Instant::now() + LINGER;
+        let until = Until { deadline: Some(deadline), latch: None };
+        while Instant::now() < deadline && self.fill(1, until)? == Filled::Ready {
+            self.start = self.end;
+        }
+        Ok(())
+    }
+
+    /// Receives as much as has arrived and has room; waits if that is nothing.
+    fn receive(&mut self, until: Until<'_>) -> io::Result<Filled> {
+        self.send()?;
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut self.input[self.end..], MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Ok(Filled::Ended),
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(Filled::Ready);
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match self.wait_idly(until)? {
+                Filled::Ready => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Waits for bytes, without buffers if that lasts.
+    fn wait_idly(&mut self, until: Until<'_>) -> io::Result<Filled> {
+        let idle = Instant::now() + IDLE;
+        if self.start < self.end || until.deadline.is_some_and(|deadline| deadline <= idle) {
+            return self.wait(until);
+        }
+        match self.wait(Until { deadline: Some(idle), ..until })? {
+            Filled::TimedOut => {
+                (self.input, self.output) = (Vec::new(), Vec::new());
+                let filled = self.wait(until);
+                self.make_room(1);
+                filled
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn wait(&self, until: Until<'_>) -> io::Result<Filled> {
+        loop {
+            let timeout = match until.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => PollTimeout::NONE,
+                Some(Duration::ZERO) => return Ok(Filled::TimedOut),
+                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            };
+            let latch = until.latch.map_or(self.socket.as_fd(), |latch| latch.event.as_fd());
+            let mut sources = [self.socket.as_fd(), latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut sources, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) if sources[0].any() != Some(false) => return Ok(Filled::Ready),
+                Ok(_) => return Ok(Filled::Woken),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Makes room for `wanted` bytes from `start` on, and for one more byte at least.
+    fn make_room(&mut self, wanted: usize) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.input.len() < wanted + SMALL {
+            let mut larger = vec![0; wanted + SMALL];
+            larger[..self.end - self.start].copy_from_slice(self.arrived());
+            (self.start, self.end, self.input) = (0, self.end - self.start, larger);
+        } else if self.input.len() - self.start < wanted {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    fn space(&mut self, count: usize) -> &mut [u8] {
+        let needed = self.filled + count;
+        if self.output.len() < needed {
+            let mut larger = vec![0; needed.next_power_of_two().max(SMALL)];
+            larger[..self.filled].copy_from_slice(&self.output[..self.filled]);
+            self.output = larger;
+        }
+        &mut self.output[self.filled..needed]
+    }
+}

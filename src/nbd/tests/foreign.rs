@@ -1,0 +1,216 @@
+//! The server against clients that others wrote: libnbd's, QEMU's, and fio.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::{MIB, Place, noise};
+use crate::nbd::{Clients, ExportSpec};
+
+/// Runs a client, which must succeed; what it printed comes back.
+async fn run(program: &str, package: &str, arguments: &[&str]) -> String {
+    let output = output(program, package, arguments).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn output(program: &str, package: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    output.unwrap_or_else(|error| panic!("this test needs {program}: apt-get install {package} ({error})"))
+}
+
+async fn nbdinfo(arguments: &[&str]) -> String {
+    run("nbdinfo", "libnbd-bin", arguments).await
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nbdinfo_sees_what_is_served() {
+    let place = Place::new().await;
+    let exports = [place.serve("disk", 5 * MIB).await, place.serve_read_only("a b/ü", MIB).await];
+    for (export, size) in exports.iter().zip([5 * MIB, MIB]) {
+        for uri in &export.uris {
+            let info: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", uri]).await).unwrap();
+            assert_eq!(info["protocol"], "newstyle-fixed");
+            assert_eq!(info["structured"], true);
+            let shown = &info["exports"][0];
+            assert_eq!(shown["export-name"], export.name.as_str());
+            assert_eq!(shown["export-size"], size);
+            assert_eq!(shown["is_read_only"], export.read_only);
+            assert_eq!(shown["can_multi_conn"], true);
+            assert_eq!(shown["can_flush"], true);
+            assert_eq!(shown["can_fua"], true);
+            assert_eq!(shown["can_trim"], !export.read_only);
+            assert_eq!(shown["can_zero"], !export.read_only);
+            assert_eq!(shown["can_df"], false);
+            assert_eq!(shown["block_minimum"], 1);
+            assert_eq!(shown["block_preferred"], 4096);
+            assert_eq!(shown["block_maximum"], 32 * MIB);
+        }
+    }
+    let list: serde_json::Value =
+        serde_json::from_str(&nbdinfo(&["--json", "--list", &exports[0].uris[0]]).await).unwrap();
+    let names: Vec<_> = list["exports"].as_array().unwrap().iter().map(|export| &export["export-name"]).collect();
+    assert_eq!(names, ["a b/ü", "disk"]);
+    let nothing = output("nbdinfo", "libnbd-bin", &[&exports[0].uris[0].replace("disk", "disc")]).await;
+    assert!(!nothing.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nbdcopy_copies_in_and_out() {
+    let place = Place::new().await;
+    let size = 96 * MIB;
+    let export = place.serve("disk", size).await;
+    let mut data = noise(4, size);
+    data[10 * MIB as usize..40 * MIB as usize].fill(0);
+    let (source, copy) = (place.path("source"), place.path("copy"));
+    fs::write(&source, &data).unwrap();
+    for uri in &export.uris {
+        for connections in ["--connections=1", "--connections=4"] {
+            run("nbdcopy", "libnbd-bin", &[connections, "--flush", text(&source), uri]).await;
+            assert!(place.contents("disk") == data, "in, {connections}, {uri}");
+            run("nbdcopy", "libnbd-bin", &[connections, uri, text(&copy)]).await;
+            assert!(fs::read(&copy).unwrap() == data, "out, {connections}, {uri}");
+        }
+    }
+    assert!(place.idle("disk").await);
+    place.server.remove("disk", Clients::MustBeGone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qemu_converts_compares_and_checks() {
+    let place = Place::new().await;
+    let export = place.serve("disk", 64 * MIB).await;
+    let source = place.path("source");
+    let mut data = noise(5, 64 * MIB);
+    data[MIB as usize..9 * MIB as usize].fill(0);
+    fs::write(&source, &data).unwrap();
+    for uri in &export.uris {
+        run("qemu-img", "qemu-utils", &["convert", "-n", "-f", "raw", "-O", "raw", text(&source), uri]).await;
+        let compare = ["compare", "-f", "raw", "-F", "raw", text(&source), uri];
+        assert_eq!(run("qemu-img", "qemu-utils", &compare).await.trim(), "Images are identical.");
+        let commands = [
+            "-f",
+            "raw",
+            uri,
+            "-c",
+            "write -P 0xab 1000 70000",
+            "-c",
+            "write -f -P 0xcd 2M 32M",
+            "-c",
+            "write -z 3M 1M",
+            "-c",
+            "write -z -u 40M 8M",
+            "-c",
+            "discard 50M 1M",
+            "-c",
+            "flush",
+            "-c",
+            "read -P 0xab 1000 70000",
+            "-c",
+            "read -P 0xcd 4M 30M",
+            "-c",
+            "read -P 0 3M 1M",
+            "-c",
+            "read -P 0 40M 8M",
+        ];
+        let said = run("qemu-io", "qemu-utils", &commands).await;
+        assert!(!said.contains("failed"), "{said}");
+    }
+    let read_only = place.serve_read_only("ro", MIB).await;
+    let said = output("qemu-io", "qemu-utils", &["-f", "raw", &read_only.uris[0], "-c", "write 0 512"]).await;
+    assert!(!said.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fio_verifies_what_it_wrote() {
+    let place = Place::new().await;
+    let export = place.serve("disk", 64 * MIB).await;
+    for uri in &export.uris {
+        let uri = format!("--uri={uri}");
+        let arguments = [
+            "--name=verify",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randrw",
+            "--size=64M",
+            "--io_size=32M",
+            "--bsrange=512-256k",
+            "--iodepth=32",
+            "--fdatasync=64",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--verify_state_save=0",
+        ];
+        run("fio", "fio", &arguments).await;
+    }
+}
+
+/// A loop device, let go at the end of the test.
+struct LoopDevice(String);
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").args(["-d", &self.0]).status();
+        assert!(detached.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_is_served_trimmed_and_zeroed() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("not run: a loop device takes root and the kernel's loop driver");
+        return;
+    }
+    let place = Place::new().await;
+    let backing = place.path("backing");
+    let data = noise(6, 32 * MIB);
+    fs::write(&backing, &data).unwrap();
+    let device = run("losetup", "mount", &["--find", "--show", text(&backing)]).await.trim().to_owned();
+    let device = LoopDevice(device);
+    let file = fs::File::options().read(true).write(true).open(&device.0).unwrap();
+    let spec = ExportSpec { file, size_bytes: 32 * MIB, ..place.device("disk", 0) };
+    let export = place.server.add(spec).await.unwrap();
+
+    let commands = [
+        "-f",
+        "raw",
+        &export.uris[1],
+        "-c",
+        "write -z 1000 3000000",
+        "-c",
+        "write -z -u 8M 1M",
+        "-c",
+        "write -P 0xab 10M 100",
+        "-c",
+        "discard 16M 1000000",
+        "-c",
+        "write -z 20M 100",
+        "-c",
+        "flush",
+    ];
+    let said = run("qemu-io", "qemu-utils", &commands).await;
+    assert!(!said.contains("failed"), "{said}");
+    assert!(place.idle("disk").await);
+    let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
+    drop((removed, device));
+
+    let mut expected = data;
+    let range = |start: usize, length: usize| start..start + length;
+    let mib = MIB as usize;
+    expected[range(1000, 3_000_000)].fill(0);
+    expected[range(8 * mib, mib)].fill(0);
+    expected[range(10 * mib, 100)].fill(0xab);
+    expected[range(20 * mib, 100)].fill(0);
+    let found = fs::read(&backing).unwrap();
+    for (start, length) in [(0, 16 * mib), (17 * mib, 15 * mib)] {
+        assert!(found[range(start, length)] == expected[range(start, length)], "{length} bytes at {start}");
+    }
+    assert!(found[range(16 * mib + 4096, 512 << 10)].iter().all(|byte| *byte == 0), "nothing was discarded");
+}

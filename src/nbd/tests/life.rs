@@ -1,0 +1,259 @@
+//! Exports come, drain and go; the server starts and ends.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::raw::{Raw, request};
+use super::{KIB, MIB, Place, in_time, noise};
+use crate::api::{ExportState, LastClient};
+use crate::error::Kind;
+use crate::nbd::protocol::{InfoRequest, command, option, option_reply as reply};
+use crate::nbd::{Activity, Clients, ExportSpec, Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_shown_with_its_clients() {
+    let place = Place::new().await;
+    let mut activity = place.server.activity();
+    let export = place.serve("my disk", MIB).await;
+    assert_eq!((export.state, export.clients.len()), (ExportState::Active, 0));
+    assert!(export.uris[0].starts_with("nbd://127.0.0.1:") && export.uris[0].ends_with("/my%20disk"));
+    assert_eq!(export.uris[1], format!("nbd+unix:///my%20disk?socket={}", place.socket().display()));
+    assert_eq!(place.server.list(), [export.clone()]);
+    assert_eq!(place.server.of_volume(export.volume_id), Some(export.clone()));
+    assert_eq!(place.server.get("my"), None);
+
+    let mut local = place.connect();
+    local.go("my disk");
+    let clients = place.clients("my disk");
+    let (pid, uid) = (std::process::id(), nix::unistd::geteuid());
+    assert_eq!(clients[0].address, format!("unix:pid={pid},uid={uid}"));
+    assert_eq!(clients[0].last_request, None);
+    assert_eq!(local.error_of(0, command::FLUSH, 0, 0, &[]), 0);
+    assert!(place.clients("my disk")[0].last_request >= Some(clients[0].since));
+
+    let mut remote = place.connect_tcp(&export);
+    remote.go("my disk");
+    assert!(place.clients("my disk")[1].address.starts_with("127.0.0.1:"));
+    let both = Activity { exports: 1, clients: 2 };
+    assert_eq!(*activity.wait_for(|now| *now == both).await.unwrap(), both);
+    drop((local, remote));
+    activity.wait_for(|now| now.clients == 0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_served_is_refused() {
+    let place = Place::new().await;
+    let first = place.serve("first", MIB).await;
+    for name in ["", "a\nb", &"x".repeat(256)] {
+        let spec = ExportSpec { name: name.to_owned(), ..place.device("other", MIB) };
+        assert_eq!(place.server.add(spec).await.unwrap_err().kind, Kind::Usage);
+    }
+    let taken = place.server.add(ExportSpec { name: "first".to_owned(), ..place.device("other", MIB) }).await;
+    assert_eq!(taken.unwrap_err().kind, Kind::Conflict);
+    let twice = place.server.add(ExportSpec { volume_id: first.volume_id, ..place.device("other", MIB) }).await;
+    assert_eq!(twice.unwrap_err().kind, Kind::Conflict);
+    let smaller = place.server.add(ExportSpec { size_bytes: MIB + 1, ..place.device("other", MIB) }).await;
+    assert_eq!(smaller.unwrap_err().kind, Kind::DeviceMismatch);
+    assert_eq!(place.server.list(), [first]);
+    for missing in [place.server.drain("other"), place.server.undrain("other")] {
+        assert_eq!(missing.unwrap_err().kind, Kind::NotFound);
+    }
+    assert_eq!(place.server.remove("other", Clients::Close).await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_cannot_be_reached_is_not_served() {
+    let place = Place::new().await;
+    fs::remove_file(place.socket()).unwrap();
+    let refused = place.server.add(place.device("disk", MIB)).await.unwrap_err();
+    assert!(refused.message.contains("disk does not answer through"), "{refused}");
+    assert_eq!(place.server.list(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_waits_for_nobody_and_changes_nothing_while_clients_are_there() {
+    let place = Place::new().await;
+    place.serve("disk", MIB).await;
+    let mut client = place.connect();
+    client.go("disk");
+    assert_eq!(client.error_of(0, command::WRITE, 0, 5, b"bytes"), 0);
+
+    let refused = place.server.remove("disk", Clients::MustBeGone).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::InUse);
+    let pid = std::process::id();
+    assert!(refused.message.contains(&format!("unix:pid={pid},uid=")), "{refused}");
+    assert!(refused.message.contains("(last request "), "{refused}");
+    assert_eq!(place.server.get("disk").unwrap().state, ExportState::Active);
+    place.connect().go("disk");
+    assert_eq!(client.error_of(0, command::WRITE, 5, 5, b"after"), 0);
+
+    client.request(0, command::DISC, 0, 0);
+    assert!(place.idle("disk").await);
+    let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
+    assert!(removed.departure.flushed_at.is_some() && removed.flush_error.is_none());
+    assert_eq!(removed.departure.bytes_written, Some(10));
+    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    let mut bytes = [0; 10];
+    removed.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"bytesafter");
+    let mut late = place.connect();
+    assert_eq!(late.outcome(option::GO, &InfoRequest::encode("disk")), reply::ERR_UNKNOWN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_real_clients_count_as_clients() {
+    let place = Place::new().await;
+    place.serve("disk", MIB).await;
+    assert_eq!(place.connect().outcome(option::INFO, &InfoRequest::encode("disk")), reply::ACK);
+    let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
+    assert_eq!(removed.departure.last_client, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_export_takes_no_new_clients() {
+    let place = Place::new().await;
+    place.serve("disk", MIB).await;
+    let mut client = place.connect();
+    client.go("disk");
+    place.server.drain("disk").unwrap();
+    assert_eq!(place.server.get("disk").unwrap().state, ExportState::Draining);
+
+    let mut refused = place.connect();
+    for option in [option::INFO, option::GO] {
+        assert_eq!(refused.outcome(option, &InfoRequest::encode("disk")), reply::ERR_SHUTDOWN);
+    }
+    assert_eq!(refused.option(option::LIST, &[]), [(reply::ACK, vec![])]);
+    assert_eq!(client.error_of(0, command::WRITE, 0, 5, b"bytes"), 0);
+    assert!(!place.server.wait_idle("disk", Instant::now() + Duration::from_millis(20)).await);
+
+    place.server.undrain("disk").unwrap();
+    assert_eq!(refused.outcome(option::INFO, &InfoRequest::encode("disk")), reply::ACK);
+    place.server.drain("disk").unwrap();
+    drop(client);
+    assert!(place.idle("disk").await);
+    let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
+    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+}
+
+/// Writes block after block until the server ends it; says how many were acknowledged. Block n of 255 is full of n + 1.
+fn write_until_closed(mut client: Raw, acknowledged: &AtomicUsize) {
+    for block in 0_u64.. {
+        let mut bytes = request(0, command::WRITE, block, block % 255 * 4 * KIB, 4 * KIB as u32);
+        bytes.extend([(block % 255) as u8 + 1; 4096]);
+        if !client.try_send(&bytes) {
+            return;
+        }
+        let Some(head) = client.try_receive(16) else { return };
+        match head[7] {
+            0 => acknowledged.fetch_add(1, Ordering::SeqCst),
+            108 => continue,
+            error => panic!("error {error}"),
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_removal_while_clients_write_loses_nothing_that_was_acknowledged() {
+    let place = Place::new().await;
+    let export = place.serve("disk", MIB).await;
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = [place.connect(), place.connect_tcp(&export)]
+        .into_iter()
+        .map(|mut client| {
+            client.go("disk");
+            let acknowledged = Arc::clone(&acknowledged);
+            std::thread::spawn(move || write_until_closed(client, &acknowledged))
+        })
+        .collect();
+    let mut idle = place.connect();
+    idle.go("disk");
+    let deadline = in_time();
+    while acknowledged.load(Ordering::SeqCst) < 1000 {
+        assert!(Instant::now() < deadline, "the writers write nothing");
+        std::thread::yield_now();
+    }
+
+    let removed = place.server.remove("disk", Clients::Close).await.unwrap();
+    assert_eq!(idle.until_closed(), b"", "a client without requests is told nothing but the end");
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert_eq!(removed.departure.last_client, Some(LastClient::CutOff));
+    let acknowledged = acknowledged.load(Ordering::SeqCst) as u64;
+    let written = removed.departure.bytes_written.unwrap();
+    assert!(written >= acknowledged * 4 * KIB, "{written} bytes for {acknowledged} acknowledged blocks");
+    let mut bytes = vec![0; MIB as usize];
+    removed.file.read_exact_at(&mut bytes, 0).unwrap();
+    for (block, bytes) in bytes.chunks(4096).enumerate() {
+        assert!(bytes.iter().all(|byte| *byte == block as u8 + 1 || bytes[0] == 0), "block {block} is torn");
+    }
+    assert_eq!(place.server.list(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_cannot_be_flushed_stays_until_it_is_forced() {
+    let place = Place::new().await;
+    // fdatasync(2) of /dev/null is EINVAL, and its size is 0.
+    let file = File::options().read(true).write(true).open("/dev/null").unwrap();
+    place.server.add(ExportSpec { file, size_bytes: 0, ..place.device("disk", 0) }).await.unwrap();
+    let mut client = place.connect();
+    client.go("disk");
+    assert_eq!(client.error_of(0, command::FLUSH, 0, 0, &[]), 5);
+    drop(client);
+    assert!(place.idle("disk").await);
+
+    let refused = place.server.remove("disk", Clients::MustBeGone).await.unwrap_err();
+    assert!(refused.message.contains("could not be flushed"), "{refused}");
+    assert_eq!(place.server.get("disk").unwrap().state, ExportState::Failed);
+    place.connect().go("disk");
+    let removed = place.server.remove("disk", Clients::Close).await.unwrap();
+    assert!(removed.departure.flushed_at.is_none() && removed.flush_error.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_ends_in_time_and_loses_nothing() {
+    let place = Place::new().await;
+    place.serve("disk", 16 * MIB).await;
+    place.serve("other", MIB).await;
+    let data = noise(3, 8 * MIB);
+    let mut client = place.connect();
+    client.go("disk");
+    assert_eq!(client.error_of(0, command::WRITE, 0, data.len() as u32, &data), 0);
+    let mut half = place.connect();
+    half.go("other");
+    half.request(0, command::WRITE, 0, 4096);
+
+    let started = Instant::now();
+    place.server.shutdown().await;
+    assert!(started.elapsed() < Duration::from_millis(350), "{:?}", started.elapsed());
+    assert!(!place.socket().exists());
+    assert_eq!(client.until_closed(), b"");
+    assert_eq!(half.until_closed(), b"");
+    assert!(place.contents("disk")[..data.len()] == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_is_for_its_group_and_replaces_only_a_dead_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Place::config(&directory);
+    let path = &config.unix_socket;
+
+    let server = Server::bind(&config).await.unwrap();
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o660);
+    let second = Server::bind(&config).await.err().unwrap();
+    assert_eq!(second.kind, Kind::Conflict);
+    server.shutdown().await;
+
+    drop(UnixListener::bind(path).unwrap());
+    let server = Server::bind(&config).await.unwrap();
+    fs::remove_file(path).unwrap();
+    fs::write(path, "somebody's").unwrap();
+    let refused = Server::bind(&config).await.err().unwrap();
+    assert_eq!(refused.kind, Kind::Conflict);
+    server.shutdown().await;
+    assert_eq!(fs::read(path).unwrap(), b"somebody's");
+}

@@ -1,0 +1,89 @@
+//! NBD URIs (`doc/uri.md` of the NBD project) for what the server listens on.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// All but the characters that RFC 3986 calls unreserved.
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// A path stays readable: a slash means nothing else in a query.
+const PATH: &AsciiSet = &NAME.remove(b'/');
+
+/// Where clients find the server.
+pub(super) struct Locations {
+    authorities: Vec<String>,
+    socket: PathBuf,
+}
+
+impl Locations {
+    /// From the addresses that are bound, what the configuration says instead of them, and the name of this machine,
+    /// which stands for an address that names none.
+    pub fn new(bound: &[SocketAddr], advertise: Option<&str>, hostname: &str, socket: &Path) -> Self {
+        let mut authorities: Vec<String> = Vec::new();
+        for address in bound {
+            let authority = match advertise {
+                Some(host) => with_port(host, address.port()),
+                None if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
+                None => address.to_string(),
+            };
+            if !authorities.contains(&authority) {
+                authorities.push(authority);
+            }
+        }
+        Self { authorities, socket: socket.to_owned() }
+    }
+
+    /// The URIs of an export: over TCP first, the Unix socket last.
+    pub fn uris(&self, name: &str) -> Vec<String> {
+        let name = percent_encode(name.as_bytes(), NAME).to_string();
+        let socket = percent_encode(self.socket.as_os_str().as_bytes(), PATH);
+        let over_tcp = self.authorities.iter().map(|authority| format!("nbd://{authority}/{name}"));
+        over_tcp.chain([format!("nbd+unix:///{name}?socket={socket}")]).collect()
+    }
+}
+
+/// `host`, `host:port`, `192.0.2.1`, `[2001:db8::1]:10809` or a bare `2001:db8::1`, with the port where it has none.
+fn with_port(host: &str, port: u16) -> String {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<Ipv6Addr>() {
+        return SocketAddr::new(IpAddr::V6(address), port).to_string();
+    }
+    match host.rsplit_once(':') {
+        Some((_, given)) if given.parse::<u16>().is_ok() => host.to_owned(),
+        _ => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn uris(bound: &[&str], advertise: Option<&str>, name: &str) -> Vec<String> {
+        let bound: Vec<SocketAddr> = bound.iter().map(|text| text.parse().unwrap()).collect();
+        let mut uris = Locations::new(&bound, advertise, "appliance", Path::new("/run/nbd.sock")).uris(name);
+        uris.pop();
+        uris
+    }
+
+    #[test]
+    fn a_listener_is_named_by_what_a_client_can_use() {
+        assert_eq!(uris(&[], None, "d").len(), 0);
+        assert_eq!(uris(&["127.0.0.1:7"], None, "d"), ["nbd://127.0.0.1:7/d"]);
+        assert_eq!(uris(&["[::1]:7"], None, "d"), ["nbd://[::1]:7/d"]);
+        assert_eq!(uris(&["0.0.0.0:7", "[::]:7"], None, "d"), ["nbd://appliance:7/d"]);
+        assert_eq!(uris(&["0.0.0.0:7", "127.0.0.1:8"], Some("h"), "d"), ["nbd://h:7/d", "nbd://h:8/d"]);
+        assert_eq!(uris(&["0.0.0.0:7", "127.0.0.1:8"], Some("h:9"), "d"), ["nbd://h:9/d"]);
+        assert_eq!(uris(&["0.0.0.0:7"], Some("2001:db8::1"), "d"), ["nbd://[2001:db8::1]:7/d"]);
+        assert_eq!(uris(&["0.0.0.0:7"], Some("[2001:db8::1]:9"), "d"), ["nbd://[2001:db8::1]:9/d"]);
+    }
+
+    #[test]
+    fn names_and_paths_are_encoded() {
+        let locations = Locations::new(&[], None, "", Path::new("/run/a b&c/nbd.sock"));
+        assert_eq!(locations.uris("ü /?#%"), ["nbd+unix:///%C3%BC%20%2F%3F%23%25?socket=/run/a%20b%26c/nbd.sock"]);
+    }
+}

@@ -1,0 +1,393 @@
+//! Attach: a volume to a VM; on this VM also its device, and its export where that was asked for.
+//!
+//! Once CloudStack has attached it nothing is undone: what follows (the device, the export) can fail, and the error then
+//! says what stands. A device that does not come is waited for without end; the caller is told after `[device] timeout`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::exports::{check_size, default_name};
+use super::job::{End, Job, Sent};
+use super::request::Draft;
+use super::resolve::{self, Meaning, is_deleted};
+use super::world::{Cx, World};
+use super::{Halt, Next, Step as _, Story};
+use crate::api::{OperationKind, VolumeAttach};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
+use crate::store::Outcome;
+
+/// What an attach has learned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Attach {
+    volume: VolumeRecord,
+    vm: VmRecord,
+    /// The VM is this one.
+    here: bool,
+    export: Option<Share>,
+    job: Job,
+    /// CloudStack has it attached.
+    attached: bool,
+    changed: bool,
+    notes: Vec<String>,
+}
+
+/// An export that is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Share {
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Send,
+    Await,
+    Device,
+    Export,
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Send => "send",
+            Step::Await => "await",
+            Step::Device => "device",
+            Step::Export => "export",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at the volume",
+            Step::Send => "asking CloudStack to attach",
+            Step::Await => "waiting for CloudStack to attach",
+            Step::Device => WAITING_FOR_DEVICE,
+            Step::Export => "exporting",
+        }
+    }
+}
+
+/// The words that operators look for.
+pub(super) const WAITING_FOR_DEVICE: &str = "waiting for device";
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<Attach>> {
+    if params.read_only && !params.export {
+        return Err(Error::new(Kind::Usage, "read_only is a property of an export: ask for the export as well"));
+    }
+    let volume = resolve::volume(world, &params.volume, Meaning::Any).await?;
+    let vm = match &params.vm {
+        Some(word) => resolve::vm(world, word).await?,
+        None => world.this_vm_record().await?,
+    };
+    let share = params.export.then_some(Share { name: None, read_only: params.read_only });
+    let story = Attach::new(world, volume, vm, share).await?;
+    Ok(Draft { volume: Some(story.volume.clone()), vm_id: Some(story.vm.id), ..Draft::of(story) })
+}
+
+impl Attach {
+    /// An attach of a volume that is known to be there. Everything that can be refused is refused here.
+    pub async fn new(world: &World, volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Result<Self> {
+        let this = world.prove_this_vm().await?;
+        let here = vm.id == this;
+        if export.is_some() && !here {
+            return Err(Error::new(
+                Kind::Usage,
+                format!(
+                    "volume {} cannot be exported: on VM {} this machine does not see it",
+                    volume.label(),
+                    vm.label()
+                ),
+            )
+            .hint("leave --export away, or attach it to this VM"));
+        }
+        world.refuse_own_root(&volume)?;
+        let notes = match here {
+            true => Vec::new(),
+            false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
+        };
+        let story = Self { volume, vm, here, export, job: Job::default(), attached: false, changed: false, notes };
+        story.refuse_if_wrong(world, &story.volume).await?;
+        Ok(story)
+    }
+
+    /// The device step's name: an attach that waits there may be superseded by a detach.
+    pub fn waiting_step() -> &'static str {
+        Step::Device.name()
+    }
+
+    /// Whether CloudStack was ever seen to have attached the volume for this operation.
+    pub fn ever_attached(&self) -> bool {
+        self.attached
+    }
+
+    fn attached_there(&self, volume: &VolumeRecord) -> bool {
+        volume.vm_id == Some(self.vm.id)
+    }
+
+    /// The rules of the facts sheet (4.3), each with its own sentence.
+    async fn refuse_if_wrong(&self, world: &World, volume: &VolumeRecord) -> Result<()> {
+        let conflict = |what: String| {
+            Err(Error::new(Kind::Conflict, format!("volume {} {what}; nothing was sent", volume.label())))
+        };
+        if is_deleted(volume) {
+            return conflict(format!("is deleted (state {})", printable(&volume.state)));
+        }
+        if let Some(share) = &self.export {
+            world.check_name(volume, &share.name.clone().unwrap_or_else(|| default_name(volume.id)))?;
+        }
+        if self.attached_there(volume) {
+            return Ok(());
+        }
+        if let Some(other) = volume.vm_id {
+            let name = volume.vm_name.as_deref().map(printable).unwrap_or_default();
+            return conflict(format!("is attached elsewhere, to VM {name} ({other})")).map_err(|error: Error| {
+                error.hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id))
+            });
+        }
+        if volume.job_id.is_none() && !matches!(volume.state.as_str(), "Allocated" | "Ready" | "Uploaded") {
+            return conflict(format!("is in state {}", printable(&volume.state)));
+        }
+        if !matches!(self.vm.state.as_str(), "Running" | "Stopped") {
+            return conflict(format!("cannot be attached: VM {} is {}", self.vm.label(), printable(&self.vm.state)));
+        }
+        if self.vm.zone_id != volume.zone_id {
+            return conflict(format!("is in another zone than VM {}", self.vm.label()));
+        }
+        world.refuse_if_full(&self.vm).await
+    }
+
+    async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let doing = format!("looking at volume {}", self.volume.label());
+        let id = self.volume.id;
+        let volume = cx.patiently(&doing, || cx.world.look_up(id)).await?.ok_or_else(|| gone(&self.volume))?;
+        self.refuse_if_wrong(&cx.world, &volume).await?;
+        self.volume = volume;
+        if self.attached_there(&self.volume) {
+            self.attached = true;
+            return Ok(Next::On);
+        }
+        if let Some(job) = self.volume.job_id {
+            return Err(Halt::Fail(
+                Error::new(
+                    Kind::Busy,
+                    format!("volume {} is busy with CloudStack job {job}; nothing was sent", self.volume.label()),
+                )
+                .hint("ask again when that job has ended"),
+            ));
+        }
+        self.job = Job::choose();
+        Ok(Next::On)
+    }
+
+    async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let doing = self.doing();
+        let (volume, vm) = (self.volume.id, self.vm.id);
+        let sent = self
+            .job
+            .send(cx, &doing, |intent| async move { cx.world.cloud.attach_volume(&intent, volume, vm).await })
+            .await?;
+        match sent {
+            Sent::Accepted(_) => Ok(Next::On),
+            Sent::Refused(error) => Err(Halt::Fail(error.into_error(&doing))),
+            Sent::Never => Ok(Next::Back(Step::Check)),
+            Sent::Forgotten => self.judge(cx, None).await,
+        }
+    }
+
+    async fn wait(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        if self.attached {
+            return Ok(Next::On);
+        }
+        match self.job.end(cx, &self.doing()).await {
+            End::Succeeded(_) | End::Forgotten => self.judge(cx, None).await,
+            End::Failed(error) => self.judge(cx, Some(error)).await,
+        }
+    }
+
+    /// The job has ended or is forgotten: the volume itself says whether it is attached.
+    async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
+        let id = self.volume.id;
+        loop {
+            let Some(volume) = cx.persistently(|| cx.world.look_up(id)).await else {
+                return Err(Halt::Fail(gone(&self.volume)));
+            };
+            if self.attached_there(&volume) {
+                self.volume = volume;
+                (self.attached, self.changed) = (true, true);
+                return Ok(Next::On);
+            }
+            if !volume_is_moving(&volume) {
+                let what = match volume.vm_id {
+                    Some(other) => format!("it is attached to another VM, {other}"),
+                    None => "it is not attached".to_owned(),
+                };
+                let found = || {
+                    Error::new(
+                        Kind::CloudstackRefused,
+                        format!("{}: CloudStack's job has ended and {what}", self.doing()),
+                    )
+                };
+                return Err(Halt::Fail(error.unwrap_or_else(found)));
+            }
+            super::world::Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn device(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let serial = self.volume.id.serial();
+        let told = Instant::now() + cx.world.config.device.timeout;
+        let device = match cx.world.devices.wait_for(&serial, Some(told)).await? {
+            Some(device) => device,
+            None => self.late_device(cx).await?,
+        };
+        cx.note(None);
+        let stands = |error: Error| error.doing(format!("volume {} is attached and stays so", self.volume.label()));
+        check_size(&self.volume, &device).map_err(stands)?;
+        Ok(Next::On)
+    }
+
+    /// Tells the caller, and goes on waiting for as long as CloudStack says that the volume is attached.
+    async fn late_device(&mut self, cx: &Cx) -> Result<Device, Halt> {
+        let timeout = cx.world.config.device.timeout;
+        let seen = cx.world.devices_seen();
+        let what = format!(
+            "volume {} is attached, but its device has not appeared within {}s; {seen}",
+            self.volume.label(),
+            timeout.as_secs()
+        );
+        cx.overdue(Error::new(Kind::Timeout, what).hint(format!(
+            "the operation goes on: `volctl ops wait {}`; `volctl detach {}` ends it",
+            cx.row.id, self.volume.id
+        )));
+        loop {
+            let look_again = Instant::now() + timeout.max(std::time::Duration::from_secs(10));
+            if let Some(device) = cx.world.devices.wait_for(&self.volume.id.serial(), Some(look_again)).await? {
+                self.notes.push(format!("its device appeared late, at {}", crate::model::clock_time(Timestamp::now())));
+                return Ok(device);
+            }
+            let id = self.volume.id;
+            let volume = cx.persistently(|| cx.world.look_up(id)).await;
+            if !volume.as_ref().is_some_and(|volume| self.attached_there(volume)) {
+                let what = format!(
+                    "volume {} was detached by somebody else before its device appeared here",
+                    self.volume.label()
+                );
+                return Err(Halt::Fail(Error::new(Kind::Conflict, what)));
+            }
+        }
+    }
+
+    async fn share(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let Some(share) = &self.export else { return Ok(Next::On) };
+        let served = super::export::serve_once(cx, &self.volume, share).await;
+        let stands =
+            |error: Error| error.doing(format!("volume {} is attached, but it is not exported", self.volume.label()));
+        self.changed |= served.map_err(stands)?;
+        Ok(Next::On)
+    }
+
+    fn doing(&self) -> String {
+        format!("attaching volume {} to VM {}", self.volume.label(), self.vm.label())
+    }
+}
+
+/// A job is still at work on it.
+pub(super) fn volume_is_moving(volume: &VolumeRecord) -> bool {
+    volume.job_id.is_some() || matches!(volume.state.as_str(), "Attaching" | "Creating")
+}
+
+fn gone(volume: &VolumeRecord) -> Error {
+    Error::new(Kind::NotFound, format!("volume {} is no longer there", volume.label()))
+}
+
+impl Story for Attach {
+    const KIND: OperationKind = OperationKind::Attach;
+    type Step = Step;
+    const STEPS: &'static [Step] = &[Step::Check, Step::Send, Step::Await, Step::Device, Step::Export];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, step: Step) -> bool {
+        match step {
+            Step::Check => true,
+            Step::Send | Step::Await => !self.attached || self.changed,
+            Step::Device => self.here,
+            Step::Export => self.export.is_some(),
+        }
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match step {
+            Step::Check => self.check(cx).await,
+            Step::Send => self.send(cx).await,
+            Step::Await => self.wait(cx).await,
+            Step::Device => self.device(cx).await,
+            Step::Export => self.share(cx).await,
+        }
+    }
+
+    /// Until CloudStack has attached it nothing is there to undo, and after that nothing is undone.
+    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
+        Ok(())
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        Some(self.volume.id)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { changed: self.changed, notes: self.notes.clone(), departure: None }
+    }
+}
+
+impl World {
+    /// This VM, proven, as CloudStack has it now.
+    pub(super) async fn this_vm_record(&self) -> Result<VmRecord> {
+        let id = self.prove_this_vm().await?;
+        let found =
+            self.cloud.vm(id).await.map_err(|error| error.into_error("looking at this VM; nothing was sent"))?;
+        found.ok_or_else(|| Error::new(Kind::NotFound, format!("CloudStack does not know this VM, {id}, any more")))
+    }
+
+    /// The disk that this machine runs from is nobody's to change.
+    pub(super) fn refuse_own_root(&self, volume: &VolumeRecord) -> Result<()> {
+        let mine = volume.vm_id.is_some() && volume.vm_id == self.this_vm_known();
+        if mine && volume.volume_type == VolumeType::Root {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("volume {} is this VM's own root disk: it is not touched", volume.label()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts before anything is sent: CloudStack would say so only inside the job.
+    pub(super) async fn refuse_if_full(&self, vm: &VmRecord) -> Result<()> {
+        let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
+        let volumes = self.cloud.volumes_of_vm(vm.id).await.map_err(|error| error.into_error(&doing))?;
+        let disks = volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
+        if disks < self.config.device.max_disks as usize {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "VM {} has no free slot: {disks} of {} data disks are attached; nothing was sent",
+                vm.label(),
+                self.config.device.max_disks
+            ),
+        )
+        .hint("detach one first"))
+    }
+
+    /// Whether a VM is this one.
+    pub(super) fn is_here(&self, vm: VmId) -> bool {
+        self.this_vm_known() == Some(vm)
+    }
+}

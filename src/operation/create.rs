@@ -1,0 +1,437 @@
+//! Create: a volume, and where asked its attachment to this VM and its export.
+//!
+//! If CloudStack refuses the attachment, the volume that nobody has ever written to is deleted again. Once it is attached
+//! nothing is undone, and the error says what stands.
+
+use serde::{Deserialize, Serialize};
+
+use super::attach::{self, Attach, Share};
+use super::job::{End, Job, Sent};
+use super::request::Draft;
+use super::resolve::is_deleted;
+use super::world::{Cx, World};
+use super::{Halt, Next, Story};
+use crate::api::{OperationKind, VolumeCreate};
+use crate::cloudstack::{CallError, NewVolume};
+use crate::error::{Error, Kind, Result};
+use crate::model::{DiskOffering, GIB, VmRecord, VolumeId, VolumeRecord, Zone, format_size, printable, whole_gib};
+use crate::store::Outcome;
+
+/// What a creation has learned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Create {
+    new: NewVolume,
+    /// The size that the volume will have, bytes.
+    size_bytes: u64,
+    exists_ok: bool,
+    job: Job,
+    volume: Option<VolumeRecord>,
+    volume_id: Option<VolumeId>,
+    /// It was there before.
+    existed: bool,
+    /// This VM, where it is to be attached.
+    vm: Option<VmRecord>,
+    export: bool,
+    attach: Option<Attach>,
+    notes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Send,
+    Await,
+    Attach(attach::Step),
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Send => "send",
+            Step::Await => "await",
+            Step::Attach(attach::Step::Check) => "attach_check",
+            Step::Attach(attach::Step::Send) => "attach_send",
+            Step::Attach(attach::Step::Await) => "attach_await",
+            Step::Attach(attach::Step::Device) => "attach_device",
+            Step::Attach(attach::Step::Export) => "attach_export",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at zone and offering",
+            Step::Send => "asking CloudStack to create",
+            Step::Await => "waiting for CloudStack to create",
+            Step::Attach(step) => step.words(),
+        }
+    }
+}
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Create>> {
+    check_name(&params.name)?;
+    let mut notes = Vec::new();
+    let zone = zone(world, params, &mut notes).await?;
+    let offering = offering(world, params, &zone, &mut notes).await?;
+    let size_gib = params.size_bytes.map(whole_gib);
+    let size_bytes = size_gib.map_or(offering.size_bytes, |gib| gib.saturating_mul(GIB));
+    if let Some(asked) = params.size_bytes
+        && asked != size_bytes
+    {
+        notes.push(format!("{asked} bytes asked for; CloudStack makes whole GiB: {}", format_size(size_bytes)));
+    }
+    let wants_attach = params.attach || params.export;
+    let vm = if wants_attach { Some(world.this_vm_record().await?) } else { None };
+    let new = NewVolume { name: params.name.clone(), size_gib, offering_id: offering.id, zone_id: zone.id };
+    let story = Create {
+        new,
+        size_bytes,
+        exists_ok: params.exists_ok,
+        job: Job::default(),
+        volume: None,
+        volume_id: None,
+        existed: false,
+        vm,
+        export: params.export,
+        attach: None,
+        notes,
+    };
+    world.prove_this_vm().await?;
+    let existing = story
+        .existing(world)
+        .await
+        .map_err(|error| error.into_error("looking whether the name is free; nothing was sent"))?;
+    let volume = story.agreeing(existing)?;
+    match (&story.vm, &volume) {
+        (Some(vm), None) => world.refuse_if_full(vm).await?,
+        (Some(vm), Some(volume)) => drop(Attach::new(world, volume.clone(), vm.clone(), story.share()).await?),
+        (None, _) => {}
+    }
+    Ok(Draft {
+        volume,
+        new_name: Some(params.name.clone()),
+        vm_id: story.vm.as_ref().map(|vm| vm.id),
+        ..Draft::of(story)
+    })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let characters = name.encode_utf16().count();
+    if name.trim().is_empty() || characters > 255 {
+        return Err(Error::new(Kind::Usage, format!("a volume's name has 1 to 255 characters, not {characters}")));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("the name {} has control characters, which CloudStack refuses", printable(name)),
+        ));
+    }
+    Ok(())
+}
+
+async fn zone(world: &World, params: &VolumeCreate, notes: &mut Vec<String>) -> Result<Zone> {
+    let zones = world.cloud.zones().await.map_err(|error| error.into_error("listing the zones; nothing was sent"))?;
+    let given = params.zone.as_ref().or(world.config.cloudstack.zone.as_ref());
+    let fits: Vec<&Zone> =
+        zones.iter().filter(|zone| given.is_none_or(|word| *word == zone.id || *word == zone.name)).collect();
+    let names = |zones: &[&Zone]| zones.iter().map(|zone| printable(&zone.name)).collect::<Vec<_>>().join(", ");
+    match (fits.as_slice(), given) {
+        ([one], Some(_)) => Ok((*one).clone()),
+        ([one], None) => {
+            notes.push(format!("zone {}: the only one", printable(&one.name)));
+            Ok((*one).clone())
+        }
+        ([], Some(word)) => Err(Error::new(Kind::NotFound, format!("there is no zone {}", printable(word)))
+            .hint(format!("the zones: {}", names(&zones.iter().collect::<Vec<_>>())))),
+        ([], None) => Err(Error::new(Kind::NotFound, "CloudStack shows this key no zone")),
+        (many, _) => Err(Error::new(Kind::Ambiguous, format!("several zones fit: {}", names(many)))
+            .hint("choose one with --zone, or set zone in [cloudstack]")),
+    }
+}
+
+/// With a size only an offering of custom size fits, without one only an offering of fixed size.
+async fn offering(world: &World, params: &VolumeCreate, zone: &Zone, notes: &mut Vec<String>) -> Result<DiskOffering> {
+    let all = world
+        .cloud
+        .disk_offerings()
+        .await
+        .map_err(|error| error.into_error("listing the offerings; nothing was sent"))?;
+    let usable: Vec<&DiskOffering> =
+        all.iter().filter(|offering| offering.zone_ids.is_empty() || offering.zone_ids.contains(&zone.id)).collect();
+    let describe = |offerings: &[&DiskOffering]| {
+        let one = |offering: &&DiskOffering| match offering.custom_size {
+            true => format!("{} (custom size)", printable(&offering.name)),
+            false => format!("{} ({})", printable(&offering.name), format_size(offering.size_bytes)),
+        };
+        offerings.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let given = params.offering.as_ref().or(world.config.cloudstack.disk_offering.as_ref());
+    let Some(word) = given else {
+        let fits: Vec<&DiskOffering> =
+            usable.into_iter().filter(|o| o.custom_size == params.size_bytes.is_some()).collect();
+        let kind = if params.size_bytes.is_some() { "custom" } else { "fixed" };
+        return match fits.as_slice() {
+            [one] => {
+                notes.push(format!("offering {}: the only one of {kind} size", printable(&one.name)));
+                Ok((*one).clone())
+            }
+            [] => Err(Error::new(
+                Kind::NotFound,
+                format!("no disk offering of {kind} size can be used in zone {}", printable(&zone.name)),
+            )
+            .hint(if params.size_bytes.is_some() {
+                "leave --size away for one of fixed size"
+            } else {
+                "give a --size"
+            })),
+            many => Err(Error::new(
+                Kind::Ambiguous,
+                format!("several disk offerings of {kind} size fit: {}", describe(many)),
+            )
+            .hint("choose one with --offering, or set disk_offering in [cloudstack]")),
+        };
+    };
+    let named: Vec<&DiskOffering> = usable.iter().copied().filter(|o| *word == o.id || *word == o.name).collect();
+    match named.as_slice() {
+        [one] => {
+            fits_size(one, params.size_bytes)?;
+            Ok((*one).clone())
+        }
+        [] => Err(Error::new(
+            Kind::NotFound,
+            format!("there is no disk offering {} in zone {}", printable(word), printable(&zone.name)),
+        )
+        .hint(format!("the offerings: {}", describe(&usable)))),
+        many => Err(Error::new(Kind::Ambiguous, format!("{} fits {} disk offerings", printable(word), many.len()))
+            .hint("name it by its id")),
+    }
+}
+
+fn fits_size(offering: &DiskOffering, size: Option<u64>) -> Result<()> {
+    let name = printable(&offering.name);
+    match (offering.custom_size, size) {
+        (true, None) => {
+            Err(Error::new(Kind::Usage, format!("the offering {name} is of custom size: --size is needed")))
+        }
+        (false, Some(_)) => Err(Error::new(
+            Kind::Usage,
+            format!("the offering {name} has the fixed size {}: --size does not fit", format_size(offering.size_bytes)),
+        )
+        .hint("leave --size away, or choose an offering of custom size")),
+        _ => Ok(()),
+    }
+}
+
+impl Create {
+    fn share(&self) -> Option<Share> {
+        self.export.then_some(Share { name: None, read_only: false })
+    }
+
+    /// Volumes that have the name.
+    async fn existing(&self, world: &World) -> Result<Vec<VolumeRecord>, CallError> {
+        let named = world.cloud.volumes_named(&self.new.name).await?;
+        Ok(named.into_iter().filter(|volume| volume.name == self.new.name && !is_deleted(volume)).collect())
+    }
+
+    /// The existing volume that can be taken, if the caller said so and it is what was asked for.
+    fn agreeing(&self, existing: Vec<VolumeRecord>) -> Result<Option<VolumeRecord>> {
+        let volume = match existing.as_slice() {
+            [] => return Ok(None),
+            [one] if self.exists_ok => one,
+            [one] => {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("volume {} is there already; nothing was sent", one.label()),
+                )
+                .hint("choose another name, or --exists-ok takes it if it is the same"));
+            }
+            many => {
+                let list: Vec<String> = many.iter().take(10).map(VolumeRecord::label).collect();
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("{} volumes have the name: {}; nothing was sent", many.len(), list.join(", ")),
+                )
+                .hint("choose another name"));
+            }
+        };
+        let mut differs = Vec::new();
+        if volume.size_bytes != self.size_bytes {
+            differs.push(format!(
+                "its size is {}, not {}",
+                format_size(volume.size_bytes),
+                format_size(self.size_bytes)
+            ));
+        }
+        if volume.offering_id.as_ref() != Some(&self.new.offering_id) {
+            differs.push("it has another offering".to_owned());
+        }
+        if volume.zone_id != self.new.zone_id {
+            differs.push("it is in another zone".to_owned());
+        }
+        if differs.is_empty() {
+            return Ok(Some(volume.clone()));
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            format!("volume {} is there already and differs: {}", volume.label(), differs.join(", ")),
+        )
+        .hint("choose another name"))
+    }
+
+    async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let doing = self.doing();
+        let existing = cx.patiently(&doing, || self.existing(&cx.world)).await?;
+        match self.agreeing(existing)? {
+            Some(volume) => {
+                self.existed = true;
+                self.know(&cx.world, volume).await?;
+            }
+            None => self.job = Job::choose(),
+        }
+        Ok(Next::On)
+    }
+
+    /// The volume is there: its attachment can begin.
+    async fn know(&mut self, world: &World, volume: VolumeRecord) -> Result<()> {
+        if let Err(error) = world.store.put_volume(&volume, jiff::Timestamp::now()) {
+            tracing::warn!(volume = %volume.id, %error, "what CloudStack said could not be kept");
+        }
+        self.volume_id = Some(volume.id);
+        if let Some(vm) = &self.vm {
+            self.attach = Some(Attach::new(world, volume.clone(), vm.clone(), self.share()).await?);
+        }
+        self.volume = Some(volume);
+        Ok(())
+    }
+
+    async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let (doing, new) = (self.doing(), self.new.clone());
+        let sent = self
+            .job
+            .send(cx, &doing, |intent| async move { cx.world.cloud.create_volume(&intent, &new).await })
+            .await?;
+        match sent {
+            Sent::Accepted(accepted) => {
+                self.volume_id = accepted.volume_id;
+                Ok(Next::On)
+            }
+            Sent::Refused(error) => Err(Halt::Fail(error.into_error(&doing))),
+            Sent::Never => Ok(Next::Back(Step::Check)),
+            Sent::Forgotten => Err(self.unknown()),
+        }
+    }
+
+    async fn wait(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match self.job.end(cx, &self.doing()).await {
+            End::Succeeded(result) => {
+                let id = result["volume"]["id"].as_str().and_then(|id| id.parse().ok()).or(self.volume_id);
+                self.volume_id = id;
+            }
+            End::Failed(error) => return Err(Halt::Fail(error)),
+            End::Forgotten => {}
+        }
+        let Some(id) = self.volume_id else { return Err(self.unknown()) };
+        let Some(volume) = cx.persistently(|| cx.world.look_up(id)).await else {
+            let what = format!("{}: volume {id} was deleted by somebody else", self.doing());
+            return Err(Halt::Fail(Error::new(Kind::NotFound, what)));
+        };
+        self.know(&cx.world, volume).await?;
+        Ok(Next::On)
+    }
+
+    /// Too long ago for CloudStack to say: a volume of the name may be this one's, or somebody else's.
+    fn unknown(&self) -> Halt {
+        Halt::Stuck(
+            Error::new(Kind::Stuck, format!("{}: CloudStack no longer knows whether it was done", self.doing()))
+                .hint(format!("look for a volume named {} with `volctl ls`", printable(&self.new.name))),
+        )
+    }
+
+    /// Deletes the volume that this creation made and that was never attached, so never written.
+    async fn delete_again(&mut self, cx: &Cx) -> Result<()> {
+        let Some(id) = self.volume_id.filter(|_| !self.existed) else { return Ok(()) };
+        if self.attach.as_ref().is_some_and(Attach::ever_attached) {
+            return Ok(());
+        }
+        loop {
+            match cx.persistently(|| cx.world.look_up(id)).await {
+                None => return Ok(()),
+                Some(volume) if volume.state == "Expunged" || volume.state == "Expunging" => return Ok(()),
+                Some(volume) if volume.vm_id.is_some() => return Ok(()),
+                Some(_) => {}
+            }
+            match cx.world.cloud.delete_volume(id).await {
+                Ok(()) => {}
+                Err(error) if error.accepted_unknown() || error.retry_after().is_some() => {
+                    cx.trouble(&error);
+                    super::world::Backoff::default().wait(error.retry_after()).await;
+                }
+                Err(error) => {
+                    return Err(
+                        error.into_error(&format!("deleting the new volume {} again", printable(&self.new.name)))
+                    );
+                }
+            }
+        }
+    }
+
+    fn doing(&self) -> String {
+        format!("creating volume {}", printable(&self.new.name))
+    }
+}
+
+impl Story for Create {
+    const KIND: OperationKind = OperationKind::Create;
+    type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::Check,
+        Step::Send,
+        Step::Await,
+        Step::Attach(attach::Step::Check),
+        Step::Attach(attach::Step::Send),
+        Step::Attach(attach::Step::Await),
+        Step::Attach(attach::Step::Device),
+        Step::Attach(attach::Step::Export),
+    ];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, step: Step) -> bool {
+        match step {
+            Step::Check => true,
+            Step::Send | Step::Await => !self.existed,
+            Step::Attach(step) => self.attach.as_ref().is_some_and(|attach| attach.takes(step)),
+        }
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match (step, &mut self.attach) {
+            (Step::Check, _) => self.check(cx).await,
+            (Step::Send, _) => self.send(cx).await,
+            (Step::Await, _) => self.wait(cx).await,
+            (Step::Attach(step), Some(attach)) => Ok(match attach.run(step, cx).await? {
+                Next::On => Next::On,
+                Next::Back(step) => Next::Back(Step::Attach(step)),
+                Next::Done => Next::Done,
+            }),
+            (Step::Attach(_), None) => Ok(Next::Done),
+        }
+    }
+
+    async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
+        if step == Step::Await { self.delete_again(cx).await } else { Ok(()) }
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        self.volume_id
+    }
+
+    fn outcome(&self) -> Outcome {
+        let attached = self.attach.as_ref().map(Story::outcome).unwrap_or_default();
+        Outcome {
+            changed: !self.existed || attached.changed,
+            notes: [self.notes.clone(), attached.notes].concat(),
+            departure: None,
+        }
+    }
+}

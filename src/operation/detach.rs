@@ -1,0 +1,399 @@
+//! Detach: from this VM safely, or from another VM on the word of whoever asks.
+//!
+//! Here the order is fixed (design, 7): refuse new clients, let the present ones finish or go, flush, check again,
+//! detach in CloudStack, wait until the kernel has let the device go, forget. From the check to the kernel's letting go
+//! the device is held exclusively, so that nobody can begin to use it in between.
+//!
+//! CloudStack gives up after ten seconds when the guest holds the disk, and the guest may let go hours later (facts
+//! sheet, 4.4). So a detach that CloudStack calls failed goes on for as long as the disk is here; once the kernel has
+//! let go and CloudStack still lists it attached, one more detach corrects CloudStack.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::attach::{Attach, WAITING_FOR_DEVICE, volume_is_moving};
+use super::engine::Note;
+use super::job::{End, Job, Sent};
+use super::release::{Terms, give_back, withdraw};
+use super::request::Draft;
+use super::resolve::{self, Meaning};
+use super::world::{Backoff, Cx, World};
+use super::{Halt, Next, Story};
+use crate::api::{Departure, OperationKind, Status, VolumeDetach};
+use crate::device::Held;
+use crate::error::{Error, Kind, Result};
+use crate::model::{OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
+use crate::store::{Outcome, Wish};
+
+/// What a detach has learned.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Detach {
+    volume: VolumeRecord,
+    vm_id: VmId,
+    vm_label: String,
+    here: bool,
+    terms: Terms,
+    /// The export as it was, to give back if the detach is refused.
+    former: Option<Wish>,
+    job: Job,
+    /// CloudStack has called a detach failed, and the guest may still let go.
+    gave_up_at: Option<Timestamp>,
+    /// The one more detach that corrects CloudStack was chosen.
+    corrected: bool,
+    changed: bool,
+    notes: Vec<String>,
+    departure: Departure,
+    #[serde(skip)]
+    held: Option<Held>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Withdraw,
+    Hold,
+    Send,
+    Await,
+    Gone,
+    Forget,
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Withdraw => "withdraw",
+            Step::Hold => "hold",
+            Step::Send => "send",
+            Step::Await => "await",
+            Step::Gone => "gone",
+            Step::Forget => "forget",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at the volume",
+            Step::Withdraw => "ending the export",
+            Step::Hold => "flushing the device",
+            Step::Send => "asking CloudStack to detach",
+            Step::Await => "waiting for CloudStack to detach",
+            Step::Gone => "waiting for the guest to let go",
+            Step::Forget => "forgetting the device",
+        }
+    }
+}
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<Detach>> {
+    let this = world.prove_this_vm().await?;
+    let volume = resolve::volume(world, &params.volume, Meaning::Exact).await?;
+    world.refuse_own_root(&volume)?;
+    let vm = match &params.from {
+        Some(word) => resolve::vm(world, word).await?,
+        None => world.this_vm_record().await?,
+    };
+    refuse_wrong_vm(&volume, &vm)?;
+    let here = vm.id == this;
+    let attached = volume.vm_id.is_some();
+    if !here && attached && vm.state != "Stopped" && !params.confirmed {
+        return Err(Error::new(
+            Kind::Usage,
+            format!(
+                "VM {} is {}: whether it uses volume {} cannot be checked from here",
+                vm.label(),
+                printable(&vm.state),
+                volume.label()
+            ),
+        )
+        .hint("make sure that it is not used there, then say --yes"));
+    }
+    let story = Detach {
+        vm_id: vm.id,
+        vm_label: vm.label(),
+        here,
+        terms: Terms { drain_seconds: params.drain_seconds, force: params.force },
+        former: None,
+        job: Job::default(),
+        gave_up_at: None,
+        corrected: false,
+        changed: false,
+        notes: notes(&volume, &vm, here),
+        departure: Departure::default(),
+        held: None,
+        volume,
+    };
+    let supersedes = waiting_attach(world, story.volume.id)?;
+    Ok(Draft { volume: Some(story.volume.clone()), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
+}
+
+fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
+    if here || volume.vm_id.is_none() {
+        return Vec::new();
+    }
+    vec![format!("whether VM {} ({}) uses it could not be checked from here", vm.label(), printable(&vm.state))]
+}
+
+/// An attach that only waits for its device makes way for a detach.
+fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, &'static str)>> {
+    let holder = world.store.operation_on(volume)?;
+    Ok(holder
+        .filter(|row| {
+            row.status == Status::Running && row.kind == OperationKind::Attach && row.step_words == WAITING_FOR_DEVICE
+        })
+        .map(|row| (row.id, Attach::waiting_step())))
+}
+
+fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
+    match volume.vm_id {
+        Some(other) if other != vm.id => {
+            let name = volume.vm_name.as_deref().map(printable).unwrap_or_default();
+            Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "volume {} is attached elsewhere, to VM {name} ({other}), not to VM {}; nothing was sent",
+                    volume.label(),
+                    vm.label()
+                ),
+            )
+            .hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id)))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Detach {
+    fn attached(&self, volume: &VolumeRecord) -> bool {
+        volume.vm_id == Some(self.vm_id)
+    }
+
+    fn device_is_here(&self, cx: &Cx) -> Result<bool> {
+        Ok(self.here && cx.world.devices.find(&self.volume.id.serial())?.is_some())
+    }
+
+    async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let (doing, id) = (format!("looking at volume {}", self.volume.label()), self.volume.id);
+        let Some(volume) = cx.patiently(&doing, || cx.world.look_up(id)).await? else {
+            return Err(Halt::Fail(Error::new(
+                Kind::NotFound,
+                format!("volume {} is no longer there", self.volume.label()),
+            )));
+        };
+        self.volume = volume;
+        self.former = if self.here { cx.world.store.wish_of(id)? } else { None };
+        if self.volume.vm_id.is_none() {
+            let nothing_here = self.former.is_none() && !self.device_is_here(cx)?;
+            return Ok(if nothing_here { Next::Done } else { Next::On });
+        }
+        if !self.attached(&self.volume) {
+            return Err(Halt::Fail(Error::new(
+                Kind::Conflict,
+                format!("volume {} was attached to another VM meanwhile; nothing was sent", self.volume.label()),
+            )));
+        }
+        if self.here {
+            self.refuse_if_used(cx).await?;
+        } else {
+            self.job = Job::choose();
+        }
+        Ok(Next::On)
+    }
+
+    /// Who uses the device here, beside the clients of its export.
+    async fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
+        let Some(device) = cx.world.devices.find(&self.volume.id.serial())? else { return Ok(()) };
+        let users = cx.world.devices.users(&device).await?;
+        if users.is_empty() { Ok(()) } else { Err(users.into_error(&self.volume.label())) }
+    }
+
+    async fn withdraw(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.departure = withdraw(cx, &self.volume, self.terms).await?;
+        Ok(Next::On)
+    }
+
+    /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
+    /// names: who holds it exclusively keeps us from it.
+    async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
+            self.refuse_if_used(cx).await?;
+            let held = cx.world.devices.open_exclusive(&device, true)?;
+            self.refuse_if_used(cx).await?;
+            flush(&held, &self.volume).await?;
+            self.departure.flushed_at = Some(Timestamp::now());
+            self.held = Some(held);
+        }
+        self.job = Job::choose();
+        Ok(Next::On)
+    }
+
+    /// A daemon that came after the one which held the device takes the hold over, as far as the device is still here.
+    fn hold_again(&mut self, cx: &Cx) {
+        if self.here
+            && self.held.is_none()
+            && let Ok(Some(device)) = cx.world.devices.find(&self.volume.id.serial())
+        {
+            self.held = cx.world.devices.open_exclusive(&device, true).ok();
+        }
+    }
+
+    async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.hold_again(cx);
+        if !cx.resumed {
+            let (doing, id) = (self.doing(), self.volume.id);
+            let volume = cx.patiently(&doing, || cx.world.look_up(id)).await?;
+            if !volume.is_some_and(|volume| self.attached(&volume)) {
+                return Ok(Next::On);
+            }
+        }
+        let (doing, id) = (self.doing(), self.volume.id);
+        let sent =
+            self.job.send(cx, &doing, |intent| async move { cx.world.cloud.detach_volume(&intent, id).await }).await?;
+        match sent {
+            Sent::Accepted(_) => {
+                self.changed = true;
+                Ok(Next::On)
+            }
+            Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
+            Sent::Never => {
+                self.job.choose_again();
+                Ok(Next::Back(Step::Send))
+            }
+            Sent::Forgotten => self.judge(cx, None).await,
+        }
+    }
+
+    async fn wait(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.hold_again(cx);
+        match self.job.end(cx, &self.doing()).await {
+            End::Succeeded(_) | End::Forgotten => self.judge(cx, None).await,
+            End::Failed(error) => self.judge(cx, Some(error)).await,
+        }
+    }
+
+    /// The job has ended or is forgotten: the volume says whether it is attached, the kernel whether it is here.
+    async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
+        let volume = loop {
+            let id = self.volume.id;
+            match cx.persistently(|| cx.world.look_up(id)).await {
+                Some(volume) if volume_is_moving(&volume) => {
+                    Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await
+                }
+                volume => break volume,
+            }
+        };
+        if !volume.is_some_and(|volume| self.attached(&volume)) {
+            self.changed = true;
+            return Ok(Next::On);
+        }
+        let error = error.unwrap_or_else(|| {
+            Error::new(
+                Kind::CloudstackRefused,
+                format!("{}: CloudStack's job has ended and it is still attached", self.doing()),
+            )
+        });
+        let may_still_happen = error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
+        if may_still_happen && !self.corrected && self.device_is_here(cx)? {
+            self.gave_up_at = Some(Timestamp::now());
+            return Ok(Next::On);
+        }
+        if self.corrected {
+            let stuck =
+                error.doing("this machine's kernel has let go of the disk, but CloudStack still lists it attached");
+            return Err(Halt::Stuck(stuck));
+        }
+        Err(Halt::Fail(error))
+    }
+
+    /// Waits until the kernel has let go; then CloudStack must agree, or is asked once more.
+    async fn gone(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        if !self.here {
+            return Ok(Next::On);
+        }
+        self.hold_again(cx);
+        if let Some(at) = self.gave_up_at {
+            cx.note(Some(Note::Text(format!("CloudStack gave up {}", clock_time(at)))));
+        }
+        let serial = self.volume.id.serial();
+        let told = Instant::now() + cx.world.config.device.timeout;
+        if !cx.world.devices.wait_gone(&serial, Some(told)).await? {
+            cx.overdue(
+                Error::new(Kind::Timeout, format!("{}: this machine's kernel still has the disk", self.doing()))
+                    .hint(format!("the operation goes on: `volctl ops wait {}`", cx.row.id)),
+            );
+            cx.world.devices.wait_gone(&serial, None).await?;
+        }
+        self.held = None;
+        self.departure.device_gone_at.get_or_insert_with(Timestamp::now);
+        if self.gave_up_at.is_none() || self.corrected {
+            return Ok(Next::On);
+        }
+        let id = self.volume.id;
+        let volume = cx.persistently(|| cx.world.look_up(id)).await;
+        if volume.is_some_and(|volume| self.attached(&volume)) {
+            self.corrected = true;
+            self.job = Job::choose_without_deadline();
+            return Ok(Next::Back(Step::Send));
+        }
+        Ok(Next::On)
+    }
+
+    fn doing(&self) -> String {
+        format!("detaching volume {} from VM {}", self.volume.label(), self.vm_label)
+    }
+}
+
+/// Everything that this machine still has of the volume goes to stable storage.
+async fn flush(held: &Held, volume: &VolumeRecord) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Error::new(Kind::Internal, format!("volume {} cannot be flushed: {error}; nothing was sent", volume.label()))
+            .hint("look at `dmesg`; the disk keeps what was not written until it can be")
+    };
+    let file = held.file.try_clone().map_err(failed)?;
+    let flushed = tokio::task::spawn_blocking(move || file.sync_all()).await;
+    flushed.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(failed)
+}
+
+impl Story for Detach {
+    const KIND: OperationKind = OperationKind::Detach;
+    type Step = Step;
+    const STEPS: &'static [Step] =
+        &[Step::Check, Step::Withdraw, Step::Hold, Step::Send, Step::Await, Step::Gone, Step::Forget];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, step: Step) -> bool {
+        match step {
+            Step::Withdraw | Step::Hold | Step::Gone | Step::Forget => self.here,
+            Step::Await => self.job.is_accepted(),
+            Step::Check | Step::Send => true,
+        }
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match step {
+            Step::Check => self.check(cx).await,
+            Step::Withdraw => self.withdraw(cx).await,
+            Step::Hold => self.hold(cx).await,
+            Step::Send => self.send(cx).await,
+            Step::Await => self.wait(cx).await,
+            Step::Gone => self.gone(cx).await,
+            Step::Forget => {
+                cx.world.store.forget_wish(self.volume.id)?;
+                Ok(Next::On)
+            }
+        }
+    }
+
+    async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
+        self.held = None;
+        if step == Step::Withdraw { give_back(cx, self.former.as_ref()).await } else { Ok(()) }
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        Some(self.volume.id)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { changed: self.changed, notes: self.notes.clone(), departure: Some(self.departure.clone()) }
+    }
+}

@@ -1,0 +1,111 @@
+//! Export: the device of a volume that is attached here, over NBD. CloudStack is not asked.
+
+use serde::{Deserialize, Serialize};
+
+use super::attach::Share;
+use super::exports::default_name;
+use super::request::Draft;
+use super::world::{Cx, World};
+use super::{Halt, Next, Story};
+use crate::api::{ExportCreate, ExportState, OperationKind};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, VolumeRecord};
+use crate::store::Outcome;
+
+/// What an export has learned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Export {
+    volume: VolumeRecord,
+    share: Share,
+    changed: bool,
+    notes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Serve,
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Serve => "serve",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at the device",
+            Step::Serve => "exporting",
+        }
+    }
+}
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Export>> {
+    let (volume, notes) = world.local_volume(&params.volume).await?;
+    world.refuse_own_root(&volume)?;
+    let share = Share { name: params.name.clone(), read_only: params.read_only };
+    let story = Export { volume, share, changed: false, notes };
+    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+}
+
+/// Serves a volume unless it is served the same way already; says whether it had to.
+pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) -> Result<bool> {
+    let name = share.name.clone().unwrap_or_else(|| default_name(volume.id));
+    if let Some(export) = cx.world.nbd.of_volume(volume.id)
+        && export.state != ExportState::Failed
+    {
+        if export.name == name && export.read_only == share.read_only {
+            return Ok(false);
+        }
+        let mode = if export.read_only { "read-only" } else { "writable" };
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("volume {} is exported already, {mode}, as {}", volume.label(), export.name),
+        )
+        .hint(format!("`volctl unexport {}` first", volume.id)));
+    }
+    if let Some(failed) = cx.world.nbd.of_volume(volume.id) {
+        cx.world.nbd.remove(&failed.name, crate::nbd::Clients::Close).await?;
+    }
+    cx.world.serve(volume, &name, share.read_only).await?;
+    Ok(true)
+}
+
+impl Story for Export {
+    const KIND: OperationKind = OperationKind::Export;
+    type Step = Step;
+    const STEPS: &'static [Step] = &[Step::Check, Step::Serve];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, _step: Step) -> bool {
+        true
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match step {
+            Step::Check => {
+                let name = self.share.name.clone().unwrap_or_else(|| default_name(self.volume.id));
+                cx.world.check_name(&self.volume, &name)?;
+            }
+            Step::Serve => self.changed |= serve_once(cx, &self.volume, &self.share).await?,
+        }
+        Ok(Next::On)
+    }
+
+    /// A device that could not be served has no export and no wish: serving takes both back itself.
+    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
+        Ok(())
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        Some(self.volume.id)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { changed: self.changed, notes: self.notes.clone(), departure: None }
+    }
+}

@@ -1,0 +1,202 @@
+//! Exports as they are wished for and as they are served: serving one, showing them, and bringing back after a restart
+//! what was wished for, once its device is here and is still the same.
+
+use std::sync::Arc;
+
+use super::world::World;
+use crate::api::{Export, ExportState};
+use crate::device::Held;
+use crate::error::{Error, Kind, Result};
+use crate::model::{Device, VolumeId, VolumeRecord};
+use crate::nbd::ExportSpec;
+use crate::store::Wish;
+
+/// The name of an export whose caller gave none.
+pub(super) fn default_name(volume: VolumeId) -> String {
+    format!("vol-{volume}")
+}
+
+impl World {
+    /// All exports, by name: those that are served, and those that are only wished for.
+    pub fn exports(&self) -> Result<Vec<Export>> {
+        let mut exports = self.nbd.list();
+        for wish in self.store.wishes()? {
+            if !exports.iter().any(|export| export.volume_id == wish.volume_id) {
+                exports.push(self.not_served(wish));
+            }
+        }
+        exports.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(exports)
+    }
+
+    /// A volume's export.
+    pub(super) fn export_of(&self, volume: VolumeId) -> Option<Export> {
+        self.nbd.of_volume(volume).or_else(|| {
+            let wish = self.store.wish_of(volume).ok().flatten()?;
+            Some(self.not_served(wish))
+        })
+    }
+
+    fn not_served(&self, wish: Wish) -> Export {
+        let state = if wish.failed { ExportState::Failed } else { ExportState::Pending };
+        Export {
+            uris: self.nbd.uris(&wish.name),
+            name: wish.name,
+            volume_id: wish.volume_id,
+            read_only: wish.read_only,
+            clients: Vec::new(),
+            device_path: wish.device_path,
+            state,
+        }
+    }
+
+    /// Whether an export name is free for a volume.
+    pub(super) fn check_name(&self, volume: &VolumeRecord, name: &str) -> Result<()> {
+        match self.store.wishes()?.into_iter().find(|wish| wish.name == name && wish.volume_id != volume.id) {
+            None => Ok(()),
+            Some(other) => {
+                Err(Error::new(Kind::Conflict, format!("volume {} is exported as {name} already", other.volume_id))
+                    .hint("choose another --name"))
+            }
+        }
+    }
+
+    /// The device of a volume, proven to be it, of the right size and used by nobody here.
+    pub(super) async fn free_device(&self, volume: &VolumeRecord) -> Result<Device> {
+        let device = self.devices.find(&volume.id.serial())?.ok_or_else(|| self.device_missing(volume))?;
+        check_size(volume, &device)?;
+        let users = self.devices.users(&device).await?;
+        if users.is_empty() { Ok(device) } else { Err(users.into_error(&volume.label())) }
+    }
+
+    /// Serves a volume's device: the wish first, so that a restart serves it too.
+    pub(super) async fn serve(&self, volume: &VolumeRecord, name: &str, read_only: bool) -> Result<Export> {
+        let device = self.free_device(volume).await?;
+        let held = self.devices.open_exclusive(&device, read_only)?;
+        let wish = Wish {
+            name: name.to_owned(),
+            volume_id: volume.id,
+            read_only,
+            device_path: device.path.clone(),
+            identity: held.identity.clone(),
+            failed: false,
+        };
+        self.store.put_wish(&wish)?;
+        match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
+            Ok(export) => Ok(export),
+            Err(error) => {
+                self.store.forget_wish(volume.id)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Serves what was wished for before, if its device is here and is the same as then.
+    pub(super) async fn serve_again(&self, wish: &Wish) -> Result<()> {
+        let serial = wish.volume_id.serial();
+        let Some(device) = self.devices.find(&serial)? else {
+            return Err(Error::new(Kind::DeviceMissing, format!("no disk has the serial {serial}")));
+        };
+        let users = self.devices.users(&device).await?;
+        if !users.is_empty() {
+            return Err(users.into_error(&wish.volume_id.to_string()));
+        }
+        let held = self.devices.open_exclusive(&device, wish.read_only)?;
+        if held.identity != wish.identity {
+            return Err(Error::new(
+                Kind::DeviceMismatch,
+                format!("{} is not the device that was exported", device.path.display()),
+            ));
+        }
+        self.nbd.add(spec(wish, held, device.size_bytes)).await?;
+        Ok(())
+    }
+
+    /// Brings back what is wished for and not served, and marks what has lost its device.
+    pub(super) async fn keep_exports(&self) -> Result<()> {
+        for wish in self.store.wishes()? {
+            if self.store.operation_on(wish.volume_id)?.is_some() {
+                continue;
+            }
+            match self.nbd.of_volume(wish.volume_id) {
+                None if !wish.failed => self.bring_back(&wish).await?,
+                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring_back(&self, wish: &Wish) -> Result<()> {
+        match self.serve_again(wish).await {
+            Ok(()) => tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again"),
+            Err(error) if error.kind == Kind::DeviceMismatch => {
+                tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "not exported again");
+                self.store.fail_wish(wish.volume_id)?;
+            }
+            Err(error) => tracing::debug!(export = wish.name, volume = %wish.volume_id, %error, "not exported yet"),
+        }
+        Ok(())
+    }
+
+    /// A disk that went away under its export may come back as another one: only an operator brings that export back.
+    fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
+        let gone = self.devices.find(&wish.volume_id.serial())?.is_none();
+        if gone {
+            self.nbd.fail(&wish.name);
+        }
+        if gone || export.state == ExportState::Failed {
+            tracing::error!(export = wish.name, volume = %wish.volume_id, gone, "the export's device failed");
+            self.store.fail_wish(wish.volume_id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the exports as they are wished for, for as long as the daemon lives.
+pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64>) {
+    let mut devices = world.devices.wake();
+    let mut exports = world.nbd.activity();
+    loop {
+        devices.mark_unchanged();
+        exports.mark_unchanged();
+        ended.mark_unchanged();
+        if let Err(error) = world.keep_exports().await {
+            tracing::warn!(%error, "the exports could not be looked at");
+        }
+        tokio::select! {
+            _ = devices.changed() => {}
+            _ = exports.changed() => {}
+            _ = ended.changed() => {}
+        }
+    }
+}
+
+fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
+    ExportSpec {
+        name: wish.name.clone(),
+        volume_id: wish.volume_id,
+        read_only: wish.read_only,
+        device_path: wish.device_path.clone(),
+        file: held.file,
+        size_bytes,
+    }
+}
+
+/// Proves nothing by itself; after identity is proven, a size that differs says that something is wrong.
+pub(super) fn check_size(volume: &VolumeRecord, device: &Device) -> Result<()> {
+    if volume.size_bytes == device.size_bytes {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::DeviceMismatch,
+        format!(
+            "{} has the serial of volume {}, but {} bytes where CloudStack says {}",
+            device.path.display(),
+            volume.label(),
+            device.size_bytes,
+            volume.size_bytes
+        ),
+    )
+    .hint("nothing was exported; look whether the volume was resized or restored, then detach and attach it"))
+}

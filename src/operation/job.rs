@@ -1,0 +1,175 @@
+//! One CloudStack job, from the choice of its id to its end: the part that makes a lost answer harmless.
+//!
+//! The job's id is ours, and on disk before the send. So whatever happened to the answer there is one question,
+//! `queryAsyncJobResult`, and its answer says *never accepted*, *running*, or how it ended (facts sheet, 4.1).
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Halt;
+use super::world::{Backoff, Cx};
+use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
+use crate::error::{Error, Kind};
+use crate::model::JobId;
+
+/// How far CloudStack's clock must be past a request's `expires` before the request counts as dead: its servers'
+/// clocks differ among themselves.
+const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// Finished jobs are purged a day after their end (facts sheet, 2.1). Well before that, "unknown" still means "never".
+const UNKNOWN_MEANS_NEVER: SignedDuration = SignedDuration::from_hours(12);
+
+/// A job of ours.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Job {
+    intent: Option<Intent>,
+    chosen_at: Option<Timestamp>,
+    /// What CloudStack calls it; the id that we chose.
+    accepted: Option<JobId>,
+    /// It completes what was sent before: it is never too late for it.
+    completes: bool,
+}
+
+/// What became of a send.
+pub(super) enum Sent {
+    /// CloudStack has the job.
+    Accepted(Accepted),
+    /// It said no; nothing was accepted.
+    Refused(CallError),
+    /// It never got it: look again and choose a new job.
+    Never,
+    /// So long ago that it cannot say any more: ask the object itself.
+    Forgotten,
+}
+
+/// How a job ended.
+pub(super) enum End {
+    /// With this result.
+    Succeeded(serde_json::Value),
+    /// With this error, already in our words.
+    Failed(Error),
+    /// CloudStack knows no such job (any more).
+    Forgotten,
+}
+
+impl Job {
+    /// Chooses the job's id. The caller commits it before it sends.
+    pub fn choose() -> Self {
+        Self { intent: Some(Intent::new()), chosen_at: Some(Timestamp::now()), ..Self::default() }
+    }
+
+    /// A job that completes what was sent before.
+    pub fn choose_without_deadline() -> Self {
+        Self { completes: true, ..Self::choose() }
+    }
+
+    /// Another id, after it was proven that the last one never arrived.
+    pub fn choose_again(&mut self) {
+        *self = Self { completes: self.completes, ..Self::choose() };
+    }
+
+    /// CloudStack has it.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.is_some()
+    }
+
+    /// The id, for people.
+    pub fn id(&self) -> Option<JobId> {
+        self.accepted.or(self.intent.as_ref().map(|intent| intent.job_id))
+    }
+
+    fn intent(&self) -> Result<&Intent, Halt> {
+        self.intent
+            .as_ref()
+            .ok_or_else(|| Halt::Stuck(Error::new(Kind::Internal, "a job is sent that was never chosen")))
+    }
+
+    /// Sends the call, unless an earlier daemon may have: then it is found out what became of it.
+    pub async fn send<F>(&mut self, cx: &Cx, doing: &str, call: impl FnOnce(Intent) -> F) -> Result<Sent, Halt>
+    where
+        F: Future<Output = Result<Accepted, CallError>>,
+    {
+        if cx.resumed {
+            return self.settle(cx).await;
+        }
+        if cx.past_deadline() && !self.completes {
+            return Err(Halt::Fail(cx.nothing_was_sent("its time had passed before CloudStack could be asked")));
+        }
+        let error = match call(self.intent()?.clone()).await {
+            Ok(accepted) => {
+                self.accepted = accepted.job_id.or(self.id());
+                return Ok(Sent::Accepted(accepted));
+            }
+            Err(error) => error,
+        };
+        match error {
+            // An internal error can come after the job was queued: the job itself says whether it was.
+            CallError::Refused(ref fault) if fault.code == 530 => match cx.persistently(|| self.ask(cx)).await {
+                JobAnswer::Unknown { .. } => Ok(Sent::Refused(error)),
+                _ => Ok(self.known()),
+            },
+            CallError::Refused(_) => Ok(Sent::Refused(error)),
+            CallError::Auth { .. } | CallError::Project(_) => {
+                Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))))
+            }
+            CallError::NoAnswer { .. } => {
+                cx.trouble(&error);
+                self.settle(cx).await
+            }
+            CallError::NotSent { .. } | CallError::Throttled { .. } | CallError::Maintenance(_) => {
+                cx.trouble(&error);
+                Backoff::default().wait(error.retry_after()).await;
+                Ok(Sent::Never)
+            }
+        }
+    }
+
+    /// Finds out what became of a request whose answer is not known.
+    async fn settle(&mut self, cx: &Cx) -> Result<Sent, Halt> {
+        let expires = self.intent()?.expires;
+        loop {
+            let time = match cx.persistently(|| self.ask(cx)).await {
+                JobAnswer::Unknown { cloudstack_time } => cloudstack_time.unwrap_or_else(Timestamp::now),
+                _ => return Ok(self.known()),
+            };
+            let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(time);
+            if age > UNKNOWN_MEANS_NEVER {
+                return Ok(Sent::Forgotten);
+            }
+            let left = time.duration_until(expires) + EXPIRY_MARGIN;
+            if left < SignedDuration::ZERO {
+                return Ok(Sent::Never);
+            }
+            cx.note(Some(super::engine::Note::Text(
+                "CloudStack's answer was lost; finding out whether it has the request".to_owned(),
+            )));
+            Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn ask(&self, cx: &Cx) -> Result<JobAnswer, CallError> {
+        let Some(id) = self.id() else { return Ok(JobAnswer::Unknown { cloudstack_time: None }) };
+        cx.world.cloud.job(id).await
+    }
+
+    fn known(&mut self) -> Sent {
+        self.accepted = self.id();
+        match self.accepted {
+            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None }),
+            None => Sent::Forgotten,
+        }
+    }
+
+    /// Waits for the job's end; the arrival or departure of a device wakes it.
+    pub async fn end(&self, cx: &Cx, doing: &str) -> End {
+        let Some(id) = self.id() else { return End::Forgotten };
+        let mut wake = cx.world.devices.wake();
+        let state = cx.world.cloud.await_job(id, &mut wake, |error| cx.trouble(error)).await;
+        cx.note(None);
+        match state {
+            JobAnswer::Succeeded(result) => End::Succeeded(result),
+            JobAnswer::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
+            JobAnswer::Unknown { .. } | JobAnswer::Pending => End::Forgotten,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What is true now: CloudStack's part with its age, the kernel's and the live server's read for each answer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::resolve::{self, Meaning, all_volumes};
+use super::world::World;
+use crate::api::{DeviceFound, DeviceShown, VmShown, Volume, VolumeShown, Volumes};
+use crate::device::Identified;
+use crate::error::{Error, Kind, Result};
+use crate::model::{Device, Serial, VolumeId, VolumeRecord, format_age, printable};
+use crate::store::CachedVolume;
+
+/// What is older is asked again, unless the caller says otherwise.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// How long a look waits for CloudStack when the store has an answer to show.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the store has, asked for anew if it was too old, and why it could not be.
+struct Fresh {
+    volumes: Vec<CachedVolume>,
+    trouble: Option<Error>,
+}
+
+impl Fresh {
+    fn notes(&self) -> Vec<String> {
+        self.trouble.iter().map(|error| format!("STALE: {}", error.message)).collect()
+    }
+}
+
+impl World {
+    /// All volumes.
+    pub async fn list_volumes(&self, max_age_seconds: Option<u64>) -> Result<Volumes> {
+        let fresh = self.fresh(max_age_seconds).await?;
+        let (devices, notes) = self.devices_for_a_list();
+        let volume = |cached: &CachedVolume| {
+            let serial = cached.record.id.serial();
+            let device = devices.iter().find(|device| device.serial == serial).cloned();
+            self.joined(cached, device, fresh.trouble.is_some())
+        };
+        let volumes = fresh.volumes.iter().filter(|cached| cached.record.state != "Expunged").map(volume);
+        Ok(Volumes { volumes: volumes.collect(), notes: [fresh.notes(), notes].concat() })
+    }
+
+    /// One volume.
+    pub async fn show_volume(&self, word: &str, max_age_seconds: Option<u64>) -> Result<VolumeShown> {
+        let fresh = self.fresh(max_age_seconds).await?;
+        let cached = pick_cached(word, &fresh.volumes)?;
+        let device = self.devices.find(&cached.record.id.serial())?;
+        Ok(VolumeShown { volume: self.joined(cached, device, fresh.trouble.is_some()), notes: fresh.notes() })
+    }
+
+    /// A volume's device here, waited for if the caller wants.
+    pub async fn show_device(&self, word: &str, wait: Option<Duration>) -> Result<DeviceShown> {
+        let volume = self.known_volume(word).await?;
+        let serial = volume.id.serial();
+        let deadline = wait.and_then(|wait| Instant::now().checked_add(wait)).unwrap_or_else(Instant::now);
+        match self.devices.wait_for(&serial, Some(deadline)).await? {
+            Some(device) => Ok(DeviceShown { volume_id: volume.id, device }),
+            None => Err(self.device_missing(&volume)),
+        }
+    }
+
+    /// Whose device a path leads to.
+    pub async fn find_device(&self, path: &Path) -> Result<DeviceFound> {
+        let Identified { device, partition } = self.devices.identify(path)?;
+        let of_serial =
+            |volumes: &[CachedVolume]| volumes.iter().find(|v| v.record.id.serial() == device.serial).cloned();
+        let (cached, stale) = match of_serial(&self.store.volumes()?) {
+            Some(cached) => (cached, false),
+            None => {
+                let fresh = self.fresh(Some(0)).await?;
+                let trouble = fresh.trouble.clone();
+                let found = of_serial(&fresh.volumes).ok_or_else(|| match trouble {
+                    Some(error) => error.doing(format!("asking whose serial {} is", device.serial)),
+                    None => foreign(path, &device.serial),
+                })?;
+                (found, fresh.trouble.is_some())
+            }
+        };
+        Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale), device, partition })
+    }
+
+    /// A VM.
+    pub async fn show_vm(&self, word: &str) -> Result<VmShown> {
+        let vm = resolve::vm(self, word).await?;
+        let this_vm = self.this_vm_known().map(|this| this == vm.id);
+        Ok(VmShown { id: vm.id, name: vm.name, state: vm.state, this_vm })
+    }
+
+    /// A volume as the store knows it, with what is live; none where the store does not know it.
+    pub(super) fn volume_now(&self, id: VolumeId) -> Result<Option<Volume>> {
+        let Some(cached) = self.store.volume(id)? else { return Ok(None) };
+        let device = self.devices.find(&id.serial()).unwrap_or_default();
+        Ok(Some(self.joined(&cached, device, false)))
+    }
+
+    /// A volume that a word means, from the store where it is there, else from CloudStack.
+    pub(super) async fn known_volume(&self, word: &str) -> Result<VolumeRecord> {
+        let known: Vec<VolumeRecord> = self.store.volumes()?.into_iter().map(|cached| cached.record).collect();
+        match resolve::pick(word, &known, Meaning::Any) {
+            Err(error) if error.kind == Kind::NotFound => match self.fresh(Some(0)).await {
+                Ok(fresh) if fresh.trouble.is_none() => Ok(pick_cached(word, &fresh.volumes)?.record.clone()),
+                Ok(Fresh { trouble: Some(trouble), .. }) => {
+                    Err(trouble.doing(format!("looking up volume {}", printable(word))))
+                }
+                Ok(_) => Err(error),
+                Err(trouble) => Err(trouble),
+            },
+            picked => picked,
+        }
+    }
+
+    /// What an operator needs who looks for a device that is not here.
+    pub(super) fn device_missing(&self, volume: &VolumeRecord) -> Error {
+        let serial = volume.id.serial();
+        let wanted = format!("volume {} has no device here: no disk has the serial {serial}", volume.label());
+        let hint = match (volume.vm_id, self.this_vm_known()) {
+            (None, _) => format!("CloudStack has it detached: `volctl attach {}`", volume.id),
+            (Some(vm), Some(this)) if vm != this => format!("CloudStack has it attached to another VM, {vm}"),
+            _ => "CloudStack has it attached: --wait 30s waits for the device".to_owned(),
+        };
+        Error::new(Kind::DeviceMissing, format!("{wanted}; {}", self.devices_seen())).hint(hint)
+    }
+
+    /// What this kernel shows, for an error.
+    pub(super) fn devices_seen(&self) -> String {
+        match self.devices.all() {
+            Ok(devices) if devices.is_empty() => "seen: no disk with a volume's serial".to_owned(),
+            Ok(devices) => {
+                let list: Vec<String> = devices
+                    .iter()
+                    .map(|device| format!("{} ({})", device.path.display(), device.node.display()))
+                    .collect();
+                format!("seen: {}", list.join(", "))
+            }
+            Err(error) => error.message,
+        }
+    }
+
+    /// Volumes not older than asked for, as far as CloudStack answers.
+    async fn fresh(&self, max_age_seconds: Option<u64>) -> Result<Fresh> {
+        let max_age = max_age_seconds.map_or(MAX_AGE, Duration::from_secs);
+        let volumes = self.store.volumes()?;
+        let listed = self.store.listed_at()?;
+        let now = Timestamp::now();
+        let is_fresh = |at: Timestamp| now.duration_since(at).unsigned_abs() <= max_age;
+        if listed.is_some_and(is_fresh) && volumes.iter().all(|cached| is_fresh(cached.as_of)) {
+            return Ok(Fresh { volumes, trouble: None });
+        }
+        let asked = tokio::time::timeout(LOOK_TIMEOUT.min(self.config.cloudstack.timeout), all_volumes(self)).await;
+        let trouble = match asked {
+            Ok(Ok(_)) => return Ok(Fresh { volumes: self.store.volumes()?, trouble: None }),
+            Ok(Err(error)) => error.into_error("asking CloudStack for the volumes"),
+            Err(_) => Error::new(
+                Kind::CloudstackUnreachable,
+                format!("CloudStack has not answered within {}s", LOOK_TIMEOUT.as_secs()),
+            ),
+        };
+        match listed {
+            None if volumes.is_empty() => Err(trouble),
+            Some(at) => {
+                let age = format_age(now.duration_since(at));
+                Ok(Fresh { volumes, trouble: Some(trouble.doing(format!("CloudStack's part is {age} old"))) })
+            }
+            None => Ok(Fresh { volumes, trouble: Some(trouble) }),
+        }
+    }
+
+    fn devices_for_a_list(&self) -> (Vec<Device>, Vec<String>) {
+        match self.devices.all() {
+            Ok(devices) => (devices, Vec::new()),
+            Err(error) => (Vec::new(), vec![error.message]),
+        }
+    }
+
+    fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Volume {
+        let record = &cached.record;
+        Volume {
+            id: record.id,
+            name: record.name.clone(),
+            size_bytes: record.size_bytes,
+            state: record.state.clone(),
+            volume_type: record.volume_type,
+            zone_id: record.zone_id.clone(),
+            vm_id: record.vm_id,
+            vm_name: record.vm_name.clone(),
+            device_id: record.device_id,
+            device,
+            export: self.export_of(record.id),
+            cloudstack_as_of: cached.as_of,
+            stale,
+        }
+    }
+}
+
+fn pick_cached<'a>(word: &str, volumes: &'a [CachedVolume]) -> Result<&'a CachedVolume> {
+    let records: Vec<VolumeRecord> = volumes.iter().map(|cached| cached.record.clone()).collect();
+    let picked = match resolve::pick(word, &records, Meaning::Any) {
+        Err(error) if error.kind == Kind::NotFound => {
+            resolve::pick(word, &records, Meaning::Deleted).map_err(|_| error)?
+        }
+        picked => picked?,
+    };
+    volumes
+        .iter()
+        .find(|cached| cached.record.id == picked.id)
+        .ok_or_else(|| Error::new(Kind::Internal, "a volume was picked that is not there"))
+}
+
+fn foreign(path: &Path, serial: &Serial) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!(
+            "{} has the serial {serial}, but no volume that this key can see has it",
+            printable(&path.display().to_string())
+        ),
+    )
+    .hint("the disk may belong to another account or project")
+}

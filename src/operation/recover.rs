@@ -1,0 +1,132 @@
+//! Recover: brings back a volume that was deleted and not expunged. `recoverVolume` has no job, and asking again is safe
+//! once the volume has been looked at.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::request::Draft;
+use super::resolve::{self, Meaning, is_deleted};
+use super::world::{Backoff, Cx, World};
+use super::{Halt, Next, Story};
+use crate::api::{OperationKind, VolumeRecover};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, VolumeRecord, printable};
+use crate::store::Outcome;
+
+/// What a recovery has learned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Recover {
+    volume: VolumeRecord,
+    changed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Bring,
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Bring => "bring",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at the volume",
+            Step::Bring => "asking CloudStack to recover",
+        }
+    }
+}
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &VolumeRecover) -> Result<Draft<Recover>> {
+    world.prove_this_vm().await?;
+    let volume = resolve::volume(world, &params.volume, Meaning::Deleted).await?;
+    let story = Recover { volume, changed: false };
+    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+}
+
+impl Recover {
+    fn doing(&self) -> String {
+        format!("recovering volume {}", self.volume.label())
+    }
+
+    /// Whether there is nothing (more) to do.
+    fn is_back(&self, found: Option<VolumeRecord>) -> Result<bool> {
+        match found {
+            None => Err(Error::new(Kind::NotFound, format!("volume {} is gone for ever", self.volume.label()))),
+            Some(volume) if matches!(volume.state.as_str(), "Expunging" | "Expunged" | "Destroying") => {
+                Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "volume {} cannot be recovered: it is in state {}",
+                        volume.label(),
+                        printable(&volume.state)
+                    ),
+                ))
+            }
+            Some(volume) => Ok(!is_deleted(&volume)),
+        }
+    }
+
+    async fn bring(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let id = self.volume.id;
+        let mut backoff = Backoff::default();
+        loop {
+            let found = cx.persistently(|| cx.world.look_up(id)).await;
+            if self.is_back(found)? {
+                self.changed = true;
+                return Ok(Next::Done);
+            }
+            match cx.world.cloud.recover_volume(id).await {
+                Ok(()) => {}
+                Err(error) if error.accepted_unknown() => cx.trouble(&error),
+                Err(error) if cx.past_deadline() || error.retry_after().is_none() => {
+                    return Err(Halt::Fail(error.into_error(&self.doing())));
+                }
+                Err(error) => cx.trouble(&error),
+            }
+            backoff.wait(Some(Duration::from_millis(250))).await;
+        }
+    }
+}
+
+impl Story for Recover {
+    const KIND: OperationKind = OperationKind::Recover;
+    type Step = Step;
+    const STEPS: &'static [Step] = &[Step::Check, Step::Bring];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, _step: Step) -> bool {
+        true
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match step {
+            Step::Check => {
+                let (doing, id) = (self.doing(), self.volume.id);
+                let found = cx.patiently(&doing, || cx.world.look_up(id)).await?;
+                Ok(if self.is_back(found)? { Next::Done } else { Next::On })
+            }
+            Step::Bring => self.bring(cx).await,
+        }
+    }
+
+    /// A volume that is back is not deleted again by itself.
+    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
+        Ok(())
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        Some(self.volume.id)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { changed: self.changed, ..Outcome::default() }
+    }
+}

@@ -1,0 +1,96 @@
+//! Takes a device back from the clients of its export, in the fixed order: refuse new clients, let the present ones
+//! finish or go, flush. What is refused leaves the export as it was.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::engine::Note;
+use super::world::Cx;
+use crate::api::{Client, Departure, Export};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeRecord, clock_time, format_age};
+use crate::nbd::Clients;
+use crate::store::Wish;
+
+/// What becomes of the clients.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Terms {
+    /// Let them finish for so long.
+    pub drain_seconds: Option<u64>,
+    /// Close them.
+    pub force: bool,
+}
+
+/// Ends the export of a volume, if it has one that is served. The wish stays: it is the caller's to take back.
+pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Result<Departure> {
+    let Some(export) = cx.world.nbd.of_volume(volume.id) else { return Ok(Departure::default()) };
+    if let Some(seconds) = terms.drain_seconds {
+        drain(cx, volume, &export, seconds, terms.force).await?;
+    }
+    let clients = if terms.force { Clients::Close } else { Clients::MustBeGone };
+    match cx.world.nbd.remove(&export.name, clients).await {
+        Ok(removed) => {
+            if let Some(error) = removed.flush_error {
+                tracing::error!(export = export.name, %error, "closed without a flush");
+            }
+            Ok(removed.departure)
+        }
+        Err(error) => {
+            cx.world.nbd.undrain(&export.name).ok();
+            Err(match cx.world.nbd.of_volume(volume.id) {
+                Some(export) if !export.clients.is_empty() && !terms.force => connected(volume, &export),
+                _ => error,
+            })
+        }
+    }
+}
+
+async fn drain(cx: &Cx, volume: &VolumeRecord, export: &Export, seconds: u64, force: bool) -> Result<()> {
+    cx.world.nbd.drain(&export.name)?;
+    cx.note(Some(Note::Text(format!("{} clients may finish", export.clients.len()))));
+    let until = Instant::now().checked_add(Duration::from_secs(seconds)).unwrap_or_else(Instant::now);
+    let idle = cx.world.nbd.wait_idle(&export.name, until).await;
+    cx.note(None);
+    if idle || force {
+        return Ok(());
+    }
+    cx.world.nbd.undrain(&export.name)?;
+    let now = cx.world.nbd.of_volume(volume.id);
+    Err(connected(volume, now.as_ref().unwrap_or(export)))
+}
+
+/// The refusal that names each client.
+fn connected(volume: &VolumeRecord, export: &Export) -> Error {
+    let clients: Vec<String> = export.clients.iter().take(10).map(client).collect();
+    Error::new(
+        Kind::InUse,
+        format!("volume {} is in use through its export {}: {}", volume.label(), export.name, clients.join("; ")),
+    )
+    .hint("disconnect them, or --drain 10m lets them finish, or --force closes them")
+}
+
+fn client(client: &Client) -> String {
+    let now = Timestamp::now();
+    match client.last_request {
+        Some(at) => {
+            format!("{}, last request {} ago at {}", client.address, format_age(at.duration_until(now)), clock_time(at))
+        }
+        None => format!("{}, connected since {} without a request", client.address, clock_time(client.since)),
+    }
+}
+
+/// Serves again what was withdrawn by an operation that then failed.
+pub(super) async fn give_back(cx: &Cx, former: Option<&Wish>) -> Result<()> {
+    match former {
+        Some(wish) if !wish.failed && cx.world.nbd.of_volume(wish.volume_id).is_none() => {
+            cx.world.store.put_wish(wish)?;
+            match cx.world.serve_again(wish).await {
+                Err(error) if error.kind == Kind::DeviceMissing => Ok(()),
+                served => served,
+            }
+        }
+        _ => Ok(()),
+    }
+}

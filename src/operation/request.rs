@@ -1,0 +1,146 @@
+//! Requests: from what a caller asks to a journaled operation, and from its end to the answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::resolve::{self, Meaning};
+use super::world::World;
+use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
+use crate::api::{
+    Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
+    VolumeRecover,
+};
+use crate::error::{Error, Kind, Result};
+use crate::model::{OperationId, VmId, VolumeRecord};
+use crate::store::{Asker, NewOperation, OperationRow};
+
+/// What has sent nothing by then never starts, unless the caller says otherwise.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// A change that is asked for.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each is the method of the same name")]
+pub enum Request {
+    Create(VolumeCreate),
+    Attach(VolumeAttach),
+    Detach(VolumeDetach),
+    Delete(VolumeDelete),
+    Recover(VolumeRecover),
+    Export(ExportCreate),
+    Unexport(ExportDelete),
+}
+
+impl Request {
+    fn kind(&self) -> OperationKind {
+        match self {
+            Request::Create(_) => OperationKind::Create,
+            Request::Attach(_) => OperationKind::Attach,
+            Request::Detach(_) => OperationKind::Detach,
+            Request::Delete(_) => OperationKind::Delete,
+            Request::Recover(_) => OperationKind::Recover,
+            Request::Export(_) => OperationKind::Export,
+            Request::Unexport(_) => OperationKind::Unexport,
+        }
+    }
+}
+
+/// An operation that could be asked for: all that can be refused has been.
+pub(super) struct Draft<S> {
+    pub story: S,
+    pub volume: Option<VolumeRecord>,
+    pub new_name: Option<String>,
+    pub vm_id: Option<VmId>,
+    pub supersedes: Option<(OperationId, &'static str)>,
+}
+
+impl<S: Story> Draft<S> {
+    pub fn of(story: S) -> Self {
+        Self { story, volume: None, new_name: None, vm_id: None, supersedes: None }
+    }
+}
+
+impl Engine {
+    /// Accepts a request: it is resolved at CloudStack, refused for what can be seen before anything is sent, and
+    /// journaled.
+    pub async fn request(&self, request: &Request, change: &Change, asker: Asker) -> Result<OperationRow> {
+        if let Some(row) = self.repeated(request, change)? {
+            return Ok(row);
+        }
+        let world = self.world();
+        match request {
+            Request::Create(params) => self.journal(create::ask(world, params).await?, change, asker),
+            Request::Attach(params) => self.journal(attach::ask(world, params).await?, change, asker),
+            Request::Detach(params) => self.journal(detach::ask(world, params).await?, change, asker),
+            Request::Delete(params) => self.journal(delete::ask(world, params).await?, change, asker),
+            Request::Recover(params) => self.journal(recover::ask(world, params).await?, change, asker),
+            Request::Export(params) => self.journal(export::ask(world, params).await?, change, asker),
+            Request::Unexport(params) => self.journal(unexport::ask(world, params).await?, change, asker),
+        }
+    }
+
+    /// A request that was made before, answered before its words are looked up again: they may mean nothing any more.
+    fn repeated(&self, request: &Request, change: &Change) -> Result<Option<OperationRow>> {
+        let Some(id) = &change.request_id else { return Ok(None) };
+        match self.world().store.operation_of_request(id)? {
+            Some(row) if row.kind != request.kind() => Err(Error::new(
+                Kind::Conflict,
+                format!("the request id was used before, for operation {} of another kind", row.id),
+            )
+            .hint("use a new --request-id")),
+            row => Ok(row),
+        }
+    }
+
+    fn journal<S: Story>(&self, draft: Draft<S>, change: &Change, asker: Asker) -> Result<OperationRow> {
+        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE, Duration::from_secs);
+        let first = S::STEPS[0];
+        self.accept(&NewOperation {
+            id: OperationId::random(),
+            kind: S::KIND,
+            step: (first.name().to_owned(), first.words().to_owned()),
+            volume_id: draft.volume.as_ref().map(|volume| volume.id),
+            volume_name: draft.volume.map(|volume| volume.name).or(draft.new_name.clone()),
+            new_name: draft.new_name,
+            vm_id: draft.vm_id,
+            request_id: change.request_id.clone(),
+            asker,
+            story: to_json(&draft.story)?,
+            deadline: Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX),
+            queue: change.queue,
+            supersedes: draft.supersedes,
+        })
+    }
+
+    /// What a change has come to, with what is true now.
+    pub fn changed(&self, row: &OperationRow) -> Result<Changed> {
+        let outcome = row.outcome.clone();
+        let volume = row.volume_id.map(|id| self.world().volume_now(id)).transpose()?.flatten();
+        Ok(Changed {
+            changed: outcome.as_ref().map(|outcome| outcome.changed),
+            operation: Some(self.operation(row.id)?),
+            export: volume.as_ref().and_then(|volume| volume.export.clone()),
+            volume,
+            notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
+            departure: outcome.and_then(|outcome| outcome.departure),
+        })
+    }
+}
+
+impl World {
+    /// A volume for a change that CloudStack has no part in. Where CloudStack is away, what it said last will do: the
+    /// disk is proven by its serial.
+    pub(super) async fn local_volume(&self, word: &str) -> Result<(VolumeRecord, Vec<String>)> {
+        let error = match resolve::volume(self, word, Meaning::Any).await {
+            Ok(volume) => return Ok((volume, Vec::new())),
+            Err(error) => error,
+        };
+        if !matches!(error.kind, Kind::CloudstackUnreachable | Kind::CloudstackAuth) {
+            return Err(error);
+        }
+        let known: Vec<VolumeRecord> = self.store.volumes()?.into_iter().map(|cached| cached.record).collect();
+        let volume = resolve::pick(word, &known, Meaning::Any).map_err(|_| error)?;
+        let note = format!("CloudStack does not answer: {} is the volume that it last named so", volume.label());
+        Ok((volume, vec![note]))
+    }
+}

@@ -1,0 +1,118 @@
+//! Unexport: the end of an export; the volume stays attached.
+
+use serde::{Deserialize, Serialize};
+
+use super::release::{Terms, withdraw};
+use super::request::Draft;
+use super::resolve::not_found;
+use super::world::{Cx, World};
+use super::{Halt, Next, Story};
+use crate::api::{Departure, ExportDelete, OperationKind};
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, VolumeRecord, printable};
+use crate::store::Outcome;
+
+/// What an unexport has learned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Unexport {
+    volume: VolumeRecord,
+    terms: Terms,
+    changed: bool,
+    departure: Departure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Check,
+    Withdraw,
+    Forget,
+}
+
+impl super::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Withdraw => "withdraw",
+            Step::Forget => "forget",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Step::Check => "looking at the export",
+            Step::Withdraw => "ending the export",
+            Step::Forget => "forgetting the export",
+        }
+    }
+}
+
+/// Turns a request into an operation, or refuses it.
+pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
+    let volume = exported_volume(world, &params.export).await?;
+    let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
+    let story = Unexport { volume, terms, changed: false, departure: Departure::default() };
+    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+}
+
+/// The volume that a word means, as an export's name or a volume's.
+async fn exported_volume(world: &World, word: &str) -> Result<VolumeRecord> {
+    let exports = world.exports()?;
+    let named = exports.iter().find(|export| export.name == word).map(|export| export.volume_id);
+    let volume = world.local_volume(word).await;
+    match (named, volume) {
+        (Some(id), Ok((volume, _))) if volume.id != id => Err(Error::new(
+            Kind::Ambiguous,
+            format!("{} fits the export of volume {id} and volume {}", printable(word), volume.label()),
+        )
+        .hint("name the volume by its full id")),
+        (_, Err(error)) if error.kind == Kind::Ambiguous => Err(error),
+        (Some(id), _) => Ok(world.local_volume(&id.to_string()).await?.0),
+        (None, Ok((volume, _))) => Ok(volume),
+        (None, Err(error)) if error.kind == Kind::NotFound => {
+            let names = exports.iter().map(|export| export.name.as_str());
+            Err(not_found("export or volume", word, names, "`volctl exports` lists the exports"))
+        }
+        (None, Err(error)) => Err(error),
+    }
+}
+
+impl Story for Unexport {
+    const KIND: OperationKind = OperationKind::Unexport;
+    type Step = Step;
+    const STEPS: &'static [Step] = &[Step::Check, Step::Withdraw, Step::Forget];
+    const LOOKING: &'static [Step] = &[Step::Check];
+
+    fn takes(&self, _step: Step) -> bool {
+        true
+    }
+
+    async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        match step {
+            Step::Check => {
+                if cx.world.export_of(self.volume.id).is_none() {
+                    return Ok(Next::Done);
+                }
+                self.changed = true;
+            }
+            Step::Withdraw => {
+                let departure = withdraw(cx, &self.volume, self.terms).await;
+                self.departure = departure.inspect_err(|_| self.changed = false)?;
+            }
+            Step::Forget => cx.world.store.forget_wish(self.volume.id)?,
+        }
+        Ok(Next::On)
+    }
+
+    /// What cannot be withdrawn is as it was.
+    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
+        Ok(())
+    }
+
+    fn volume_id(&self) -> Option<VolumeId> {
+        Some(self.volume.id)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { changed: self.changed, notes: Vec::new(), departure: Some(self.departure.clone()) }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a step sees: the outside worlds, and its own operation as others watch it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::engine::{Note, Shown};
+use super::this_vm::ThisVm;
+use super::{Step, Story, transition};
+use crate::api::Status;
+use crate::cloudstack::{CallError, CloudStack};
+use crate::config::Config;
+use crate::device::Devices;
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, VolumeRecord};
+use crate::nbd::Server;
+use crate::store::{OperationRow, Store, Transition};
+
+/// How long a step that only looks bears with a CloudStack that does not answer: long enough for a restart of a proxy,
+/// short enough for an operator who waits.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The four outside worlds and the configuration.
+pub struct World {
+    /// What was configured.
+    pub config: Config,
+    /// The journal.
+    pub store: Store,
+    /// The cloud.
+    pub cloud: CloudStack,
+    /// This kernel.
+    pub devices: Devices,
+    /// The exports.
+    pub nbd: Server,
+    pub(super) this_vm: ThisVm,
+}
+
+impl World {
+    /// Puts them together.
+    pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
+        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default() }
+    }
+
+    /// Looks a volume up at CloudStack, and keeps what it said.
+    pub(super) async fn look_up(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
+        let found = self.cloud.volume(id).await?;
+        let kept = match &found {
+            Some(record) => self.store.put_volume(record, Timestamp::now()),
+            None => self.store.forget_volume(id),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(volume = %id, %error, "what CloudStack said could not be kept");
+        }
+        Ok(found)
+    }
+}
+
+/// What a step of an operation works with.
+pub(super) struct Cx {
+    pub world: Arc<World>,
+    pub row: OperationRow,
+    /// An earlier daemon may have done the step, or part of it.
+    pub resumed: bool,
+    pub shown: Arc<watch::Sender<Shown>>,
+}
+
+impl Cx {
+    pub fn past_deadline(&self) -> bool {
+        Timestamp::now() >= self.row.deadline
+    }
+
+    /// The end of an operation that changed nothing.
+    pub fn nothing_was_sent(&self, why: &str) -> Error {
+        Error::new(Kind::Cancelled, format!("nothing was sent to CloudStack: {why}"))
+            .hint("ask again if it is still wanted")
+            .retryable(true)
+    }
+
+    /// Shows what the step is waiting for; none when it goes on.
+    pub fn note(&self, note: Option<Note>) {
+        self.shown.send_if_modified(|shown| {
+            let differs = shown.note != note;
+            shown.note = note;
+            differs
+        });
+    }
+
+    /// Shows that CloudStack does not answer as it should.
+    pub fn trouble(&self, error: &CallError) {
+        tracing::warn!(operation = %self.row.id, error = %error, "CloudStack");
+        let contact = self.world.cloud.contact();
+        let note = match (contact.key_refused_since, contact.trouble) {
+            (Some(since), _) => Note::KeyRefused(since),
+            (None, Some(trouble)) => Note::Away(trouble.since),
+            (None, None) => Note::Text(format!("CloudStack: {error}")),
+        };
+        self.note(Some(note));
+    }
+
+    /// Tells whoever waits that it takes longer than it should; the operation goes on.
+    pub fn overdue(&self, error: Error) {
+        self.shown.send_modify(|shown| shown.overdue = Some(error));
+    }
+
+    /// Asks CloudStack again and again until it answers, for a step that has sent nothing: gives up after a while.
+    pub async fn patiently<T, F>(&self, doing: &str, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match ask().await {
+                Ok(answer) => {
+                    self.note(None);
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
+            if hopeless || backoff.waited > PATIENCE || self.past_deadline() {
+                return Err(error.into_error(&format!("{doing}; nothing was sent")));
+            }
+            self.trouble(&error);
+            backoff.wait(error.retry_after()).await;
+        }
+    }
+
+    /// Asks CloudStack until it answers, for a step whose effect may be under way: never gives up.
+    pub async fn persistently<T, F>(&self, ask: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            match ask().await {
+                Ok(answer) => {
+                    self.note(None);
+                    return answer;
+                }
+                Err(error) => {
+                    self.trouble(&error);
+                    backoff.wait(error.retry_after()).await;
+                }
+            }
+        }
+    }
+
+    /// Commits where the story stands now; false where somebody else has ended it. A store that cannot be written
+    /// holds the operation where it is until it can.
+    pub async fn save<S: Story>(&mut self, story: &S, status: Status, step: S::Step, error: Option<&Error>) -> bool {
+        match transition(story, status, step, error) {
+            Ok(to) => self.commit(&to).await,
+            Err(error) => {
+                tracing::error!(operation = %self.row.id, step = step.name(), %error, "cannot be saved");
+                false
+            }
+        }
+    }
+
+    async fn commit(&mut self, to: &Transition) -> bool {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.world.store.transition(self.row.id, to) {
+                Ok(None) => return false,
+                Ok(Some(row)) => {
+                    tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+                    self.row = row.clone();
+                    self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: shown.overdue.take() });
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(operation = %self.row.id, %error, "the step cannot be saved; trying again");
+                    self.note(Some(Note::Text(error.message)));
+                    backoff.wait(None).await;
+                }
+            }
+        }
+    }
+
+    /// A row that this version cannot read is for a human; it is never dropped.
+    pub async fn mark_unreadable(&mut self, row: &OperationRow, error: Error) {
+        tracing::error!(operation = %row.id, %error, "unreadable");
+        let to = Transition {
+            status: Status::Stuck,
+            step: (row.step.clone(), row.step_words.clone()),
+            story: row.story.clone(),
+            volume_id: None,
+            outcome: None,
+            error: Some(error),
+        };
+        self.commit(&to).await;
+    }
+}
+
+/// Waits that widen from 250 ms to 10 s.
+#[derive(Default)]
+pub(super) struct Backoff {
+    step: u32,
+    pub waited: Duration,
+}
+
+impl Backoff {
+    /// Waits for as long as the server asks for, or else a little longer than the last time.
+    pub async fn wait(&mut self, asked: Option<Duration>) {
+        let pause =
+            asked.unwrap_or_else(|| Duration::from_millis(250 << self.step.min(5)).min(Duration::from_secs(10)));
+        self.step += 1;
+        self.waited += pause;
+        tokio::time::sleep(pause).await;
+    }
+}

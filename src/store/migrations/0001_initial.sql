@@ -1,0 +1,69 @@
+-- What this store is sure of is only what it asked for: CloudStack is the truth about volumes, the kernel about
+-- devices, the live server about exports.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE operations (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id          TEXT NOT NULL UNIQUE,
+    kind        TEXT NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('queued', 'running', 'unwinding', 'succeeded', 'failed', 'cancelled',
+                                                'stuck', 'abandoned')),
+    step        TEXT NOT NULL,  -- the step's name in its story
+    step_words  TEXT NOT NULL,  -- the same for people
+    volume_id   TEXT,           -- none while a creation has not learned it
+    volume_name TEXT,
+    new_name    TEXT,           -- of a creation
+    vm_id       TEXT,
+    request_id  TEXT UNIQUE,    -- the caller's
+    asker       TEXT NOT NULL,  -- JSON: who, with which words, why
+    story       TEXT NOT NULL,  -- JSON: all that was learned, saved whole
+    outcome     TEXT,           -- JSON: once ended
+    error       TEXT,           -- JSON
+    deadline    TEXT NOT NULL,  -- what has sent nothing by then never starts
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    finished_at TEXT
+) STRICT;
+
+-- One operation a volume, also across restarts. A queued one has not begun.
+CREATE UNIQUE INDEX one_operation_a_volume ON operations (volume_id)
+    WHERE status IN ('running', 'unwinding', 'stuck');
+
+-- One creation a name: until CloudStack has answered, the name is all there is.
+CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
+    WHERE status IN ('running', 'unwinding', 'stuck');
+
+CREATE INDEX unfinished_operations ON operations (status)
+    WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
+
+-- For people; only the row of the operation decides.
+CREATE TABLE transitions (
+    operation  TEXT NOT NULL REFERENCES operations (id) ON DELETE CASCADE,
+    at         TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    step_words TEXT NOT NULL
+) STRICT;
+CREATE INDEX transitions_of_operation ON transitions (operation);
+
+-- What CloudStack said last.
+CREATE TABLE volumes (
+    id       TEXT PRIMARY KEY,
+    record   TEXT NOT NULL,     -- JSON
+    position INTEGER NOT NULL,  -- in CloudStack's list
+    as_of    TEXT NOT NULL
+) STRICT;
+
+-- The exports that are wished for; what is served is the live server's to say.
+CREATE TABLE exports (
+    name        TEXT PRIMARY KEY,
+    volume_id   TEXT NOT NULL UNIQUE,
+    read_only   INTEGER NOT NULL,
+    device_path TEXT NOT NULL,
+    identity    TEXT NOT NULL,  -- what the device must still be when it is served again
+    failed      INTEGER NOT NULL DEFAULT 0,
+    created_at  TEXT NOT NULL
+) STRICT;

@@ -1,0 +1,285 @@
+//! An appliance: a simulated CloudStack, a `volctld` of its own, and `volctl` as an operator types it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use super::simulator::{API_KEY, APPLIANCE, SECRET_KEY, Simulator};
+use super::wait_for;
+
+/// All of it; ends with the value.
+pub struct Appliance {
+    /// The cloud.
+    pub cloud: Simulator,
+    daemon: Option<Child>,
+    /// What the configuration says beside the usual.
+    config: Config,
+    directory: tempfile::TempDir,
+}
+
+/// The parts of the configuration that tests vary.
+pub struct Config {
+    /// `endpoint`; the simulator's where absent.
+    pub endpoint: Option<String>,
+    /// `vm_id`
+    pub vm_id: Option<String>,
+    /// Further lines of `[cloudstack]`.
+    pub cloudstack: String,
+    /// Further lines of `[device]`.
+    pub device: String,
+    /// Further lines of `[nbd]`.
+    pub nbd: String,
+    /// Further lines of `[daemon]`.
+    pub daemon: String,
+    /// The secret.
+    pub secret_key: String,
+    /// Environment of the daemon.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            vm_id: Some(APPLIANCE.to_owned()),
+            cloudstack: String::new(),
+            device: "timeout = \"2s\"\n".to_owned(),
+            nbd: "listen = [\"127.0.0.1:0\"]\n".to_owned(),
+            daemon: String::new(),
+            secret_key: SECRET_KEY.to_owned(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// How a `volctl` ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Stdout as the one JSON document that it is.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("stdout is not one JSON document ({error}): {self:?}"))
+    }
+
+    /// Panics unless it succeeded.
+    pub fn success(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// Panics unless it failed with this exit code and, as JSON, with this kind; gives the error.
+    pub fn failure(self, code: i32, kind: &str) -> Value {
+        assert_eq!(self.code, code, "{self:?}");
+        let error = self.json()["error"].clone();
+        assert_eq!(error["kind"], kind, "{self:?}");
+        error
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Appliance {
+    /// With a simulator and a running daemon.
+    pub fn start() -> Self {
+        Self::with(Config::default())
+    }
+
+    /// With another configuration.
+    pub fn with(config: Config) -> Self {
+        let mut appliance = Self::stopped(config);
+        appliance.start_daemon();
+        appliance
+    }
+
+    /// With a simulator, and a daemon yet to be started.
+    pub fn stopped(config: Config) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let devices = directory.path().join("by-id");
+        let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
+        cloud.settings(json!({"device_delay_ms": 10}));
+        Self { cloud, daemon: None, config, directory }
+    }
+
+    /// Where its files are.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Changes the configuration; the next start of the daemon reads it.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
+    fn write_config(&self) -> PathBuf {
+        let config = &self.config;
+        let endpoint = config.endpoint.as_deref().unwrap_or(self.cloud.endpoint());
+        let vm_id = config.vm_id.as_ref().map(|id| format!("vm_id = \"{id}\"\n")).unwrap_or_default();
+        let text = format!(
+            "[cloudstack]\nendpoint = \"{endpoint}\"\napi_key = \"{API_KEY}\"\nsecret_key_file = \"{secret}\"\n{vm_id}{cloudstack}\n\
+             [device]\nby_id_dir = \"{by_id}\"\n{device}\n[nbd]\nunix_socket = \"{nbd_socket}\"\n{nbd}\n[daemon]\n{daemon}\n",
+            secret = self.path("secret").display(),
+            cloudstack = config.cloudstack,
+            by_id = self.path("by-id").display(),
+            device = config.device,
+            nbd_socket = self.path("nbd.sock").display(),
+            nbd = config.nbd,
+            daemon = config.daemon,
+        );
+        let secret = self.path("secret");
+        fs::write(&secret, &config.secret_key).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let path = self.path("config.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The daemon's command line.
+    pub fn daemon_command(&self) -> Command {
+        let log = fs::File::options().create(true).append(true).open(self.path("volctld.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volctld"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(self.config.environment.iter().map(|(key, value)| (key, value)))
+            .arg("--config")
+            .arg(self.write_config())
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .stdin(Stdio::null())
+            .stderr(log);
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_daemon(&mut self) {
+        let child = self.daemon_command().spawn().unwrap();
+        self.daemon = Some(child);
+        wait_for("volctld to answer", || {
+            let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap());
+            assert!(ended.is_none(), "volctld ended: {ended:?}\n{}", self.log());
+            std::os::unix::net::UnixStream::connect(self.socket()).ok()
+        });
+    }
+
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop_daemon(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+        daemon.wait().unwrap()
+    }
+
+    /// How the daemon has ended, once it has.
+    pub fn daemon_ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path("volctld.sock")
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("volctld.log")).unwrap_or_default()
+    }
+
+    /// `volctl` with these words, to be run.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volctl"));
+        command.env_clear().env("VOLCTL_SOCKET", self.socket()).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `volctl` with these words.
+    pub fn run(&self, words: &[&str]) -> Ended {
+        self.command(words).output().unwrap().into()
+    }
+
+    /// Runs `volctl --json` with these words.
+    pub fn json(&self, words: &[&str]) -> Ended {
+        self.run(&[&["--json"], words].concat())
+    }
+
+    /// Runs `volctl --json` with these words, which succeed; gives the document.
+    pub fn ok(&self, words: &[&str]) -> Value {
+        self.json(words).success().json()
+    }
+
+    /// Starts `volctl --json` with these words.
+    pub fn begin(&self, words: &[&str]) -> Begun {
+        let mut command = self.command(&[&["--json"], words].concat());
+        Begun(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// A volume as `volctl show` has it.
+    pub fn show(&self, volume: &str) -> Value {
+        self.ok(&["show", volume, "--max-age", "0"])["volume"].clone()
+    }
+
+    /// A volume in the simulator's own books.
+    pub fn truth(&self, name: &str) -> Option<Value> {
+        let state = self.cloud.state();
+        let volumes = state["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == name || volume["id"] == name).cloned()
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().ok();
+            daemon.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- volctld's log\n{}", self.log());
+        }
+    }
+}
+
+/// A `volctl` under way.
+pub struct Begun(pub Child);
+
+impl Begun {
+    /// Waits for its end.
+    pub fn end(self) -> Ended {
+        self.0.wait_with_output().unwrap().into()
+    }
+}
+
+/// The size of a file, in bytes.
+pub fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
