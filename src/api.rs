@@ -35,6 +35,10 @@ pub mod method {
     pub const OPERATION_LIST: &str = "operation.list";
     pub const OPERATION_WAIT: &str = "operation.wait";
     pub const OPERATION_CANCEL: &str = "operation.cancel";
+    pub const OPERATION_RETRY: &str = "operation.retry";
+    pub const OPERATION_ABANDON: &str = "operation.abandon";
+    pub const STORE_BACKUP: &str = "store.backup";
+    pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
     /// The notification that comes before the answer of a change that waits.
@@ -226,12 +230,30 @@ pub struct ExportDelete {
     pub force: bool,
 }
 
-/// `operation.get`, `operation.cancel`
+/// `operation.get`, `operation.cancel`, `operation.retry`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperationGet {
     /// The operation's id, or a unique prefix of it.
     pub id: String,
+}
+
+/// `operation.abandon`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationAbandon {
+    /// The operation's id, or a unique prefix of it.
+    pub id: String,
+    /// Why, for the record; not empty.
+    pub reason: String,
+}
+
+/// `store.backup`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreBackup {
+    /// The file to write, an absolute path at which nothing is yet.
+    pub path: PathBuf,
 }
 
 /// `operation.wait`
@@ -506,11 +528,70 @@ pub struct Operations {
     pub operations: Vec<Operation>,
 }
 
-/// The result of `operation.get` and `operation.cancel`.
+/// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
+    /// Who asked for it; only where its history is.
+    #[serde(default)]
+    pub asked_by: Option<Asker>,
+    /// What happened to it, oldest first; only `operation.get` tells.
+    #[serde(default)]
+    pub history: Vec<Moment>,
+}
+
+/// Who asked for an operation, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Asker {
+    /// User id of the peer on the socket.
+    pub uid: Option<u32>,
+    /// Its login user id: who is behind a `sudo`.
+    pub login_uid: Option<u32>,
+    /// Its command line.
+    pub command: Option<String>,
+    /// `--reason`
+    pub reason: Option<String>,
+}
+
+/// A moment in an operation's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When.
+    pub at: Timestamp,
+    /// Its status then.
+    pub status: Status,
+    /// The step under way, in words.
+    pub step: String,
+    /// What was found out then, beside the step.
+    pub note: Option<String>,
+}
+
+/// The result of `store.backup`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// The file that was written.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The result of `system.sync`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Synced {
+    /// What differed between store, CloudStack, kernel and exports.
+    pub differences: Vec<Difference>,
+}
+
+/// One thing that differed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The volume that it is about.
+    pub volume_id: Option<VolumeId>,
+    /// What was found, in words.
+    pub found: String,
+    /// What was done, in words. Nothing is ever changed in CloudStack.
+    pub done: String,
 }
 
 /// One looked-at part of the whole.

@@ -9,14 +9,15 @@ use tokio::time::Instant;
 
 use super::health;
 use super::rights::Rights;
-use crate::api::{self, Change, Failure, Operation, Operations, OperationShown, Progress, Status, Version, method};
+use crate::api::{
+    self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method,
+};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
-use crate::store::Asker;
 
 /// How many operations are listed where the caller does not say.
 const DEFAULT_LIMIT: u32 = 100;
@@ -71,6 +72,10 @@ impl Dispatch {
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer),
+            method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer),
+            method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
+            method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
         }
@@ -105,7 +110,7 @@ impl Dispatch {
             }
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
-                answer(OperationShown { operation: self.engine.operation(self.operation_id(&params.id)?)? })
+                answer(self.engine.history(self.operation_id(&params.id)?)?)
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
@@ -187,15 +192,45 @@ impl Dispatch {
             return self.end(&Shown { row, note: None, overdue: None });
         }
         let operation = shown.operation();
-        let error = Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {id}`"));
+        let error =
+            Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
+                .hint(format!("the operation goes on: `volctl ops wait {id}`"));
         Err(failed(error, operation))
     }
 
     fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
-        answer(OperationShown { operation: self.engine.cancel(id, &format!("user {}", peer.uid))? })
+        shown(self.engine.cancel(id, &who(peer))?)
+    }
+
+    fn retry(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        let id = self.operation_id(&params.id)?;
+        shown(self.engine.retry(id, &who(peer))?)
+    }
+
+    fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        if params.reason.trim().is_empty() {
+            return Err(Refusal::Params("reason: say why, for the record".to_owned()));
+        }
+        let id = self.operation_id(&params.id)?;
+        shown(self.engine.abandon(id, &who(peer), &params.reason)?)
+    }
+
+    fn backup(&self, params: api::StoreBackup, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        if !params.path.is_absolute() {
+            return Err(Refusal::Params("path: an absolute path is needed".to_owned()));
+        }
+        let bytes = self.engine.world().store.backup(&params.path)?;
+        answer(api::BackedUp { path: params.path, bytes })
+    }
+
+    async fn sync(&self, _: Nothing, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().sync().await?)
     }
 
     /// The operation that an id or its beginning means.
@@ -203,7 +238,11 @@ impl Dispatch {
         if let Ok(id) = word.parse() {
             return Ok(id);
         }
-        let found = if word.len() < 6 { Vec::new() } else { self.engine.world().store.operations_like(&word.to_lowercase())? };
+        let found = if word.len() < 6 {
+            Vec::new()
+        } else {
+            self.engine.world().store.operations_like(&word.to_lowercase())?
+        };
         match found.as_slice() {
             [one] => Ok(one.id),
             [] => Err(Error::new(Kind::NotFound, format!("there is no operation {}", printable(word)))
@@ -211,7 +250,11 @@ impl Dispatch {
                 .into()),
             many => {
                 let list: Vec<String> = many.iter().map(|row| row.id.to_string()).collect();
-                Err(Error::new(Kind::Ambiguous, format!("{} fits several operations: {}", printable(word), list.join(", "))).into())
+                Err(Error::new(
+                    Kind::Ambiguous,
+                    format!("{} fits several operations: {}", printable(word), list.join(", ")),
+                )
+                .into())
             }
         }
     }
@@ -242,6 +285,15 @@ fn read<T: DeserializeOwned>(params: Map<String, Value>) -> Answer<T> {
 fn answer(value: impl Serialize) -> Answer {
     serde_json::to_value(value)
         .map_err(|error| Error::new(Kind::Internal, format!("the answer cannot be written: {error}")).into())
+}
+
+fn shown(operation: Operation) -> Answer {
+    answer(OperationShown { operation, asked_by: None, history: Vec::new() })
+}
+
+/// A peer, for the record.
+fn who(peer: &Peer) -> String {
+    format!("user {}", peer.uid)
 }
 
 fn failed(error: Error, operation: Operation) -> Refusal {

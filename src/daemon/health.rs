@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::free_bytes;
 use crate::api::{Check, ExportState, Health, Status};
 use crate::model::printable;
 use crate::operation::{Engine, World};
@@ -12,13 +11,11 @@ use crate::operation::{Engine, World};
 /// How long CloudStack may take to answer a look at its health.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Under so many bytes free the journal is in danger.
-const ENOUGH_ROOM: u64 = 64 << 20;
-
 /// Looks at every part.
 pub(super) async fn check(engine: &Engine) -> Health {
     let world = engine.world();
-    let checks = vec![cloudstack(world).await, this_vm(world), devices(world), store(world), exports(world), operations(engine)];
+    let checks =
+        vec![cloudstack(world).await, this_vm(world), devices(world), store(world), exports(world), operations(engine)];
     Health { healthy: checks.iter().all(|check| check.ok), checks }
 }
 
@@ -57,24 +54,28 @@ fn this_vm(world: &World) -> Check {
 
 fn devices(world: &World) -> Check {
     let max = world.config.device.max_disks;
-    let looked = world.devices.all().map(|devices| format!("{} disks with a volume's serial; a VM holds {max}", devices.len()));
+    let looked =
+        world.devices.all().map(|devices| format!("{} disks with a volume's serial; a VM holds {max}", devices.len()));
     now("devices", looked.map_err(|error| error.message))
 }
 
 fn store(world: &World) -> Check {
-    let path = world.store.path();
-    let room = path.parent().and_then(free_bytes);
-    now("store", match room {
-        Some(bytes) if bytes < ENOUGH_ROOM => Err(format!("{bytes} bytes free at {}", path.display())),
-        _ => world.store.meta("health").map(|_| format!("{} answers", path.display())).map_err(|error| error.message),
-    })
+    let looked = world.refuse_without_room().and_then(|()| world.store.count_unfinished());
+    now("store", looked.map(|_| format!("{} answers", world.store.path().display())).map_err(|error| error.message))
 }
 
 fn exports(world: &World) -> Check {
     let looked = world.exports().map_err(|error| error.message).and_then(|exports| {
-        let failed: Vec<&str> =
-            exports.iter().filter(|export| export.state == ExportState::Failed).map(|export| export.name.as_str()).collect();
-        if failed.is_empty() { Ok(format!("{} exported", exports.len())) } else { Err(format!("failed: {}", failed.join(", "))) }
+        let failed: Vec<&str> = exports
+            .iter()
+            .filter(|export| export.state == ExportState::Failed)
+            .map(|export| export.name.as_str())
+            .collect();
+        if failed.is_empty() {
+            Ok(format!("{} exported", exports.len()))
+        } else {
+            Err(format!("failed: {}", failed.join(", ")))
+        }
     });
     now("exports", looked)
 }
@@ -82,7 +83,11 @@ fn exports(world: &World) -> Check {
 fn operations(engine: &Engine) -> Check {
     let looked = engine.world().store.unfinished().map_err(|error| error.message).and_then(|rows| {
         let stuck = rows.iter().filter(|row| row.status == Status::Stuck).count();
-        if stuck == 0 { Ok(format!("{} under way", rows.len())) } else { Err(format!("{stuck} stuck: `volctl ops` names them")) }
+        if stuck == 0 {
+            Ok(format!("{} under way", rows.len()))
+        } else {
+            Err(format!("{stuck} stuck: `volctl ops` names them"))
+        }
     });
     now("operations", looked)
 }

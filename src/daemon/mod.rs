@@ -19,7 +19,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports};
+use crate::operation::{Engine, World, keep_exports, keep_in_step};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -50,7 +50,12 @@ pub fn main() -> ExitCode {
     init_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(start(arguments)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(start(arguments));
+            // A device that hangs holds a thread for as long as it likes; the daemon leaves all the same.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(Error::new(Kind::Internal, format!("the runtime cannot be started: {error}"))),
     };
     match result {
@@ -68,7 +73,12 @@ pub fn main() -> ExitCode {
 fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOLCTLD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("volctl=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
 }
 
 async fn start(arguments: Arguments) -> Result<()> {
@@ -87,7 +97,8 @@ async fn start(arguments: Arguments) -> Result<()> {
 
 /// systemd's socket, or one of our own with its file.
 fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
-    let unusable = |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
+    let unusable =
+        |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
     if let Some(inherited) = systemd::inherited_listener()? {
         inherited.set_nonblocking(true).map_err(unusable)?;
         return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
@@ -118,6 +129,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let world = engine.world().clone();
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
+    let reconciler = tokio::spawn(keep_in_step(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
@@ -132,6 +144,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     }
     manager.stopping();
     keeper.abort();
+    reconciler.abort();
     close.send_replace(true);
     serving.await.ok();
     world.nbd.shutdown().await;
@@ -152,10 +165,4 @@ async fn compose(config: Config, store: Store) -> Result<Engine> {
     let devices = Devices::start(&config.device)?;
     let nbd = Server::bind(&config.nbd).await?;
     Ok(Engine::new(Arc::new(World::new(config, store, cloud, devices, nbd))))
-}
-
-/// How full a file system is, for health.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }

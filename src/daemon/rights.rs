@@ -42,7 +42,10 @@ impl Rights {
 pub(super) fn give_to_group(socket: &Path) -> Result<()> {
     match gid(LOOK_GROUP) {
         Some(gid) if Uid::effective().is_root() => chown(socket, None, Some(gid)).map_err(|error| {
-            Error::new(Kind::Internal, format!("{} cannot be given to the group {LOOK_GROUP}: {error}", socket.display()))
+            Error::new(
+                Kind::Internal,
+                format!("{} cannot be given to the group {LOOK_GROUP}: {error}", socket.display()),
+            )
         }),
         _ => Ok(()),
     }

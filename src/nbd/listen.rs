@@ -1,27 +1,25 @@
 //! The sockets that clients connect to, and one thread for each client that does.
 
-use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 
-use super::exports::{Exports, Peer};
+use super::client::Peer;
+use super::exports::Exports;
 use super::handshake::{Agreed, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::transmission;
 use crate::config::Network;
 use crate::error::{Error, Kind, Result};
+use crate::rpc::socket::{SocketFile, listen_on};
 
 /// Connections in all.
 const MAXIMUM_CONNECTIONS: usize = 512;
@@ -166,74 +164,12 @@ fn contains(network: &Network, address: IpAddr) -> bool {
     differing.checked_shr(host_bits).unwrap_or(0) == 0
 }
 
-/// A Unix socket's file, removed when the server ends if it is still that one.
-pub(super) struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    /// Removes the file, unless something else has taken its place.
-    pub fn remove(&self) {
-        if identity(&self.path).ok() == Some(self.identity)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!("{} stays behind: {error}", self.path.display());
-        }
-    }
-}
-
-/// Listens on a Unix socket of mode 0660. A file of that name goes only if it is a socket that nobody answers.
+/// Binds the Unix socket.
 pub(super) fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile)> {
-    let refused = |error: io::Error| {
-        Error::new(Kind::Config, format!("NBD cannot listen on {}: {error}", path.display()))
-            .hint("[nbd] unix_socket names the socket")
-    };
-    if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(refused)?;
-    }
-    remove_stale(path)?;
-    let file = listening(path).map_err(refused)?;
-    let identity = identity(path).map_err(refused)?;
-    let listener = std::os::unix::net::UnixListener::from(file);
-    listener.set_nonblocking(true).map_err(refused)?;
-    let listener = UnixListener::from_std(listener).map_err(refused)?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity }))
-}
-
-/// The mode is set before the socket listens, so that there is no moment at which others could connect.
-fn listening(path: &Path) -> io::Result<OwnedFd> {
-    let file = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(file.as_raw_fd(), &UnixAddr::new(path)?)?;
-    fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    listen(&file, Backlog::MAXCONN)?;
-    Ok(file)
-}
-
-fn remove_stale(path: &Path) -> Result<()> {
-    let taken = |found: String| {
-        let message = format!("NBD cannot listen on {}: {found}", path.display());
-        Error::new(Kind::Conflict, message).hint("stop what uses it, or choose another [nbd] unix_socket")
-    };
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(taken("another process answers there".to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
-            fs::remove_file(path).map_err(|error| taken(error.to_string()))
-        }
-        Err(error) => Err(taken(format!("what is there is not a socket of ours ({error})"))),
-    }
-}
-
-/// A regular file refuses connections too.
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    let (listener, file) = listen_on(path, "NBD").map_err(|error| error.hint("[nbd] unix_socket names the socket"))?;
+    let listener = UnixListener::from_std(listener)
+        .map_err(|error| Error::new(Kind::Config, format!("NBD cannot listen on {}: {error}", path.display())))?;
+    Ok((listener, file))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod backend;
+mod client;
 mod exports;
 mod handshake;
 mod ioctl;
@@ -14,6 +15,7 @@ mod listen;
 mod probe;
 mod protocol;
 mod removal;
+mod served;
 mod stream;
 mod transmission;
 mod uri;
@@ -28,15 +30,17 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use exports::{Activity, ExportSpec};
+pub use exports::Activity;
 pub use removal::{Clients, Removed};
+pub use served::ExportSpec;
 
 use crate::api;
 use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
+use crate::rpc::socket::SocketFile;
 use exports::Exports;
-use listen::{Hall, SocketFile};
+use listen::Hall;
 use uri::Locations;
 
 /// The server; clones are the same one.
@@ -113,7 +117,7 @@ impl Server {
         self.exports().uris(name)
     }
 
-    /// Marks an export whose device is gone: it serves nothing any more.
+    /// Marks an export whose device is gone.
     pub fn fail(&self, name: &str) {
         self.exports().fail(name);
     }

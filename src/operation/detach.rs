@@ -389,6 +389,13 @@ impl Story for Detach {
         if step == Step::Withdraw { give_back(cx, self.former.as_ref()).await } else { Ok(()) }
     }
 
+    /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.
+    fn again(&mut self, step: Step) -> Option<Step> {
+        self.gave_up_at.take().filter(|_| step == Step::Gone)?;
+        self.job = Job::choose_without_deadline();
+        Some(Step::Send)
+    }
+
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
     }

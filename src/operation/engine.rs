@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::world::Cx;
-use super::{World, cancellable, drive_any, recovery};
-use crate::api::{Operation, Status};
+use super::{World, again, cancellable, drive_any, recovery};
+use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, clock_time, format_age};
+use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow};
 
 /// What a running step waits for.
@@ -108,6 +108,7 @@ impl Engine {
         let mut live = self.live();
         for row in &plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
+            self.world().store.note(row.id, "resumed by a new volctld, which looks how far it got")?;
             live.insert(row.id, self.start(row.clone(), true));
         }
         Ok(plan.len())
@@ -223,6 +224,72 @@ impl Engine {
             self.stop(row.clone());
         }
         Ok(ended)
+    }
+
+    /// Lets a stuck operation look again and go on from its step; sends a detach again that the guest did not follow.
+    pub fn retry(&self, id: OperationId, who: &str) -> Result<Operation> {
+        let store = &self.world().store;
+        let row = match store.unstick(id)? {
+            Some(row) => row,
+            None => self.step_back(id)?,
+        };
+        store.note(id, &format!("retried by {who}"))?;
+        let operation = row.shown();
+        // What was chosen anew was never sent; what was stuck may have been.
+        let resumed = operation.step == row.step_words && row.error.is_some();
+        let mut live = self.live();
+        let started = self.start(row, resumed);
+        live.insert(id, started);
+        Ok(operation)
+    }
+
+    /// Brings a running operation back to the step that a human wants repeated, where its story has one.
+    fn step_back(&self, id: OperationId) -> Result<OperationRow> {
+        let row = self.row(id)?;
+        let Some(transition) = again(&row)? else {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("operation {id} cannot be retried: it is {}, {}", status_word(row.status), row.step_words),
+            )
+            .hint("only what is stuck, or waits for a guest that did not let go, can be retried"));
+        };
+        self.halt(id);
+        let saved = self.world().store.transition(id, &transition)?;
+        saved.ok_or_else(|| Error::new(Kind::Conflict, format!("operation {id} has ended meanwhile")))
+    }
+
+    /// Ends an operation on a human's word: what it has come to is not known.
+    pub fn abandon(&self, id: OperationId, who: &str, reason: &str) -> Result<Operation> {
+        let row = self.row(id)?;
+        let error = Error::new(
+            Kind::Cancelled,
+            format!("abandoned by {who} at \"{}\" ({}): its outcome is not known", row.step_words, printable(reason)),
+        );
+        self.halt(id);
+        match self.world().store.abandon(id, &error)? {
+            Some(row) => {
+                let operation = row.shown();
+                self.stop(row);
+                Ok(operation)
+            }
+            None => Err(Error::new(
+                Kind::Conflict,
+                format!("operation {id} has ended already: {}", status_word(row.status)),
+            )),
+        }
+    }
+
+    /// Stops the task of an operation at the step at which it is.
+    fn halt(&self, id: OperationId) {
+        if let Some(live) = self.live().get(&id) {
+            live.task.abort();
+        }
+    }
+
+    /// What happened to an operation, and who asked for it.
+    pub fn history(&self, id: OperationId) -> Result<OperationShown> {
+        let asked_by = Some(self.row(id)?.asker);
+        Ok(OperationShown { operation: self.operation(id)?, asked_by, history: self.world().store.history(id)? })
     }
 
     fn not_cancellable(&self, id: OperationId) -> Error {

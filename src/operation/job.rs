@@ -95,7 +95,7 @@ impl Job {
         if cx.past_deadline() && !self.completes {
             return Err(Halt::Fail(cx.nothing_was_sent("its time had passed before CloudStack could be asked")));
         }
-        let error = match call(self.intent()?.clone()).await {
+        let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());
                 return Ok(Sent::Accepted(accepted));

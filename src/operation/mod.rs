@@ -34,6 +34,8 @@ mod recovery;
 mod release;
 mod request;
 mod resolve;
+mod room;
+mod sync;
 mod this_vm;
 mod unexport;
 mod world;
@@ -49,8 +51,9 @@ use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
-pub use request::Request;
 pub use exports::keep as keep_exports;
+pub use request::Request;
+pub use sync::keep_in_step;
 pub use world::World;
 
 use world::Cx;
@@ -108,6 +111,11 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// Undoes a step that may or may not have been done. Touches only what this operation itself made.
     fn undo(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<()>> + Send;
+
+    /// Prepares the story to do again, on a human's word, what it only waits for at a step; gives the step to go back to.
+    fn again(&mut self, _step: Self::Step) -> Option<Self::Step> {
+        None
+    }
 
     /// The volume, once known.
     fn volume_id(&self) -> Option<VolumeId>;
@@ -263,6 +271,16 @@ async fn drive_any(row: OperationRow, cx: Cx) {
 /// The names of the steps in which a kind can still be cancelled: nothing was changed anywhere.
 fn cancellable(kind: OperationKind) -> Vec<&'static str> {
     with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
+}
+
+/// The transition that does again, on a human's word, what a row only waits for.
+fn again(row: &OperationRow) -> Result<Option<Transition>> {
+    fn of<S: Story>(row: &OperationRow) -> Result<Option<Transition>> {
+        let (mut story, step) = read_row::<S>(row)?;
+        let back = if row.status == Status::Running { story.again(step) } else { None };
+        back.map(|back| transition(&story, Status::Running, back, None)).transpose()
+    }
+    with_story!(row.kind, S => of::<S>(row))
 }
 
 /// Every point of every journal, for the crash tests: kind and step.

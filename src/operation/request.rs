@@ -8,12 +8,12 @@ use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
 use crate::api::{
-    Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeRecover,
+    Asker, Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete,
+    VolumeDetach, VolumeRecover,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeRecord};
-use crate::store::{Asker, NewOperation, OperationRow};
+use crate::store::{NewOperation, OperationRow};
 
 /// What has sent nothing by then never starts, unless the caller says otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
@@ -68,6 +68,7 @@ impl Engine {
             return Ok(row);
         }
         let world = self.world();
+        world.refuse_without_room()?;
         match request {
             Request::Create(params) => self.journal(create::ask(world, params).await?, change, asker),
             Request::Attach(params) => self.journal(attach::ask(world, params).await?, change, asker),

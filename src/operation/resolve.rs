@@ -61,7 +61,8 @@ pub(super) fn pick(word: &str, candidates: &[VolumeRecord], meaning: Meaning) ->
     let mut matches: Vec<&VolumeRecord> = candidates.iter().filter(fits).collect();
     matches.sort_by_key(|record| record.id);
     matches.dedup_by_key(|record| record.id);
-    let (there, deleted): (Vec<&VolumeRecord>, Vec<&VolumeRecord>) = matches.into_iter().partition(|record| !is_deleted(record));
+    let (there, deleted): (Vec<&VolumeRecord>, Vec<&VolumeRecord>) =
+        matches.into_iter().partition(|record| !is_deleted(record));
     let wanted = if meaning == Meaning::Deleted { [deleted, there].concat() } else { there };
     match wanted.as_slice() {
         [one] => Ok((*one).clone()),

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result};
 
 pub use exports::Wish;
-pub use operations::{Accepted, Asker, NewOperation, OperationRow, Outcome, Transition};
+pub use operations::{Accepted, NewOperation, OperationRow, Outcome, Transition};
 pub use volumes::CachedVolume;
 
 /// Migration N brings a database from version N-1 to N. Released ones are never edited.
@@ -65,6 +65,24 @@ impl Store {
 
     fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         off_the_runtime(|| look(&self.connection.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Copies the whole store to a file that is not there yet, while it is in use; gives the copy's size in bytes.
+    pub fn backup(&self, to: &Path) -> Result<u64> {
+        let failed = |error: String| {
+            Error::new(Kind::Store, format!("the state store could not be copied to {}: {error}", to.display()))
+                .hint("choose a path that volctld may write to, at which nothing is yet")
+        };
+        // Created by us and empty: what was there before is never written over.
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)
+            .map_err(|error| failed(error.to_string()))?;
+        let copied = self.read(|db| db.backup(rusqlite::MAIN_DB, to, None).map_err(sql));
+        copied.map_err(|error| failed(error.message))?;
+        std::fs::metadata(to).map(|copy| copy.len()).map_err(|error| failed(error.to_string()))
     }
 
     /// A value that belongs to the store as a whole, such as the VM it is bound to.

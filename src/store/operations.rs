@@ -5,22 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, from_json, parse, sql, time_text, to_json};
-use crate::api::{Departure, Operation, OperationKind, Status};
+use crate::api::{Asker, Departure, Moment, Operation, OperationKind, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, printable};
-
-/// Who asked for an operation, and why.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Asker {
-    /// User id of the peer on the socket.
-    pub uid: Option<u32>,
-    /// Its login user id (`/proc/PID/loginuid`): who is behind a `sudo`.
-    pub login_uid: Option<u32>,
-    /// Its command line.
-    pub command: Option<String>,
-    /// `--reason`
-    pub reason: Option<String>,
-}
 
 /// What an operation has come to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -190,7 +177,8 @@ impl Store {
                 .execute(
                     "UPDATE operations SET status = ?2, step = ?3, step_words = ?4, story = ?5,
                             volume_id = coalesce(?6, volume_id), outcome = ?7, error = ?8, updated_at = ?9,
-                            finished_at = ?10
+                            finished_at = ?10,
+                            unwinding = CASE ?2 WHEN 'stuck' THEN unwinding ELSE ?2 = 'unwinding' END
                      WHERE id = ?1 AND status IN ('queued', 'running', 'unwinding', 'stuck')",
                     params![
                         id.to_string(),
@@ -235,6 +223,78 @@ impl Store {
             }
             end(db, id, status, error)?;
             one(db, "id = ?1", &id.to_string())
+        })
+    }
+
+    /// Ends an operation on a human's word; its outcome is not known. None where it has ended already.
+    pub fn abandon(&self, id: OperationId, error: &Error) -> Result<Option<OperationRow>> {
+        self.write(|db| {
+            let unfinished = format!("id = ?1 AND {UNFINISHED}");
+            if one(db, &unfinished, &id.to_string())?.is_none() {
+                return Ok(None);
+            }
+            end(db, id, Status::Abandoned, error)?;
+            one(db, "id = ?1", &id.to_string())
+        })
+    }
+
+    /// Lets a stuck operation go on from the step at which it is; none where it is not stuck.
+    pub fn unstick(&self, id: OperationId) -> Result<Option<OperationRow>> {
+        self.write(|db| {
+            let freed = db
+                .execute(
+                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'), updated_at = ?2
+                     WHERE id = ?1 AND status = 'stuck'",
+                    params![id.to_string(), time_text(Timestamp::now())],
+                )
+                .map_err(sql)?;
+            if freed == 0 {
+                return Ok(None);
+            }
+            note_transition(db, id)?;
+            one(db, "id = ?1", &id.to_string())
+        })
+    }
+
+    /// Adds to an operation's history what was found out.
+    pub fn note(&self, id: OperationId, note: &str) -> Result<()> {
+        self.write(|db| {
+            db.execute(
+                "INSERT INTO transitions (operation, at, status, step_words, note)
+                 SELECT id, ?2, status, step_words, ?3 FROM operations WHERE id = ?1",
+                params![id.to_string(), time_text(Timestamp::now()), note],
+            )
+            .map_err(sql)?;
+            Ok(())
+        })
+    }
+
+    /// An operation's history, oldest first.
+    pub fn history(&self, id: OperationId) -> Result<Vec<Moment>> {
+        self.read(|db| {
+            let mut statement = db
+                .prepare_cached(
+                    "SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid",
+                )
+                .map_err(sql)?;
+            let rows = statement
+                .query_map([id.to_string()], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))
+                })
+                .map_err(sql)?;
+            rows.map(|row| {
+                let (at, status, step, note) = row.map_err(sql)?;
+                Ok(Moment { at: parse(&at)?, status: from_json(&format!("\"{status}\""))?, step, note })
+            })
+            .collect()
+        })
+    }
+
+    /// How many operations have not ended.
+    pub fn count_unfinished(&self) -> Result<usize> {
+        self.read(|db| {
+            let query = format!("SELECT count(*) FROM operations WHERE {UNFINISHED}");
+            db.query_row(&query, [], |row| row.get::<_, i64>(0)).map(|count| count as usize).map_err(sql)
         })
     }
 

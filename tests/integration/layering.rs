@@ -91,7 +91,10 @@ fn imports_go_down_only() {
 fn the_rule_would_notice() {
     assert!(allowed("operation", "store") && allowed("cli", "api"));
     assert!(!allowed("store", "nbd") && !allowed("nbd", "operation") && !allowed("cli", "store"));
-    assert_eq!(rooms_named("use crate::{api, nbd::Server};\ncrate::store::Store"), rooms_named("crate::api crate::nbd crate::store"));
+    assert_eq!(
+        rooms_named("use crate::{api, nbd::Server};\ncrate::store::Store"),
+        rooms_named("crate::api crate::nbd crate::store")
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! | request | effect |
 //! | --- | --- |
 //! | `GET /admin/state` | everything: objects, jobs, what the guests really have, calls by command, requests |
-//! | `POST /admin/volume`, `vm`, `zone`, `offering`, `project` | a new row, or changes (RFC 7396) to the one with this `id`; for a volume `plugged` puts its disk in or takes it out |
+//! | `POST /admin/volume`, `vm`, `zone`, `offering`, `project` | a new row, or changes (RFC 7396) to the one with this `id`; in the database only, but for a volume `plugged` puts its disk in or takes it out |
 //! | `POST /admin/settings` | changes to the settings (RFC 7396) |
 //! | `POST /admin/faults`, `DELETE /admin/faults` | adds a list of faults, forgets all |
 //! | `POST /admin/guest {volume, hold}` | the guest holds the disk: `true`, `false`, or for seconds |

@@ -130,7 +130,8 @@ pub async fn unplug(simulator: &Arc<Simulator>, vm: &str, volume: &str, patience
     tokio::time::timeout(patience, simulator.until(|world| !world.guests.has(vm, volume))).await.is_ok()
 }
 
-/// The guest's side of an unplug: waits until it does not hold the disk, then gives it back.
+/// The guest's side of an unplug: waits until it does not hold the disk, then gives it back, unless the disk was pulled
+/// meanwhile.
 async fn let_go(simulator: Arc<Simulator>, volume: String) {
     let mut bell = simulator.bell();
     while let Some(hold) = current_hold(&simulator, &volume) {
@@ -139,14 +140,19 @@ async fn let_go(simulator: Arc<Simulator>, volume: String) {
             Hold::Until(end) => drop(tokio::time::timeout_at(end, bell.changed()).await),
         }
     }
+    if !simulator.world().guests.unplugging.contains(&volume) {
+        return;
+    }
     if let Err(error) = pull(&simulator, &volume).await {
         eprintln!("unplugging {volume}: {error}");
         simulator.change(|world| world.guests.unplugging.remove(&volume));
     }
 }
 
+/// What keeps a disk whose unplugging was asked for.
 fn current_hold(simulator: &Simulator, volume: &str) -> Option<Hold> {
-    let hold = simulator.world().guests.holds.get(volume).copied();
+    let guests = &simulator.world().guests;
+    let hold = guests.holds.get(volume).copied().filter(|_| guests.unplugging.contains(volume));
     hold.filter(|hold| !matches!(hold, Hold::Until(end) if *end <= Instant::now()))
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::commands;
 use crate::request::ApiRequest;
 
 /// How many requests are kept.
@@ -13,8 +14,8 @@ const KEPT: usize = 10_000;
 /// The log of the API's calls.
 #[derive(Default, Serialize)]
 pub struct Journal {
-    /// How often each command was called, refused calls included.
-    pub calls: BTreeMap<String, u64>,
+    /// How often each command was called, refused calls included; those that do not exist are `unknown`.
+    pub calls: BTreeMap<&'static str, u64>,
     /// The latest requests, oldest first.
     pub requests: VecDeque<Entry>,
 }
@@ -38,7 +39,8 @@ impl Journal {
     /// Notes a request.
     pub fn note(&mut self, request: &ApiRequest, fault: Option<String>) {
         let command = request.command().unwrap_or_default().to_owned();
-        *self.calls.entry(command.clone()).or_default() += 1;
+        let known = commands::find(&command).map_or("unknown", |command| command.name);
+        *self.calls.entry(known).or_default() += 1;
         if self.requests.len() == KEPT {
             self.requests.pop_front();
         }

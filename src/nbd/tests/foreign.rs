@@ -10,9 +10,10 @@ use crate::nbd::{Clients, ExportSpec};
 /// Runs a client, which must succeed; what it printed comes back.
 async fn run(program: &str, package: &str, arguments: &[&str]) -> String {
     let output = output(program, package, arguments).await;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}", output.status);
-    String::from_utf8(output.stdout).unwrap()
+    let said = String::from_utf8(output.stdout).unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{complaint}{said}", output.status);
+    said
 }
 
 async fn output(program: &str, package: &str, arguments: &[&str]) -> Output {
@@ -33,7 +34,8 @@ fn text(path: &Path) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn nbdinfo_sees_what_is_served() {
     let place = Place::new().await;
-    let exports = [place.serve("disk", 5 * MIB).await, place.serve_read_only("a b/ü", MIB).await];
+    let odd = ExportSpec { name: "a b/ü?".to_owned(), read_only: true, ..place.device("odd", MIB) };
+    let exports = [place.serve("disk", 5 * MIB).await, place.server.add(odd).await.unwrap()];
     for (export, size) in exports.iter().zip([5 * MIB, MIB]) {
         for uri in &export.uris {
             let info: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", uri]).await).unwrap();
@@ -49,15 +51,15 @@ async fn nbdinfo_sees_what_is_served() {
             assert_eq!(shown["can_trim"], !export.read_only);
             assert_eq!(shown["can_zero"], !export.read_only);
             assert_eq!(shown["can_df"], false);
-            assert_eq!(shown["block_minimum"], 1);
-            assert_eq!(shown["block_preferred"], 4096);
-            assert_eq!(shown["block_maximum"], 32 * MIB);
+            assert_eq!(shown["block_size_minimum"], 1);
+            assert_eq!(shown["block_size_preferred"], 4096);
+            assert_eq!(shown["block_size_maximum"], 32 * MIB);
         }
     }
     let list: serde_json::Value =
         serde_json::from_str(&nbdinfo(&["--json", "--list", &exports[0].uris[0]]).await).unwrap();
     let names: Vec<_> = list["exports"].as_array().unwrap().iter().map(|export| &export["export-name"]).collect();
-    assert_eq!(names, ["a b/ü", "disk"]);
+    assert_eq!(names, ["a b/ü?", "disk"]);
     let nothing = output("nbdinfo", "libnbd-bin", &[&exports[0].uris[0].replace("disk", "disc")]).await;
     assert!(!nothing.status.success());
 }
@@ -143,7 +145,7 @@ async fn fio_verifies_what_it_wrote() {
             "--io_size=32M",
             "--bsrange=512-256k",
             "--iodepth=32",
-            "--fdatasync=64",
+            "--fsync=64",
             "--verify=crc32c",
             "--verify_fatal=1",
             "--verify_state_save=0",

@@ -23,6 +23,7 @@ CREATE TABLE operations (
     story       TEXT NOT NULL,  -- JSON: all that was learned, saved whole
     outcome     TEXT,           -- JSON: once ended
     error       TEXT,           -- JSON
+    unwinding   INTEGER NOT NULL DEFAULT 0,  -- which way a stuck one was going
     deadline    TEXT NOT NULL,  -- what has sent nothing by then never starts
     created_at  TEXT NOT NULL,
     updated_at  TEXT NOT NULL,
@@ -45,7 +46,8 @@ CREATE TABLE transitions (
     operation  TEXT NOT NULL REFERENCES operations (id) ON DELETE CASCADE,
     at         TEXT NOT NULL,
     status     TEXT NOT NULL,
-    step_words TEXT NOT NULL
+    step_words TEXT NOT NULL,
+    note       TEXT             -- what was found out then
 ) STRICT;
 CREATE INDEX transitions_of_operation ON transitions (operation);
 

@@ -171,6 +171,43 @@ fn a_guest_that_holds_a_disk_fails_the_detach() {
 }
 
 #[test]
+fn an_old_request_to_let_go_does_not_reach_a_new_disk() {
+    let simulator = Simulator::start(&[]);
+    simulator.settings(json!({"wait_detach_device_ms": 50}));
+    let id = simulator.volume("data");
+    attach(&simulator, &id, APPLIANCE);
+    simulator.admin("POST", "guest", json!({"volume": id, "hold": true}));
+    assert_eq!(code(&detach(&simulator, &id)), 530);
+    simulator.admin("POST", "volume", json!({"id": id, "plugged": false}));
+    assert_eq!(code(&detach(&simulator, &id)), 0);
+    assert_eq!(code(&attach(&simulator, &id, APPLIANCE)), 0);
+    simulator.admin("POST", "guest", json!({"volume": id, "hold": false}));
+    // A job through the same guest gives a request that is still about the time to act.
+    assert_eq!(code(&attach(&simulator, &simulator.volume("other"), APPLIANCE)), 0);
+    assert!(simulator.is_plugged(&id));
+}
+
+#[test]
+fn what_happens_behind_an_attach_fails_it() {
+    let simulator = Simulator::start(&[]);
+    let id = simulator.volume("data");
+    simulator.settings(json!({"latency": {"attachVolume": {"min_ms": 400, "max_ms": 400}}}));
+    for edit in [json!({"virtualmachineid": WORKER}), json!({"state": "Destroy"}), json!({"removed": true})] {
+        let submitted = simulator.call("attachVolume", &[("id", &id), ("virtualmachineid", OLD)]).content();
+        wait_for("the attach", || (simulator.listed(&id)["state"] == "Attaching").then_some(()));
+        let mut patch = edit.clone();
+        patch["id"] = json!(id);
+        simulator.admin("POST", "volume", patch);
+        let job = simulator.ended(submitted["jobid"].as_str().unwrap());
+        assert_eq!(code(&job), 530, "{edit}");
+        if edit.get("state").is_some() {
+            assert_eq!(simulator.listed(&id)["state"], "Destroy", "left as it was made");
+        }
+        simulator.admin("POST", "volume", json!({"id": id, "virtualmachineid": null, "state": "Ready"}));
+    }
+}
+
+#[test]
 fn a_guest_that_holds_a_disk_for_a_while_only_delays_the_detach() {
     let simulator = Simulator::start(&[]);
     let id = simulator.volume("data");

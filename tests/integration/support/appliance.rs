@@ -69,7 +69,8 @@ pub struct Ended {
 impl Ended {
     /// Stdout as the one JSON document that it is.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("stdout is not one JSON document ({error}): {self:?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("stdout is not one JSON document ({error}): {self:?}"))
     }
 
     /// Panics unless it succeeded.
@@ -197,7 +198,8 @@ impl Appliance {
     /// SIGTERM, and waits for the end.
     pub fn stop_daemon(&mut self) -> ExitStatus {
         let mut daemon = self.daemon.take().unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id() as i32), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
         daemon.wait().unwrap()
     }
 

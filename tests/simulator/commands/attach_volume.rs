@@ -110,7 +110,7 @@ fn work(simulator: Arc<Simulator>, attach: Attach) -> Work {
         let device_id = simulator.change(|world| begin(&attach, world))?;
         let result = carry_out(&simulator, &attach, device_id).await;
         if result.is_err() {
-            simulator.change(|world| set_state(world, &attach.volume, "Ready"));
+            simulator.change(|world| roll_back(world, &attach.volume));
         }
         result
     })
@@ -207,8 +207,10 @@ fn commit(world: &mut World, attach: &Attach, device_id: i64) -> Result<Value, A
     if volume.is_attached() {
         return Err(ApiError::internal(format!("Volume {} is already attached", volume.id)));
     }
-    if volume.state != "Allocated" {
-        volume.state = "Ready".to_owned();
+    match volume.state.as_str() {
+        "Allocated" => {}
+        "Attaching" => volume.state = "Ready".to_owned(),
+        other => return Err(ApiError::internal(format!("Volume {} is {other}, not Attaching", volume.id))),
     }
     volume.virtualmachineid = Some(attach.vm.clone());
     volume.deviceid = Some(device_id);
@@ -218,6 +220,13 @@ fn commit(world: &mut World, attach: &Attach, device_id: i64) -> Result<Value, A
     }
     let volume = volume.clone();
     Ok(json!({"volume": view::volume(&volume, world)}))
+}
+
+/// A failed attach leaves a volume that was created.
+fn roll_back(world: &mut World, volume: &str) {
+    if world.volume(volume).is_some_and(|volume| volume.state == "Attaching") {
+        set_state(world, volume, "Ready");
+    }
 }
 
 fn state_is(simulator: &Simulator, volume: &str, state: &str) -> bool {

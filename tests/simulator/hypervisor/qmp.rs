@@ -14,6 +14,8 @@ use super::{Data, serial};
 /// How often the guest's devices are looked at while one is to go. The `DEVICE_DELETED` event alone would be lost with
 /// a connection; the list of devices cannot be.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often the deletion of a node that is still in use is tried again.
+const NODE_ATTEMPTS: u32 = 100;
 
 /// A guest that listens on a QMP socket.
 pub struct Qmp {
@@ -72,9 +74,22 @@ impl Qmp {
         while self.has(volume).await? {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        self.execute("blockdev-del", json!({"node-name": node_name(volume)})).await?;
+        self.delete_node(volume).await?;
         self.monitor.lock().await.used.remove(volume);
         Ok(())
+    }
+
+    /// QEMU's last reference to the node goes a little later than the device.
+    async fn delete_node(&self, volume: &str) -> Result<(), String> {
+        let mut attempts = 0;
+        loop {
+            match self.execute("blockdev-del", json!({"node-name": node_name(volume)})).await {
+                Ok(_) => return Ok(()),
+                Err(error) if attempts == NODE_ATTEMPTS => return Err(error),
+                Err(_) => attempts += 1,
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn execute(&self, command: &str, arguments: Value) -> Result<Value, String> {

@@ -1,0 +1,148 @@
+//! Reconciles what the store, CloudStack, the kernel and the exports say. Nothing is ever changed in CloudStack.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::resolve::all_volumes;
+use super::world::World;
+use crate::api::{Difference, Export, ExportState, Synced};
+use crate::error::Result;
+use crate::model::{VolumeId, VolumeRecord, printable};
+use crate::store::CachedVolume;
+
+/// How often it is looked without being asked.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+impl World {
+    /// Looks at everything, and tells what differed and what was done.
+    pub async fn sync(&self) -> Result<Synced> {
+        let before = self.store.volumes()?;
+        let volumes = all_volumes(self)
+            .await
+            .map_err(|error| error.into_error("asking CloudStack for the volumes; what the store has is kept"))?;
+        let mut differences = changed_in_cloudstack(&before, &volumes);
+        differences.extend(self.devices_that_differ(&volumes)?);
+        self.keep_exports().await?;
+        for export in self.exports()? {
+            differences.extend(self.export_that_differs(&export, &volumes)?);
+        }
+        Ok(Synced { differences })
+    }
+
+    /// Disks that this kernel has and CloudStack has elsewhere, or the other way round.
+    fn devices_that_differ(&self, volumes: &[VolumeRecord]) -> Result<Vec<Difference>> {
+        let Some(this) = self.this_vm_known() else { return Ok(Vec::new()) };
+        let mut differences = Vec::new();
+        for volume in volumes {
+            let here = self.devices.find(&volume.id.serial())?;
+            let attached = volume.vm_id == Some(this);
+            let found = match (here, attached) {
+                (Some(device), false) => format!(
+                    "its disk is here as {}, but CloudStack does not have it attached here",
+                    device.path.display()
+                ),
+                (None, true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
+                _ => continue,
+            };
+            let done = "nothing: attach or detach it to put it right".to_owned();
+            differences.push(about(volume, found, done));
+        }
+        Ok(differences)
+    }
+
+    /// Exports of volumes that are no longer here.
+    fn export_that_differs(&self, export: &Export, volumes: &[VolumeRecord]) -> Result<Option<Difference>> {
+        let name = printable(&export.name);
+        let difference = |found: String, done: &str| {
+            Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned() })
+        };
+        if !volumes.iter().any(|volume| volume.id == export.volume_id) {
+            return Ok(difference(
+                format!("export {name}: CloudStack no longer has its volume"),
+                "nothing: `volctl unexport` ends it",
+            ));
+        }
+        Ok(match export.state {
+            ExportState::Failed => {
+                difference(format!("export {name}: its device failed or went away"), "it is not served")
+            }
+            ExportState::Pending => {
+                difference(format!("export {name}: its device is not here"), "it is served once the device comes")
+            }
+            ExportState::Active | ExportState::Draining => None,
+        })
+    }
+}
+
+/// What CloudStack says otherwise than when it was last asked.
+fn changed_in_cloudstack(before: &[CachedVolume], now: &[VolumeRecord]) -> Vec<Difference> {
+    let known: HashMap<VolumeId, &VolumeRecord> =
+        before.iter().map(|cached| (cached.record.id, &cached.record)).collect();
+    let kept = "taken into the store";
+    let mut differences: Vec<Difference> = now
+        .iter()
+        .filter_map(|volume| {
+            let found = match known.get(&volume.id) {
+                None => "it was not known here".to_owned(),
+                Some(old) => what_changed(old, volume)?,
+            };
+            Some(about(volume, found, kept.to_owned()))
+        })
+        .collect();
+    let gone = before.iter().filter(|cached| !now.iter().any(|volume| volume.id == cached.record.id));
+    differences.extend(
+        gone.map(|cached| about(&cached.record, "CloudStack no longer has it".to_owned(), "forgotten".to_owned())),
+    );
+    differences
+}
+
+fn what_changed(old: &VolumeRecord, new: &VolumeRecord) -> Option<String> {
+    let vm = |volume: &VolumeRecord| volume.vm_id.map_or_else(|| "no VM".to_owned(), |vm| format!("VM {vm}"));
+    let mut changes = Vec::new();
+    if old.vm_id != new.vm_id {
+        changes.push(format!("it was on {}, and is on {}", vm(old), vm(new)));
+    }
+    if old.state != new.state {
+        changes.push(format!("its state was {}, and is {}", printable(&old.state), printable(&new.state)));
+    }
+    if old.size_bytes != new.size_bytes {
+        changes.push(format!("its size was {} bytes, and is {}", old.size_bytes, new.size_bytes));
+    }
+    if old.name != new.name {
+        changes.push(format!("its name was {}", printable(&old.name)));
+    }
+    (!changes.is_empty()).then(|| changes.join("; "))
+}
+
+fn about(volume: &VolumeRecord, found: String, done: String) -> Difference {
+    Difference { volume_id: Some(volume.id), found: format!("volume {}: {found}", volume.label()), done }
+}
+
+/// Reconciles at the start and every few minutes, and forgets operations that ended long ago.
+pub async fn keep_in_step(world: Arc<World>) {
+    loop {
+        match world.sync().await {
+            Ok(synced) => {
+                for difference in synced.differences {
+                    tracing::info!(found = difference.found, done = difference.done, "reconciled");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "not reconciled"),
+        }
+        prune(&world);
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn prune(world: &World) {
+    let Ok(history) = SignedDuration::try_from(world.config.daemon.history) else { return };
+    let Ok(before) = Timestamp::now().checked_sub(history) else { return };
+    match world.store.prune_operations(before) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "operations that ended long ago were forgotten"),
+        Err(error) => tracing::warn!(%error, "old operations were not forgotten"),
+    }
+}
