@@ -347,14 +347,15 @@ impl World {
 
     /// The disk that this machine runs from is nobody's to change.
     pub(super) fn refuse_own_root(&self, volume: &VolumeRecord) -> Result<()> {
-        let mine = volume.vm_id.is_some() && volume.vm_id == self.this_vm_known();
-        if mine && volume.volume_type == VolumeType::Root {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("volume {} is this VM's own root disk: it is not touched", volume.label()),
-            ));
+        let what = match (volume.vm_id, self.this_vm_known()) {
+            (Some(vm), Some(this)) if vm == this => "is this VM's own root disk",
+            (Some(_), None) => "is a root disk, and may be this VM's own",
+            _ => return Ok(()),
+        };
+        if volume.volume_type != VolumeType::Root {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
     }
 
     /// Counts before anything is sent: CloudStack would say so only inside the job.

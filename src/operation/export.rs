@@ -46,6 +46,10 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Export>> {
     let (volume, notes) = world.local_volume(&params.volume).await?;
+    let cloudstack_answers = notes.is_empty();
+    if cloudstack_answers {
+        world.prove_this_vm().await?;
+    }
     world.refuse_own_root(&volume)?;
     let share = Share { name: params.name.clone(), read_only: params.read_only };
     let story = Export { volume, share, changed: false, notes };

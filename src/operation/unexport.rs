@@ -71,7 +71,9 @@ async fn exported_volume(world: &World, word: &str) -> Result<VolumeRecord> {
         (Some(id), _) => Ok(world.local_volume(&id.to_string()).await?.0),
         (None, Ok((volume, _))) => Ok(volume),
         (None, Err(error)) if error.kind == Kind::NotFound => {
+            let volumes = world.store.volumes()?;
             let names = exports.iter().map(|export| export.name.as_str());
+            let names = names.chain(volumes.iter().map(|cached| cached.record.name.as_str()));
             Err(not_found("export or volume", word, names, "`volctl exports` lists the exports"))
         }
         (None, Err(error)) => Err(error),

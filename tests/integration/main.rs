@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cli;
+mod clients;
+mod daemon;
 mod generated;
 mod layering;
+mod refusals;
 mod simulator;
 mod story;
 mod support;

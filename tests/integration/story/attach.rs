@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{hint, message, names, notes};
 use crate::support::appliance::{Appliance, Config};
 use crate::support::simulator::{APPLIANCE, OLD, WORKER};
+use crate::support::wording::{hint, message, names, notes};
 
 fn with_volume(name: &str) -> Appliance {
     let appliance = Appliance::start();

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{hint, message, names, notes};
 use crate::support::appliance::{Appliance, Config};
 use crate::support::simulator::{APPLIANCE, CUSTOM, FIXED, ZONE};
+use crate::support::wording::{hint, message, names, notes};
 
 const GIB: u64 = 1 << 30;
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
+use crate::support::wording::{hint, message, names};
 
 /// An appliance with a volume that was created on storage, and is detached again.
 fn used(name: &str) -> (Appliance, String) {

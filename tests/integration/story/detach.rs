@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::export::Holder;
-use super::{hint, message, names, notes};
 use crate::support::appliance::{Appliance, Config};
 use crate::support::nbd::Client;
 use crate::support::simulator::WORKER;
 use crate::support::wait_for;
+use crate::support::wording::{hint, message, names, notes};
 
 /// An appliance with the export `disk` of the volume `data1`.
 fn exported() -> Appliance {

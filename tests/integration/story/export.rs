@@ -5,9 +5,9 @@ use std::process::{Child, Command};
 
 use serde_json::json;
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
 use crate::support::nbd::Client;
+use crate::support::wording::{hint, message, names};
 
 fn attached(name: &str) -> (Appliance, String) {
     let appliance = Appliance::start();
@@ -157,7 +157,7 @@ fn exports_work_while_cloudstack_is_away() {
     let (appliance, _) = attached("data1");
     appliance.cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "cut-before"}));
     let exported = appliance.ok(&["export", "data1"]);
-    names(&super::notes(&exported), &["CloudStack does not answer", "data1"]);
+    names(&crate::support::wording::notes(&exported), &["CloudStack does not answer", "data1"]);
     assert_eq!(appliance.ok(&["exports"])["exports"][0]["state"], "active");
     appliance.ok(&["unexport", "data1"]);
 }

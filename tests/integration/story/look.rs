@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
+use crate::support::wording::{hint, message, names};
 
 #[test]
 fn device_prints_the_stable_path() {
@@ -90,7 +90,7 @@ fn tables_are_plain_columns_in_a_pipe() {
     assert!(rows.iter().any(|row| row[0] == "ROOT-worker" && row[4] == "worker"), "{rows:?}");
 
     for (line, words) in [
-        (&["show", "data1"][..], &["data1", id, "1.5G (", "Ready", "appliance", "active", "nbd://"][1..3]),
+        (&["show", "data1"][..], &["data1", id, "2G (2147483648 bytes)", "Ready", "appliance", "active", "nbd://"][..]),
         (&["exports"], &[export, "active", "nbd://127.0.0.1:"]),
         (&["ops"], &["create", "data1", "succeeded"]),
         (&["health"], &["cloudstack", "store", "exports", "operations"]),

@@ -4,10 +4,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{hint, message, names};
 use crate::support::appliance::Appliance;
 use crate::support::simulator::APPLIANCE;
 use crate::support::wait_for;
+use crate::support::wording::{hint, message, names};
 
 /// An appliance whose next attach stays pending in CloudStack until [`release`].
 fn held() -> Appliance {
@@ -104,6 +104,19 @@ fn a_timeout_before_the_send_proves_that_nothing_was_sent() {
     release(&appliance);
     attaching.end().success();
     assert_eq!(appliance.cloud.calls("detachVolume"), 0);
+}
+
+#[test]
+fn whoever_only_watches_ends_nothing() {
+    let appliance = held();
+    let attaching = appliance.begin(&["attach", "data1"]);
+    newest(&appliance, "the attach to be sent", is_sent);
+    let detach = appliance.ok(&["detach", "data1", "--queue", "--no-wait"])["operation"]["id"].clone();
+    appliance.json(&["ops", "wait", detach.as_str().unwrap(), "--timeout", "1s"]).failure(6, "timeout");
+    release(&appliance);
+    attaching.end().success();
+    appliance.ok(&["ops", "wait", detach.as_str().unwrap()]);
+    assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], json!(null));
 }
 
 #[test]

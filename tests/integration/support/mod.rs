@@ -3,6 +3,7 @@
 pub mod appliance;
 pub mod nbd;
 pub mod simulator;
+pub mod wording;
 
 use std::time::{Duration, Instant};
 
