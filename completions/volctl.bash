@@ -58,6 +58,12 @@ _volctl() {
             volctl,show)
                 cmd="volctl__subcmd__show"
                 ;;
+            volctl,store)
+                cmd="volctl__subcmd__store"
+                ;;
+            volctl,sync)
+                cmd="volctl__subcmd__sync"
+                ;;
             volctl,unexport)
                 cmd="volctl__subcmd__unexport"
                 ;;
@@ -106,14 +112,26 @@ _volctl() {
             volctl__subcmd__help,show)
                 cmd="volctl__subcmd__help__subcmd__show"
                 ;;
+            volctl__subcmd__help,store)
+                cmd="volctl__subcmd__help__subcmd__store"
+                ;;
+            volctl__subcmd__help,sync)
+                cmd="volctl__subcmd__help__subcmd__sync"
+                ;;
             volctl__subcmd__help,unexport)
                 cmd="volctl__subcmd__help__subcmd__unexport"
                 ;;
             volctl__subcmd__help,version)
                 cmd="volctl__subcmd__help__subcmd__version"
                 ;;
+            volctl__subcmd__help__subcmd__ops,abandon)
+                cmd="volctl__subcmd__help__subcmd__ops__subcmd__abandon"
+                ;;
             volctl__subcmd__help__subcmd__ops,cancel)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__cancel"
+                ;;
+            volctl__subcmd__help__subcmd__ops,retry)
+                cmd="volctl__subcmd__help__subcmd__ops__subcmd__retry"
                 ;;
             volctl__subcmd__help__subcmd__ops,show)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__show"
@@ -121,11 +139,20 @@ _volctl() {
             volctl__subcmd__help__subcmd__ops,wait)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__wait"
                 ;;
+            volctl__subcmd__help__subcmd__store,backup)
+                cmd="volctl__subcmd__help__subcmd__store__subcmd__backup"
+                ;;
+            volctl__subcmd__ops,abandon)
+                cmd="volctl__subcmd__ops__subcmd__abandon"
+                ;;
             volctl__subcmd__ops,cancel)
                 cmd="volctl__subcmd__ops__subcmd__cancel"
                 ;;
             volctl__subcmd__ops,help)
                 cmd="volctl__subcmd__ops__subcmd__help"
+                ;;
+            volctl__subcmd__ops,retry)
+                cmd="volctl__subcmd__ops__subcmd__retry"
                 ;;
             volctl__subcmd__ops,show)
                 cmd="volctl__subcmd__ops__subcmd__show"
@@ -133,17 +160,35 @@ _volctl() {
             volctl__subcmd__ops,wait)
                 cmd="volctl__subcmd__ops__subcmd__wait"
                 ;;
+            volctl__subcmd__ops__subcmd__help,abandon)
+                cmd="volctl__subcmd__ops__subcmd__help__subcmd__abandon"
+                ;;
             volctl__subcmd__ops__subcmd__help,cancel)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__cancel"
                 ;;
             volctl__subcmd__ops__subcmd__help,help)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__help"
                 ;;
+            volctl__subcmd__ops__subcmd__help,retry)
+                cmd="volctl__subcmd__ops__subcmd__help__subcmd__retry"
+                ;;
             volctl__subcmd__ops__subcmd__help,show)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__show"
                 ;;
             volctl__subcmd__ops__subcmd__help,wait)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__wait"
+                ;;
+            volctl__subcmd__store,backup)
+                cmd="volctl__subcmd__store__subcmd__backup"
+                ;;
+            volctl__subcmd__store,help)
+                cmd="volctl__subcmd__store__subcmd__help"
+                ;;
+            volctl__subcmd__store__subcmd__help,backup)
+                cmd="volctl__subcmd__store__subcmd__help__subcmd__backup"
+                ;;
+            volctl__subcmd__store__subcmd__help,help)
+                cmd="volctl__subcmd__store__subcmd__help__subcmd__help"
                 ;;
             *)
                 ;;
@@ -152,7 +197,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover ls show device find exports ops health version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover ls show device find exports ops health sync store version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -424,7 +469,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover ls show device find exports ops health version help"
+            opts="create attach detach export unexport delete recover ls show device find exports ops health sync store version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -592,7 +637,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ops)
-            opts="show wait cancel"
+            opts="show wait cancel retry abandon"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -605,7 +650,35 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__help__subcmd__ops__subcmd__abandon)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__help__subcmd__ops__subcmd__cancel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__ops__subcmd__retry)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -675,6 +748,48 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__help__subcmd__store)
+            opts="backup"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__store__subcmd__backup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__sync)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__help__subcmd__unexport)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -726,13 +841,35 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__ops)
-            opts="-q -h --limit --socket --json --quiet --help show wait cancel help"
+            opts="-q -h --limit --socket --json --quiet --help show wait cancel retry abandon help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__ops__subcmd__abandon)
+            opts="-q -h --reason --yes --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --reason)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -766,8 +903,22 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__ops__subcmd__help)
-            opts="show wait cancel help"
+            opts="show wait cancel retry abandon help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__ops__subcmd__help__subcmd__abandon)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -807,6 +958,20 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__ops__subcmd__help__subcmd__retry)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__ops__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -828,6 +993,24 @@ _volctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__ops__subcmd__retry)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -916,6 +1099,102 @@ _volctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__store)
+            opts="-q -h --socket --json --quiet --help backup help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__store__subcmd__backup)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__store__subcmd__help)
+            opts="backup help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__store__subcmd__help__subcmd__backup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__store__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__sync)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -47,6 +47,19 @@ pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Outpu
     Ok(true)
 }
 
+/// Asks before an operation is given up.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn abandon(id: &str, output: &Output) -> Result<()> {
+    output.can_ask("abandoning an operation")?;
+    let id = printable(id);
+    agreed(
+        output,
+        &format!("Operation {id} ends with its outcome unknown, and nothing more is done by itself.\nAbandon it?"),
+    )
+}
+
 fn delete_question(volume: &Volume, expunge: bool) -> String {
     let label = render::label(volume);
     if volume.state == "Allocated" {

@@ -21,6 +21,8 @@ mod recover;
 mod render;
 mod session;
 mod show;
+mod store;
+mod sync;
 mod task;
 mod unexport;
 mod usage;
@@ -97,6 +99,8 @@ enum Command {
     Exports(exports::Exports),
     Ops(ops::Ops),
     Health(health::Health),
+    Sync(sync::Sync),
+    Store(store::Store),
     Version(version::Version),
 }
 
@@ -117,6 +121,8 @@ impl Command {
             Command::Exports(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Sync(command) => command.run(session, output),
+            Command::Store(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

@@ -6,10 +6,14 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::answer::{Answer, Refusal};
+use super::confirm;
 use super::duration;
 use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
-use crate::api::{Operation, OperationGet, OperationList, OperationShown, OperationWait, Operations, Status, method};
+use crate::api::{
+    Moment, Operation, OperationAbandon, OperationGet, OperationList, OperationShown, OperationWait, Operations,
+    Status, method,
+};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
 
@@ -47,6 +51,24 @@ enum OpsCommand {
         #[command(flatten)]
         id: Id,
     },
+    /// Let a stuck operation look again and go on from its step
+    ///
+    /// Also sends a detach again that the guest did not follow, once you know that it lets go now.
+    Retry {
+        #[command(flatten)]
+        id: Id,
+    },
+    /// End an operation whose outcome is not known: you take over, and its volume is free again
+    Abandon {
+        #[command(flatten)]
+        id: Id,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+        /// Do not ask; needed where there is no terminal
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -62,6 +84,8 @@ impl Ops {
             None => list(self.limit, session, output),
             Some(OpsCommand::Show { id }) => show(method::OPERATION_GET, "show operation", id, session, output),
             Some(OpsCommand::Cancel { id }) => show(method::OPERATION_CANCEL, "cancel operation", id, session, output),
+            Some(OpsCommand::Retry { id }) => show(method::OPERATION_RETRY, "retry operation", id, session, output),
+            Some(OpsCommand::Abandon { id, reason, yes }) => abandon(id, reason, yes, session, output),
             Some(OpsCommand::Wait { ids, timeout }) => wait(&ids, timeout, session, output),
         }
     }
@@ -75,6 +99,16 @@ fn list(limit: Option<u32>, session: &Session, output: &Output) -> Answer<u8> {
 
 fn show(method: &'static str, doing: &str, Id { id }: Id, session: &Session, output: &Output) -> Answer<u8> {
     let request = Request::new(method, format!("{doing} {id}"), &OperationGet { id })?;
+    let screen = output.screen();
+    Ok(output.answer(session.ask(request), |shown| show_page(shown, &screen)))
+}
+
+fn abandon(Id { id }: Id, reason: String, yes: bool, session: &Session, output: &Output) -> Answer<u8> {
+    if !yes {
+        confirm::abandon(&id, output)?;
+    }
+    let request =
+        Request::new(method::OPERATION_ABANDON, format!("abandon operation {id}"), &OperationAbandon { id, reason })?;
     let screen = output.screen();
     Ok(output.answer(session.ask(request), |shown| show_page(shown, &screen)))
 }
@@ -136,8 +170,17 @@ fn row(operation: &Operation, screen: &Screen) -> Vec<Cell> {
         volume,
         Cell::state(render::word(operation.status)),
         Cell::text(render::ago(screen.now, operation.created_at)),
-        Cell::text(printable(&operation.step)),
+        Cell::text(printable(where_it_stands(operation))),
     ]
+}
+
+/// The step under way, or why it ended otherwise than well.
+fn where_it_stands(operation: &Operation) -> &str {
+    match (&operation.error, operation.status) {
+        (_, Status::Succeeded) => "",
+        (Some(error), _) => &error.message,
+        (None, _) => &operation.step,
+    }
 }
 
 fn show_page(shown: &OperationShown, screen: &Screen) -> Page {
@@ -156,7 +199,28 @@ fn show_page(shown: &OperationShown, screen: &Screen) -> Page {
         facts.add("error", printable(&error.message));
         facts.add_some("hint", error.hint.as_deref().map(printable));
     }
+    if let Some(asker) = &shown.asked_by {
+        facts.add_some("asked by", asker.uid.map(|uid| asked_by(uid, asker.login_uid)));
+        facts.add_some("command", asker.command.as_deref().map(printable));
+        facts.add_some("reason", asker.reason.as_deref().map(printable));
+    }
+    for (index, moment) in shown.history.iter().enumerate() {
+        facts.add(if index == 0 { "history" } else { "" }, history_line(moment));
+    }
     Page { text: facts.to_string(), quiet: format!("{}\n", operation.id), notes: Vec::new() }
+}
+
+fn asked_by(uid: u32, login: Option<u32>) -> String {
+    match login.filter(|login| *login != uid) {
+        Some(login) => format!("user {uid}, logged in as {login}"),
+        None => format!("user {uid}"),
+    }
+}
+
+fn history_line(moment: &Moment) -> String {
+    let at = moment.at.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let what = moment.note.as_ref().unwrap_or(&moment.step);
+    format!("{at}  {:<9}  {}", render::word(moment.status), printable(what))
 }
 
 fn volume(operation: &Operation) -> Option<String> {

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::health;
 use super::rights::Rights;
-use crate::api::{self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
+use crate::api::{
+    self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method,
+};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};
@@ -69,8 +71,8 @@ impl Dispatch {
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
-            method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer),
-            method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer),
+            method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
+            method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
@@ -139,33 +141,41 @@ impl Dispatch {
         if !change.wait {
             return answer(self.engine.changed(&row)?);
         }
-        self.follow(row.id, change.timeout_seconds, change.token, caller).await
+        let watch = Watch { timeout: change.timeout_seconds, token: change.token, own: true };
+        self.follow(row.id, watch, caller).await
     }
 
     async fn wait(&self, params: api::OperationWait, caller: Caller) -> Answer {
         let id = self.operation_id(&params.id)?;
-        self.follow(id, params.timeout_seconds, params.token, caller).await
+        let watch = Watch { timeout: params.timeout_seconds, token: params.token, own: false };
+        self.follow(id, watch, caller).await
     }
 
     /// Watches an operation to its end and answers with what it came to.
-    async fn follow(&self, id: OperationId, timeout: Option<u64>, token: Option<Value>, mut caller: Caller) -> Answer {
+    async fn follow(&self, id: OperationId, watch: Watch, mut caller: Caller) -> Answer {
         let mut watched = self.engine.watch(id)?;
-        let deadline = timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        let mut deadline = watch.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         loop {
             let shown = watched.borrow_and_update().clone();
             if shown.settled() {
                 return self.end(&shown);
             }
-            if let Some(error) = shown.overdue.clone() {
+            if let Some(error) = shown.overdue.clone().filter(|_| watch.own) {
                 return Err(failed(error, shown.operation()));
             }
-            if let Some(token) = &token {
+            if let Some(token) = &watch.token {
                 let progress = Progress { token: token.clone(), operation: shown.operation() };
                 caller.notify.notify(method::PROGRESS, &answer(progress)?);
             }
             tokio::select! {
                 changed = watched.changed() => if changed.is_err() { return self.end(&watched.borrow().clone()) },
-                () = until(deadline) => return self.out_of_time(id, &watched.borrow().clone(), timeout),
+                () = until(deadline) => {
+                    // What has sent nothing ends now, and its end is the answer.
+                    if !watch.own || !self.engine.expire(id).await? {
+                        return self.out_of_time(&watched.borrow().clone(), &watch);
+                    }
+                    deadline = None;
+                }
                 () = caller.gone.wait() => return Err(failed(abandoned(id), shown.operation())),
             }
         }
@@ -184,28 +194,27 @@ impl Dispatch {
         Err(failed(error, shown.operation()))
     }
 
-    /// The caller's time is over: what has sent nothing ends, the rest goes on.
-    fn out_of_time(&self, id: OperationId, shown: &Shown, timeout: Option<u64>) -> Answer {
-        if let Some(row) = self.engine.expire(id)? {
-            return self.end(&Shown { row, note: None, overdue: None });
+    /// The caller's time is over, and what it asked for goes on.
+    fn out_of_time(&self, shown: &Shown, watch: &Watch) -> Answer {
+        if shown.settled() {
+            return self.end(shown);
         }
-        let operation = shown.operation();
-        let error =
-            Error::new(Kind::Timeout, format!("not done within {}s: {}", timeout.unwrap_or_default(), operation.step))
-                .hint(format!("the operation goes on: `volctl ops wait {id}`"));
+        let (operation, seconds) = (shown.operation(), watch.timeout.unwrap_or_default());
+        let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
+            .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
     }
 
-    fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+    async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.cancel(id, &who(peer))?)
+        shown(self.engine.cancel(id, &who(peer)).await?)
     }
 
-    fn retry(&self, params: api::OperationGet, peer: &Peer) -> Answer {
+    async fn retry(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.retry(id, &who(peer))?)
+        shown(self.engine.retry(id, &who(peer)).await?)
     }
 
     fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
@@ -256,6 +265,16 @@ impl Dispatch {
             }
         }
     }
+}
+
+/// How somebody watches an operation.
+struct Watch {
+    /// For so many seconds; without it as long as it takes.
+    timeout: Option<u64>,
+    /// Comes back in each progress notification.
+    token: Option<Value>,
+    /// Whoever asked for the operation: is told when it takes longer than it should, and may end it by its timeout.
+    own: bool,
 }
 
 /// For methods without parameters.

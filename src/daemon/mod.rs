@@ -50,7 +50,12 @@ pub fn main() -> ExitCode {
     init_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(start(arguments)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(start(arguments));
+            // A device that hangs holds a thread for as long as it likes; the daemon leaves all the same.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(Error::new(Kind::Internal, format!("the runtime cannot be started: {error}"))),
     };
     match result {

@@ -75,7 +75,7 @@ impl Backend {
         for (offset, length) in pieces(offset, length) {
             stopped(&stop)?;
             let trimmed = match self.logical_block {
-                None => self.punch_hole(offset, length),
+                None => self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length),
                 Some(block) => match whole_blocks(offset, length, block) {
                     Some((offset, length)) => ioctl::discard(&self.file, offset, length),
                     None => Ok(()),
@@ -115,18 +115,15 @@ impl Backend {
 
     /// On a block device the kernel turns both modes into zeroing, of which only punching may give space back.
     fn zero_range(&self, offset: u64, length: u64, may_punch: bool) -> io::Result<()> {
-        let zeroed = match may_punch {
-            true => self.punch_hole(offset, length),
-            false => self.allocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, length),
-        };
-        match zeroed {
-            Err(error) if not_supported(&error) => self.write_each_zero(offset, length),
-            other => other,
+        use FallocateFlags as Flags;
+        let modes = [Flags::FALLOC_FL_PUNCH_HOLE, Flags::FALLOC_FL_ZERO_RANGE];
+        for mode in &modes[usize::from(!may_punch)..] {
+            match self.allocate(*mode, offset, length) {
+                Err(error) if not_supported(&error) => {}
+                other => return other,
+            }
         }
-    }
-
-    fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length)
+        self.write_each_zero(offset, length)
     }
 
     fn allocate(&self, mode: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {

@@ -8,49 +8,22 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use jiff::Timestamp;
-use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::watch;
 
-use super::backend::{self, Backend};
-use super::protocol::{Errno, Fault, transmission_flag};
-use super::stream::Latch;
+use super::client::{Client, Peer};
+use super::served::{ExportSpec, Offer, Served};
 use super::uri::Locations;
 use crate::api;
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, clock_time, printable};
+use crate::model::{VolumeId, printable};
 
-/// The longest export name, in bytes: what every client can show and type, and far below the protocol's 4096.
-const MAXIMUM_NAME: usize = 255;
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
-
-/// What is to be served.
-#[derive(Debug)]
-pub struct ExportSpec {
-    /// The export name, 1 to 255 bytes without control characters.
-    pub name: String,
-    /// Its volume.
-    pub volume_id: VolumeId,
-    /// Refuse writes.
-    pub read_only: bool,
-    /// The device's stable path, shown only: `file` is what is served.
-    pub device_path: PathBuf,
-    /// The open device; open for writing too unless `read_only`.
-    pub file: File,
-    /// The size that the device must have, in bytes.
-    pub size_bytes: u64,
-}
 
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,81 +32,6 @@ pub struct Activity {
     pub exports: usize,
     /// Clients connected to them.
     pub clients: usize,
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
-    Tcp(SocketAddr),
-    Unix { pid: Option<i32>, uid: u32 },
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => write!(f, "{address}"),
-            Peer::Unix { pid: Some(pid), uid } => write!(f, "unix:pid={pid},uid={uid}"),
-            Peer::Unix { pid: None, uid } => write!(f, "unix:uid={uid}"),
-        }
-    }
-}
-
-/// An export as its clients' threads see it.
-pub(super) struct Served {
-    pub name: String,
-    pub volume_id: VolumeId,
-    pub read_only: bool,
-    pub device_path: PathBuf,
-    pub backend: Backend,
-    /// Raised when the export closes its clients.
-    pub stop: Latch,
-    /// Bytes that clients wrote or zeroed.
-    pub bytes_written: AtomicU64,
-    failed: AtomicBool,
-    /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
-    gone: AtomicBool,
-}
-
-impl Served {
-    fn offer(&self) -> Offer {
-        use transmission_flag::{
-            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
-        };
-        let writing = if self.read_only { READ_ONLY } else { SEND_TRIM | SEND_WRITE_ZEROES };
-        // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
-        let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
-        Offer { size: self.backend.size(), flags }
-    }
-
-    /// Whether the device is no longer there.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
-
-    /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
-    pub fn fault(&self, error: &io::Error) -> Fault {
-        let errno = backend::errno(error);
-        if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
-            tracing::error!("export {} failed: {error}", printable(&self.name));
-        }
-        let text = match errno {
-            Errno::Shutdown => "the export is being closed",
-            Errno::NoSpc => "no space is left behind the export",
-            Errno::Perm => "the device refuses it",
-            Errno::NoMem => "the server is out of memory",
-            _ => "the device reports an input/output error",
-        };
-        Fault { errno, text }
-    }
-}
-
-/// What a client learns before it enters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Offer {
-    /// Bytes.
-    pub size: u64,
-    /// Transmission flags.
-    pub flags: u16,
 }
 
 /// Why a client is not let in.
@@ -152,34 +50,6 @@ pub(super) enum Phase {
     Draining,
     /// On its way out, for good once its clients were told.
     Closing,
-}
-
-struct Client {
-    peer: Peer,
-    since: Timestamp,
-    /// Microseconds since the epoch; 0 before the first.
-    last_request: AtomicI64,
-    socket: Arc<OwnedFd>,
-}
-
-impl Client {
-    fn last_request(&self) -> Option<Timestamp> {
-        match self.last_request.load(Ordering::Relaxed) {
-            0 => None,
-            microseconds => Timestamp::from_microsecond(microseconds).ok(),
-        }
-    }
-
-    fn shown(&self) -> api::Client {
-        api::Client { address: self.peer.to_string(), since: self.since, last_request: self.last_request() }
-    }
-
-    fn label(&self) -> String {
-        match self.last_request() {
-            Some(at) => format!("{} (last request {} UTC)", self.peer, clock_time(at)),
-            None => format!("{} (no request yet)", self.peer),
-        }
-    }
 }
 
 /// A client inside an export. The fields go in this order: the device first, then the seat, so that whoever sees no
@@ -202,7 +72,7 @@ impl Session {
 
     /// Notes that a request has come now.
     pub fn note_request(&self) {
-        self.seat.client.last_request.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
+        self.seat.client.note_request();
     }
 }
 
@@ -234,7 +104,7 @@ struct Entry {
 impl Entry {
     fn state(&self) -> api::ExportState {
         match self.phase {
-            _ if self.served.failed.load(Ordering::Relaxed) => api::ExportState::Failed,
+            _ if self.served.failed() => api::ExportState::Failed,
             Phase::Pending => api::ExportState::Pending,
             Phase::Active => api::ExportState::Active,
             Phase::Draining | Phase::Closing => api::ExportState::Draining,
@@ -275,42 +145,20 @@ impl Exports {
 
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
-        check_name(&spec.name)?;
-        let label = printable(&spec.name);
-        let unusable = |error| Error::new(Kind::DeviceMissing, format!("{}: {error}", spec.device_path.display()));
-        let backend = Backend::new(spec.file).map_err(unusable)?;
-        if backend.size() != spec.size_bytes {
-            let message = format!(
-                "export {label}: {} has {} bytes, and {} were expected",
-                spec.device_path.display(),
-                backend.size(),
-                spec.size_bytes
-            );
-            return Err(Error::new(Kind::DeviceMismatch, message));
-        }
-        let served = Served {
-            name: spec.name.clone(),
-            volume_id: spec.volume_id,
-            read_only: spec.read_only,
-            device_path: spec.device_path,
-            backend,
-            stop: Latch::new().map_err(|error| Error::new(Kind::Internal, error).doing(format!("export {label}")))?,
-            bytes_written: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
-        };
+        let served = Served::new(spec)?;
+        let (name, volume) = (served.name.clone(), served.volume_id);
         let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
         let mut table = self.table();
-        if let Some(other) = table.get(&spec.name) {
-            let message = format!("the export name {label} is taken by volume {}", other.served.volume_id);
+        if let Some(other) = table.get(&name) {
+            let message = format!("the export name {} is taken by volume {}", printable(&name), other.served.volume_id);
             return Err(Error::new(Kind::Conflict, message).hint("choose another with --name"));
         }
-        if let Some(other) = table.values().find(|entry| entry.served.volume_id == spec.volume_id) {
+        if let Some(other) = table.values().find(|entry| entry.served.volume_id == volume) {
             let name = printable(&other.served.name);
-            let message = format!("volume {} is exported already, as {name}", spec.volume_id);
+            let message = format!("volume {volume} is exported already, as {name}");
             return Err(Error::new(Kind::Conflict, message).hint(format!("volctl unexport {name}")));
         }
-        table.insert(spec.name, entry);
+        table.insert(name, entry);
         self.publish(&table);
         Ok(())
     }
@@ -347,7 +195,7 @@ impl Exports {
             }
             Phase::Active => {}
         }
-        let client = Arc::new(Client { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket });
+        let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));
         let served = Arc::clone(&entry.served);
         self.publish(&table);
@@ -448,11 +296,8 @@ impl Exports {
     /// Marks an export whose device is gone.
     pub fn fail(&self, name: &str) {
         let table = self.table();
-        if let Some(entry) = table.get(name)
-            && !entry.served.gone.swap(true, Ordering::Relaxed)
-        {
-            entry.served.failed.store(true, Ordering::Relaxed);
-            tracing::error!("export {} failed: its device is gone", printable(name));
+        if let Some(entry) = table.get(name) {
+            entry.served.mark_gone();
             self.publish(&table);
         }
     }
@@ -461,11 +306,7 @@ impl Exports {
     pub fn cut(&self, name: Option<&str>) {
         let table = self.table();
         let entries = table.iter().filter(|(key, _)| name.is_none_or(|name| name == *key));
-        for client in entries.flat_map(|(_, entry)| &entry.clients) {
-            if let Err(error) = shutdown(client.socket.as_raw_fd(), Shutdown::Both) {
-                tracing::debug!("NBD client {} was gone before it was cut off: {error}", client.peer);
-            }
-        }
+        entries.flat_map(|(_, entry)| &entry.clients).for_each(|client| client.cut());
     }
 
     /// The export of a name, for as long as it takes to flush it.
@@ -530,15 +371,4 @@ fn unknown(name: &str) -> Error {
 
 fn closing(name: &str) -> Error {
     Error::new(Kind::Conflict, format!("export {} is being removed", printable(name)))
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if !name.is_empty() && name.len() <= MAXIMUM_NAME && !name.chars().any(char::is_control) {
-        return Ok(());
-    }
-    let message = format!(
-        "\"{}\" cannot be an export name: 1 to {MAXIMUM_NAME} bytes without control characters are needed",
-        printable(name.get(..64).unwrap_or(name))
-    );
-    Err(Error::new(Kind::Usage, message))
 }

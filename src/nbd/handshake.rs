@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::exports::{Exports, Offer, Peer, Refusal, Session};
+use super::client::Peer;
+use super::exports::{Exports, Refusal, Session};
 use super::protocol::{
     self, InfoRequest, MAXIMUM_STRING, OptionHead, handshake_flag, info, option, option_reply as reply,
 };
+use super::served::Offer;
 use super::stream::{Filled, Stream, Until};
 
 /// Options that a client may send: enough to list and ask about every export of a server many times.

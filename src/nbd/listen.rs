@@ -12,7 +12,8 @@ use nix::sys::time::TimeVal;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 
-use super::exports::{Exports, Peer};
+use super::client::Peer;
+use super::exports::Exports;
 use super::handshake::{Agreed, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::transmission;

@@ -7,6 +7,7 @@
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod backend;
+mod client;
 mod exports;
 mod handshake;
 mod ioctl;
@@ -14,6 +15,7 @@ mod listen;
 mod probe;
 mod protocol;
 mod removal;
+mod served;
 mod stream;
 mod transmission;
 mod uri;
@@ -28,8 +30,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use exports::{Activity, ExportSpec};
+pub use exports::Activity;
 pub use removal::{Clients, Removed};
+pub use served::ExportSpec;
 
 use crate::api;
 use crate::config;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::exports::{Exports, Served};
+use super::exports::Exports;
+use super::served::Served;
 use crate::api;
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;

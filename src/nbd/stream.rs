@@ -18,7 +18,7 @@ pub(super) const PIECE: usize = 1 << 20;
 /// Both buffers begin so small, in bytes.
 const SMALL: usize = 64 << 10;
 /// Replies are sent before their data would be more than so many bytes.
-const OUTPUT_LIMIT: usize = PIECE + SMALL;
+pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE;
 /// After so long without a byte the buffers are given back.
 const IDLE: Duration = Duration::from_secs(1);
 /// A client whose connection we end has so long to read what we said before.
@@ -257,5 +257,103 @@ impl Stream {
             self.output = larger;
         }
         &mut self.output[self.filled..needed]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (Stream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Stream::new(Arc::new(ours.into())), theirs)
+    }
+
+    fn within(duration: Duration) -> Until<'static> {
+        Until { latch: None, deadline: Some(Instant::now() + duration) }
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_however_they_are_cut() {
+        let (mut stream, mut theirs) = pair();
+        let sent: Vec<u8> = (0..3 * PIECE).map(|n| (n / 7) as u8).collect();
+        let copy = sent.clone();
+        let writer = std::thread::spawn(move || theirs.write_all(&copy).unwrap());
+        let mut received = Vec::<u8>::new();
+        for wanted in [1, 28, PIECE, 4096, PIECE, 70_000, 1] {
+            assert_eq!(stream.fill(wanted, Until::default()).unwrap(), Filled::Ready);
+            received.extend(&stream.arrived()[..wanted]);
+            stream.consume(wanted);
+        }
+        assert!(received == sent[..received.len()]);
+        while stream.fill(1, Until::default()).unwrap() == Filled::Ready {
+            received.extend(stream.arrived());
+            stream.consume(stream.arrived().len());
+        }
+        assert!(received == sent);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn what_waits_is_sent_before_a_wait() {
+        let (mut stream, mut theirs) = pair();
+        stream.put(b"one");
+        let waiting = stream.waiting();
+        stream.put(b"two");
+        stream.take_back(waiting);
+        assert!(stream.put_with(5, |_| Err(())).is_err());
+        stream.put(b"three");
+        assert_eq!(stream.fill(1, within(Duration::from_millis(1))).unwrap(), Filled::TimedOut);
+        let mut said = [0; 8];
+        theirs.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"onethree");
+    }
+
+    #[test]
+    fn a_latch_wakes_all_and_bytes_come_first() {
+        let latch = Arc::new(Latch::new().unwrap());
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let latch = Arc::clone(&latch);
+                let (mut stream, theirs) = pair();
+                std::thread::spawn(move || {
+                    let woken = stream.fill(1, Until { latch: Some(&latch), deadline: None }).unwrap();
+                    drop(theirs);
+                    woken
+                })
+            })
+            .collect();
+        assert!(!latch.is_raised());
+        latch.raise();
+        latch.raise();
+        assert!(latch.is_raised());
+        assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap() == Filled::Woken));
+
+        let (mut stream, mut theirs) = pair();
+        theirs.write_all(b"x").unwrap();
+        let until = Until { latch: Some(&latch), deadline: None };
+        assert_eq!(stream.fill(1, until).unwrap(), Filled::Ready);
+        assert_eq!(stream.fill(2, until).unwrap(), Filled::Woken);
+    }
+
+    #[test]
+    fn an_idle_connection_has_no_buffers() {
+        let (mut stream, mut theirs) = pair();
+        theirs.write_all(b"x").unwrap();
+        stream.put(b"y");
+        assert_eq!(stream.fill(1, Until::default()).unwrap(), Filled::Ready);
+        stream.consume(1);
+        assert!(stream.input.capacity() > 0 && stream.output.capacity() > 0);
+        stream.make_room(1);
+        assert_eq!(stream.wait_idly(within(IDLE + Duration::from_millis(50))).unwrap(), Filled::TimedOut);
+        assert_eq!(stream.output.capacity(), 0);
+        theirs.write_all(b"z").unwrap();
+        assert_eq!(stream.fill(1, Until::default()).unwrap(), Filled::Ready);
+        assert_eq!(stream.arrived(), b"z");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::exports::Session;
 use super::protocol::{self, Errno, Fault, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, PIECE, Stream, Until};
+use super::stream::{Filled, OUTPUT_LIMIT, PIECE, Stream, Until};
 
 /// The payload of a refused WRITE is read and dropped up to so many bytes; a longer one ends the connection.
 const MAXIMUM_DROPPED: u32 = 2 * MAXIMUM_PAYLOAD;
@@ -70,21 +70,30 @@ impl Transmission<'_> {
             return self.answer(request, Ok(()));
         }
         let served = self.session.served();
+        let held = request.length as usize <= OUTPUT_LIMIT;
+        self.stream.reserve(if held { request.length as usize } else { PIECE })?;
+        let start = self.stream.waiting();
         for (offset, length) in pieces(request) {
-            let end = offset + length as u64 == request.offset + u64::from(request.length);
-            self.stream.reserve(length)?;
-            let waiting = self.stream.waiting();
+            let first = offset == request.offset;
+            let last = offset + length as u64 == request.offset + u64::from(request.length);
+            if !held {
+                self.stream.reserve(length)?;
+            }
+            let chunk = self.stream.waiting();
             if self.structured {
-                self.stream.put(&protocol::data_chunk(request.cookie, offset, length as u32, end));
-            } else if offset == request.offset {
+                self.stream.put(&protocol::data_chunk(request.cookie, offset, length as u32, last));
+            } else if first {
                 self.stream.put(&protocol::simple_reply(request.cookie, None));
             }
             if let Err(error) = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset)) {
                 let fault = served.fault(&error);
-                self.stream.take_back(waiting);
-                // A simple reply that has begun as a success can only be broken off.
-                let begun = !self.structured && offset != request.offset;
-                return if begun { END } else { self.answer(request, Err(fault)) };
+                match self.structured {
+                    true => self.stream.take_back(chunk),
+                    false if held || first => self.stream.take_back(start),
+                    // A simple reply that has been sent in part, as a success, can only be broken off.
+                    false => return END,
+                }
+                return self.answer(request, Err(fault));
             }
         }
         GO_ON

@@ -12,7 +12,7 @@ use super::job::{End, Job, Sent};
 use super::request::Draft;
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
-use super::{Halt, Next, Step as _, Story};
+use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeAttach};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
@@ -115,11 +115,6 @@ impl Attach {
         let story = Self { volume, vm, here, export, job: Job::default(), attached: false, changed: false, notes };
         story.refuse_if_wrong(world, &story.volume).await?;
         Ok(story)
-    }
-
-    /// The device step's name: an attach that waits there may be superseded by a detach.
-    pub fn waiting_step() -> &'static str {
-        Step::Device.name()
     }
 
     /// Whether CloudStack was ever seen to have attached the volume for this operation.
@@ -332,11 +327,6 @@ impl Story for Attach {
         }
     }
 
-    /// Until CloudStack has attached it nothing is there to undo, and after that nothing is undone.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
-    }
-
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
     }
@@ -357,14 +347,15 @@ impl World {
 
     /// The disk that this machine runs from is nobody's to change.
     pub(super) fn refuse_own_root(&self, volume: &VolumeRecord) -> Result<()> {
-        let mine = volume.vm_id.is_some() && volume.vm_id == self.this_vm_known();
-        if mine && volume.volume_type == VolumeType::Root {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("volume {} is this VM's own root disk: it is not touched", volume.label()),
-            ));
+        let what = match (volume.vm_id, self.this_vm_known()) {
+            (Some(vm), Some(this)) if vm == this => "is this VM's own root disk",
+            (Some(_), None) => "is a root disk, and may be this VM's own",
+            _ => return Ok(()),
+        };
+        if volume.volume_type != VolumeType::Root {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
     }
 
     /// Counts before anything is sent: CloudStack would say so only inside the job.

@@ -409,11 +409,15 @@ impl Story for Create {
             (Step::Check, _) => self.check(cx).await,
             (Step::Send, _) => self.send(cx).await,
             (Step::Await, _) => self.wait(cx).await,
-            (Step::Attach(step), Some(attach)) => Ok(match attach.run(step, cx).await? {
-                Next::On => Next::On,
-                Next::Back(step) => Next::Back(Step::Attach(step)),
-                Next::Done => Next::Done,
-            }),
+            (Step::Attach(step), Some(attach)) => match attach.run(step, cx).await {
+                Ok(Next::On) => Ok(Next::On),
+                Ok(Next::Back(step)) => Ok(Next::Back(Step::Attach(step))),
+                Ok(Next::Done) => Ok(Next::Done),
+                Err(Halt::Fail(error)) if !self.existed && !attach.ever_attached() => {
+                    Err(Halt::Fail(error.doing("the new volume is deleted again")))
+                }
+                Err(halt) => Err(halt),
+            },
             (Step::Attach(_), None) => Ok(Next::Done),
         }
     }

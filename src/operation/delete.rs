@@ -53,7 +53,7 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &VolumeDelete) -> Result<Draft<Delete>> {
     world.prove_this_vm().await?;
-    let meaning = if params.expunge { Meaning::Deleted } else { Meaning::Exact };
+    let meaning = if params.expunge { Meaning::Deleted } else { Meaning::PerhapsDeleted };
     let volume = resolve::volume(world, &params.volume, meaning).await?;
     let story = Delete { volume, expunge: params.expunge, job: Job::default(), changed: false };
     story.refuse_if_used(world, &story.volume)?;
@@ -208,11 +208,6 @@ impl Story for Delete {
             Step::Send => self.send(cx).await,
             Step::Await => self.wait(cx).await,
         }
-    }
-
-    /// Nothing that CloudStack has deleted is brought back by itself.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::attach::{Attach, WAITING_FOR_DEVICE, volume_is_moving};
+use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::release::{Terms, give_back, withdraw};
@@ -135,14 +135,11 @@ fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
     vec![format!("whether VM {} ({}) uses it could not be checked from here", vm.label(), printable(&vm.state))]
 }
 
-/// An attach that only waits for its device makes way for a detach.
-fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, &'static str)>> {
+/// An attach, or a creation with one, that only waits for its device makes way for a detach.
+fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, String)>> {
     let holder = world.store.operation_on(volume)?;
-    Ok(holder
-        .filter(|row| {
-            row.status == Status::Running && row.kind == OperationKind::Attach && row.step_words == WAITING_FOR_DEVICE
-        })
-        .map(|row| (row.id, Attach::waiting_step())))
+    let waiting = holder.filter(|row| row.status == Status::Running && row.step_words == WAITING_FOR_DEVICE);
+    Ok(waiting.map(|row| (row.id, row.step)))
 }
 
 fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
@@ -360,6 +357,7 @@ impl Story for Detach {
     const STEPS: &'static [Step] =
         &[Step::Check, Step::Withdraw, Step::Hold, Step::Send, Step::Await, Step::Gone, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
+    const REVERSIBLE: &'static [Step] = &[Step::Withdraw, Step::Hold];
 
     fn takes(&self, step: Step) -> bool {
         match step {
@@ -386,7 +384,7 @@ impl Story for Detach {
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.held = None;
-        if step == Step::Withdraw { give_back(cx, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
     }
 
     /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::world::Cx;
-use super::{World, again, cancellable, drive_any, recovery};
+use super::{World, again, drive_any, looking, recovery, turn_back};
 use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
-use crate::store::{Accepted, NewOperation, OperationRow};
+use crate::store::{Accepted, NewOperation, OperationRow, Transition};
 
 /// What a running step waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +66,8 @@ impl Shown {
 
 struct Live {
     shown: Arc<watch::Sender<Shown>>,
-    task: AbortHandle,
+    /// None while somebody has halted it to send it another way.
+    task: Option<JoinHandle<()>>,
 }
 
 /// The engine.
@@ -125,14 +126,20 @@ impl Engine {
         tracing::info!(operation = %row.id, kind = ?row.kind, volume = ?row.volume_id, uid = ?row.asker.uid, "accepted");
         live.insert(row.id, self.start(row.clone(), false));
         drop(live);
-        if let Some((superseded, _)) = new.supersedes {
-            self.stop_superseded(superseded);
+        if let Some((superseded, _)) = &new.supersedes {
+            self.stop_superseded(*superseded);
         }
         Ok(row)
     }
 
     fn start(&self, row: OperationRow, resumed: bool) -> Live {
         let shown = Arc::new(watch::Sender::new(Shown::plain(row.clone())));
+        self.start_shown(row, resumed, shown)
+    }
+
+    /// Starts an operation that others may watch already.
+    fn start_shown(&self, row: OperationRow, resumed: bool, shown: Arc<watch::Sender<Shown>>) -> Live {
+        shown.send_replace(Shown::plain(row.clone()));
         let (engine, watched) = (self.clone(), shown.clone());
         let task = tokio::spawn(async move {
             let id = row.id;
@@ -141,7 +148,7 @@ impl Engine {
             }
             engine.leave(id);
         });
-        Live { shown: watched, task: task.abort_handle() }
+        Live { shown: watched, task: Some(task) }
     }
 
     /// Waits for the operation's turn; none where it ended in line.
@@ -169,10 +176,7 @@ impl Engine {
     }
 
     fn give_up_in_line(&self, row: &OperationRow, shown: &watch::Sender<Shown>) {
-        let error =
-            Error::new(Kind::Busy, "nothing was sent: the volume was busy with another operation for all that time")
-                .hint("`volctl ops` shows with which");
-        match self.world().store.end_early(row.id, &[], Status::Failed, &error) {
+        match self.world().store.end_early(row.id, &[], Status::Failed, &never_its_turn()) {
             Ok(Some(row)) => drop(shown.send_replace(Shown::plain(row))),
             Ok(None) => {}
             Err(error) => tracing::error!(operation = %row.id, %error, "cannot be ended"),
@@ -196,91 +200,123 @@ impl Engine {
     fn stop(&self, row: OperationRow) {
         let live = self.live().remove(&row.id);
         if let Some(live) = live {
-            live.task.abort();
+            if let Some(task) = live.task {
+                task.abort();
+            }
             live.shown.send_replace(Shown::plain(row));
         }
         self.0.ended.send_modify(|count| *count += 1);
     }
 
-    /// Cancels an operation that has changed nothing yet.
-    pub fn cancel(&self, id: OperationId, who: &str) -> Result<Operation> {
-        let error = Error::new(Kind::Cancelled, format!("cancelled by {who}; nothing was changed"));
-        let ended = self.end_early(id, Status::Cancelled, &error)?;
-        ended.map(|row| row.shown()).ok_or_else(|| self.not_cancellable(id))
-    }
-
-    /// Ends an operation that has sent nothing in the time that its caller gave it.
-    pub fn expire(&self, id: OperationId) -> Result<Option<OperationRow>> {
-        let error =
-            Error::new(Kind::Cancelled, "nothing was sent to CloudStack: the time given with --timeout is over")
-                .hint("`volctl health` shows whether CloudStack answers, `volctl ops` what the volume is busy with");
-        self.end_early(id, Status::Failed, &error)
-    }
-
-    fn end_early(&self, id: OperationId, status: Status, error: &Error) -> Result<Option<OperationRow>> {
-        let kind = self.row(id)?.kind;
-        let ended = self.world().store.end_early(id, &cancellable(kind), status, error)?;
-        if let Some(row) = &ended {
-            self.stop(row.clone());
+    /// Cancels an operation whose effect was not sent yet; shows it as it then stands.
+    pub async fn cancel(&self, id: OperationId, who: &str) -> Result<Operation> {
+        let why = Error::new(Kind::Cancelled, format!("cancelled by {who}; nothing was sent to CloudStack"));
+        match self.give_up(id, Status::Cancelled, &why).await? {
+            true => self.operation(id),
+            false => Err(self.not_cancellable(id)),
         }
-        Ok(ended)
+    }
+
+    /// Ends an operation that has sent nothing in the time that its caller gave it; says whether it has
+    /// ended or is about to.
+    pub async fn expire(&self, id: OperationId) -> Result<bool> {
+        let row = self.row(id)?;
+        let why = match row.status {
+            Status::Queued => never_its_turn(),
+            _ => nothing_was_sent(&row),
+        };
+        // It may also have ended by itself just now, before those who watch it were told.
+        Ok(self.give_up(id, Status::Failed, &why).await? || self.row(id)?.status.ended())
+    }
+
+    /// Ends an operation that has changed nothing, or undoes what it has done here before CloudStack was asked.
+    async fn give_up(&self, id: OperationId, status: Status, why: &Error) -> Result<bool> {
+        let row = self.row(id)?;
+        if let Some(ended) = self.world().store.end_early(id, &looking(row.kind), status, why)? {
+            self.stop(ended);
+            return Ok(true);
+        }
+        self.redirect(id, |row| turn_back(row, why)).await
     }
 
     /// Lets a stuck operation look again and go on from its step; sends a detach again that the guest did not follow.
-    pub fn retry(&self, id: OperationId, who: &str) -> Result<Operation> {
-        let store = &self.world().store;
-        let row = match store.unstick(id)? {
-            Some(row) => row,
-            None => self.step_back(id)?,
-        };
-        store.note(id, &format!("retried by {who}"))?;
-        let operation = row.shown();
-        // What was chosen anew was never sent; what was stuck may have been.
-        let resumed = operation.step == row.step_words && row.error.is_some();
-        let mut live = self.live();
-        let started = self.start(row, resumed);
-        live.insert(id, started);
-        Ok(operation)
+    pub async fn retry(&self, id: OperationId, who: &str) -> Result<Operation> {
+        let note = format!("retried by {who}");
+        if let Some(row) = self.world().store.unstick(id)? {
+            self.world().store.note(id, &note)?;
+            self.restart(row.clone(), true, Arc::new(watch::Sender::new(Shown::plain(row))));
+            return self.operation(id);
+        }
+        if self.redirect(id, again).await? {
+            self.world().store.note(id, &note)?;
+            return self.operation(id);
+        }
+        let row = self.row(id)?;
+        Err(Error::new(
+            Kind::Conflict,
+            format!("operation {id} cannot be retried: it is {}, {}", status_word(row.status), row.step_words),
+        )
+        .hint("only what is stuck, or waits for a guest that did not let go, can be retried"))
     }
 
-    /// Brings a running operation back to the step that a human wants repeated, where its story has one.
-    fn step_back(&self, id: OperationId) -> Result<OperationRow> {
+    /// Sends a running operation another way, where its row allows it; says whether it did.
+    async fn redirect(
+        &self,
+        id: OperationId,
+        way: impl Fn(&OperationRow) -> Result<Option<Transition>>,
+    ) -> Result<bool> {
+        if way(&self.row(id)?)?.is_none() {
+            return Ok(false);
+        }
+        let Some(shown) = self.halt(id).await else { return Ok(false) };
         let row = self.row(id)?;
-        let Some(transition) = again(&row)? else {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("operation {id} cannot be retried: it is {}, {}", status_word(row.status), row.step_words),
-            )
-            .hint("only what is stuck, or waits for a guest that did not let go, can be retried"));
+        let redirected = match way(&row)? {
+            Some(transition) => self.world().store.transition(id, &transition)?,
+            None => None,
         };
-        self.halt(id);
-        let saved = self.world().store.transition(id, &transition)?;
-        saved.ok_or_else(|| Error::new(Kind::Conflict, format!("operation {id} has ended meanwhile")))
+        let done = redirected.is_some();
+        self.restart(redirected.unwrap_or(row), !done, shown);
+        Ok(done)
+    }
+
+    /// Stops the task of an operation where it is, and waits until it has stopped: only then is its row nobody else's.
+    async fn halt(&self, id: OperationId) -> Option<Arc<watch::Sender<Shown>>> {
+        let (task, shown) = {
+            let mut live = self.live();
+            let entry = live.get_mut(&id)?;
+            (entry.task.take()?, entry.shown.clone())
+        };
+        task.abort();
+        task.await.ok();
+        Some(shown)
+    }
+
+    /// Drives an operation on that was halted; one that has ended meanwhile is only shown.
+    fn restart(&self, row: OperationRow, resumed: bool, shown: Arc<watch::Sender<Shown>>) {
+        if row.status.ended() {
+            return self.stop(row);
+        }
+        let mut live = self.live();
+        let id = row.id;
+        let started = self.start_shown(row, resumed, shown);
+        live.insert(id, started);
     }
 
     /// Ends an operation on a human's word: what it has come to is not known.
     pub fn abandon(&self, id: OperationId, who: &str, reason: &str) -> Result<Operation> {
         let row = self.row(id)?;
-        let error = Error::new(
+        let why = Error::new(
             Kind::Cancelled,
             format!("abandoned by {who} at \"{}\" ({}): its outcome is not known", row.step_words, printable(reason)),
         );
-        self.halt(id);
-        match self.world().store.abandon(id, &error)? {
-            Some(row) => {
-                let operation = row.shown();
-                self.stop(row);
-                Ok(operation)
-            }
-            None => Err(Error::new(Kind::Conflict, format!("operation {id} has ended already: {}", status_word(row.status)))),
-        }
-    }
-
-    /// Stops the task of an operation at the step at which it is.
-    fn halt(&self, id: OperationId) {
-        if let Some(live) = self.live().get(&id) {
-            live.task.abort();
-        }
+        let Some(ended) = self.world().store.abandon(id, &why)? else {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("operation {id} has ended already: {}", status_word(row.status)),
+            ));
+        };
+        self.stop(ended);
+        self.operation(id)
     }
 
     /// What happened to an operation, and who asked for it.
@@ -340,6 +376,21 @@ impl Engine {
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Live>> {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The end of an operation whose time was over before it could begin in earnest.
+fn nothing_was_sent(row: &OperationRow) -> Error {
+    let cause = if looking(row.kind).contains(&row.step.as_str()) { Kind::CloudstackUnreachable } else { Kind::InUse };
+    Error::new(
+        cause,
+        format!("nothing was sent to CloudStack: the time given with --timeout ended while {}", row.step_words),
+    )
+    .hint("`volctl health` shows whether CloudStack answers, `volctl exports` which clients are connected")
+}
+
+fn never_its_turn() -> Error {
+    Error::new(Kind::Busy, "nothing was sent: the volume was busy with another operation for all that time")
+        .hint("`volctl ops` shows with which")
 }
 
 /// `succeeded`, `failed`, ...

@@ -46,6 +46,10 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Export>> {
     let (volume, notes) = world.local_volume(&params.volume).await?;
+    let cloudstack_answers = notes.is_empty();
+    if cloudstack_answers {
+        world.prove_this_vm().await?;
+    }
     world.refuse_own_root(&volume)?;
     let share = Share { name: params.name.clone(), read_only: params.read_only };
     let story = Export { volume, share, changed: false, notes };
@@ -54,6 +58,7 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
 
 /// Serves a volume unless it is served the same way already; says whether it had to.
 pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) -> Result<bool> {
+    let _serving = cx.world.serving.lock().await;
     let name = share.name.clone().unwrap_or_else(|| default_name(volume.id));
     if let Some(export) = cx.world.nbd.of_volume(volume.id)
         && export.state != ExportState::Failed
@@ -81,10 +86,6 @@ impl Story for Export {
     const STEPS: &'static [Step] = &[Step::Check, Step::Serve];
     const LOOKING: &'static [Step] = &[Step::Check];
 
-    fn takes(&self, _step: Step) -> bool {
-        true
-    }
-
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => {
@@ -94,11 +95,6 @@ impl Story for Export {
             Step::Serve => self.changed |= serve_once(cx, &self.volume, &self.share).await?,
         }
         Ok(Next::On)
-    }
-
-    /// A device that could not be served has no export and no wish: serving takes both back itself.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -114,6 +114,7 @@ impl World {
 
     /// Brings back what is wished for and not served, and marks what has lost its device.
     pub(super) async fn keep_exports(&self) -> Result<()> {
+        let _serving = self.serving.lock().await;
         for wish in self.store.wishes()? {
             if self.store.operation_on(wish.volume_id)?.is_some() {
                 continue;

@@ -202,7 +202,7 @@ fn pick_cached<'a>(word: &str, volumes: &'a [CachedVolume]) -> Result<&'a Cached
     let records: Vec<VolumeRecord> = volumes.iter().map(|cached| cached.record.clone()).collect();
     let picked = match resolve::pick(word, &records, Meaning::Any) {
         Err(error) if error.kind == Kind::NotFound => {
-            resolve::pick(word, &records, Meaning::Deleted).map_err(|_| error)?
+            resolve::pick(word, &records, Meaning::PerhapsDeleted).map_err(|_| error)?
         }
         picked => picked?,
     };

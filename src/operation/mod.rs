@@ -52,8 +52,8 @@ use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
-pub use sync::keep_in_step;
 pub use request::Request;
+pub use sync::keep_in_step;
 pub use world::World;
 
 use world::Cx;
@@ -99,18 +99,24 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     type Step: Step;
     /// Their order.
     const STEPS: &'static [Self::Step];
-    /// Until the end of this step nothing has been changed anywhere, so it can be cancelled, and it may still be found
-    /// to be too late to begin.
+    /// The steps in which nothing is changed anywhere: there it simply ends when it is cancelled or too late.
     const LOOKING: &'static [Self::Step];
+    /// The steps after those in which CloudStack was not asked yet: there it is undone when it is cancelled or too late.
+    const REVERSIBLE: &'static [Self::Step] = &[];
 
     /// Whether this one takes a step.
-    fn takes(&self, step: Self::Step) -> bool;
+    fn takes(&self, _step: Self::Step) -> bool {
+        true
+    }
 
     /// Does a step. `cx.resumed` says that an earlier daemon may have done it, or part of it.
     fn run(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<Next<Self::Step>, Halt>> + Send;
 
-    /// Undoes a step that may or may not have been done. Touches only what this operation itself made.
-    fn undo(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<()>> + Send;
+    /// Undoes a step that may or may not have been done. Touches only what this operation itself made; by itself,
+    /// nothing.
+    fn undo(&mut self, _step: Self::Step, _cx: &Cx) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
 
     /// Prepares the story to do again, on a human's word, what it only waits for at a step; gives the step to go back to.
     fn again(&mut self, _step: Self::Step) -> Option<Self::Step> {
@@ -183,6 +189,7 @@ fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Re
     match undone {
         Ok(()) => match before(story, step) {
             Some(earlier) if !S::LOOKING.contains(&earlier) => (Status::Unwinding, earlier, why),
+            _ if why.as_ref().is_some_and(|why| why.kind == Kind::Cancelled) => (Status::Cancelled, step, why),
             _ => (Status::Failed, step, why),
         },
         Err(error) => {
@@ -268,9 +275,19 @@ async fn drive_any(row: OperationRow, cx: Cx) {
     with_story!(row.kind, S => drive::<S>(row, cx).await)
 }
 
-/// The names of the steps in which a kind can still be cancelled: nothing was changed anywhere.
-fn cancellable(kind: OperationKind) -> Vec<&'static str> {
+/// The names of the steps in which a kind has changed nothing.
+fn looking(kind: OperationKind) -> Vec<&'static str> {
     with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
+}
+
+/// The transition that undoes a row which CloudStack was not asked about yet; none where it was.
+fn turn_back(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
+    fn of<S: Story>(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
+        let (story, step) = read_row::<S>(row)?;
+        let can = row.status == Status::Running && S::REVERSIBLE.contains(&step);
+        can.then(|| transition(&story, Status::Unwinding, step, Some(why))).transpose()
+    }
+    with_story!(row.kind, S => of::<S>(row, why))
 }
 
 /// The transition that does again, on a human's word, what a row only waits for.

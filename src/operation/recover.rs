@@ -102,10 +102,6 @@ impl Story for Recover {
     const STEPS: &'static [Step] = &[Step::Check, Step::Bring];
     const LOOKING: &'static [Step] = &[Step::Check];
 
-    fn takes(&self, _step: Step) -> bool {
-        true
-    }
-
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => {
@@ -115,11 +111,6 @@ impl Story for Recover {
             }
             Step::Bring => self.bring(cx).await,
         }
-    }
-
-    /// A volume that is back is not deleted again by itself.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -10,7 +10,7 @@ use super::engine::Note;
 use super::world::Cx;
 use crate::api::{Client, Departure, Export};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeRecord, clock_time, format_age};
+use crate::model::{VolumeId, VolumeRecord, clock_time, format_age};
 use crate::nbd::Clients;
 use crate::store::Wish;
 
@@ -81,16 +81,15 @@ fn client(client: &Client) -> String {
     }
 }
 
-/// Serves again what was withdrawn by an operation that then failed.
-pub(super) async fn give_back(cx: &Cx, former: Option<&Wish>) -> Result<()> {
-    match former {
-        Some(wish) if !wish.failed && cx.world.nbd.of_volume(wish.volume_id).is_none() => {
-            cx.world.store.put_wish(wish)?;
-            match cx.world.serve_again(wish).await {
-                Err(error) if error.kind == Kind::DeviceMissing => Ok(()),
-                served => served,
-            }
-        }
-        _ => Ok(()),
+/// Serves again what was withdrawn, or takes new clients again where it was not, for an operation that then failed.
+pub(super) async fn give_back(cx: &Cx, volume: VolumeId, former: Option<&Wish>) -> Result<()> {
+    if let Some(export) = cx.world.nbd.of_volume(volume) {
+        return cx.world.nbd.undrain(&export.name);
+    }
+    let Some(wish) = former.filter(|wish| !wish.failed) else { return Ok(()) };
+    cx.world.store.put_wish(wish)?;
+    match cx.world.serve_again(wish).await {
+        Err(error) if error.kind == Kind::DeviceMissing => Ok(()),
+        served => served,
     }
 }

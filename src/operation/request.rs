@@ -8,8 +8,8 @@ use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
 use crate::api::{
-    Asker, Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeRecover,
+    Asker, Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete,
+    VolumeDetach, VolumeRecover,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeRecord};
@@ -51,7 +51,7 @@ pub(super) struct Draft<S> {
     pub volume: Option<VolumeRecord>,
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
-    pub supersedes: Option<(OperationId, &'static str)>,
+    pub supersedes: Option<(OperationId, String)>,
 }
 
 impl<S: Story> Draft<S> {

@@ -22,6 +22,8 @@ pub(super) enum Meaning {
     Exact,
     /// A volume, deleted ones too; by id or name only.
     Deleted,
+    /// A volume that is there, or where none is, a deleted one; by id or name only.
+    PerhapsDeleted,
 }
 
 /// Asks CloudStack now which volume a word means.
@@ -63,7 +65,12 @@ pub(super) fn pick(word: &str, candidates: &[VolumeRecord], meaning: Meaning) ->
     matches.dedup_by_key(|record| record.id);
     let (there, deleted): (Vec<&VolumeRecord>, Vec<&VolumeRecord>) =
         matches.into_iter().partition(|record| !is_deleted(record));
-    let wanted = if meaning == Meaning::Deleted { [deleted, there].concat() } else { there };
+    let wanted = match meaning {
+        Meaning::Any | Meaning::Exact => there,
+        Meaning::Deleted => [deleted, there].concat(),
+        Meaning::PerhapsDeleted if there.is_empty() => deleted,
+        Meaning::PerhapsDeleted => there,
+    };
     match wanted.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(missing(word, candidates)),
@@ -232,6 +239,8 @@ mod tests {
     fn a_deleted_namesake_is_out_of_the_way() {
         let all = [volume(A, "data1", "Destroy"), volume(B, "data1", "Ready")];
         assert_eq!(pick("data1", &all, Meaning::Any).unwrap().id.to_string(), B);
+        assert_eq!(pick("data1", &all, Meaning::PerhapsDeleted).unwrap().id.to_string(), B);
+        assert_eq!(pick("data1", &all[..1], Meaning::PerhapsDeleted).unwrap().id.to_string(), A);
         assert_eq!(pick("data1", &all, Meaning::Deleted).unwrap_err().kind, Kind::Ambiguous);
         let error = pick("data1", &all[..1], Meaning::Any).unwrap_err();
         assert!(error.hint.unwrap().contains("volctl recover"));

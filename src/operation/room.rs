@@ -19,7 +19,10 @@ impl World {
             if free < ENOUGH_BYTES {
                 return Err(Error::new(
                     Kind::Store,
-                    format!("only {free} bytes are free where {} is, and {ENOUGH_BYTES} are needed for a new change", path.display()),
+                    format!(
+                        "only {free} bytes are free where {} is, and {ENOUGH_BYTES} are needed for a new change",
+                        path.display()
+                    ),
                 )
                 .hint("make room; what is running goes on, exports are served, and nothing new was begun")
                 .retryable(true));

@@ -40,7 +40,10 @@ impl World {
             let here = self.devices.find(&volume.id.serial())?;
             let attached = volume.vm_id == Some(this);
             let found = match (here, attached) {
-                (Some(device), false) => format!("its disk is here as {}, but CloudStack does not have it attached here", device.path.display()),
+                (Some(device), false) => format!(
+                    "its disk is here as {}, but CloudStack does not have it attached here",
+                    device.path.display()
+                ),
                 (None, true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
                 _ => continue,
             };
@@ -57,11 +60,18 @@ impl World {
             Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned() })
         };
         if !volumes.iter().any(|volume| volume.id == export.volume_id) {
-            return Ok(difference(format!("export {name}: CloudStack no longer has its volume"), "nothing: `volctl unexport` ends it"));
+            return Ok(difference(
+                format!("export {name}: CloudStack no longer has its volume"),
+                "nothing: `volctl unexport` ends it",
+            ));
         }
         Ok(match export.state {
-            ExportState::Failed => difference(format!("export {name}: its device failed or went away"), "it is not served"),
-            ExportState::Pending => difference(format!("export {name}: its device is not here"), "it is served once the device comes"),
+            ExportState::Failed => {
+                difference(format!("export {name}: its device failed or went away"), "it is not served")
+            }
+            ExportState::Pending => {
+                difference(format!("export {name}: its device is not here"), "it is served once the device comes")
+            }
             ExportState::Active | ExportState::Draining => None,
         })
     }
@@ -69,7 +79,8 @@ impl World {
 
 /// What CloudStack says otherwise than when it was last asked.
 fn changed_in_cloudstack(before: &[CachedVolume], now: &[VolumeRecord]) -> Vec<Difference> {
-    let known: HashMap<VolumeId, &VolumeRecord> = before.iter().map(|cached| (cached.record.id, &cached.record)).collect();
+    let known: HashMap<VolumeId, &VolumeRecord> =
+        before.iter().map(|cached| (cached.record.id, &cached.record)).collect();
     let kept = "taken into the store";
     let mut differences: Vec<Difference> = now
         .iter()
@@ -82,7 +93,9 @@ fn changed_in_cloudstack(before: &[CachedVolume], now: &[VolumeRecord]) -> Vec<D
         })
         .collect();
     let gone = before.iter().filter(|cached| !now.iter().any(|volume| volume.id == cached.record.id));
-    differences.extend(gone.map(|cached| about(&cached.record, "CloudStack no longer has it".to_owned(), "forgotten".to_owned())));
+    differences.extend(
+        gone.map(|cached| about(&cached.record, "CloudStack no longer has it".to_owned(), "forgotten".to_owned())),
+    );
     differences
 }
 

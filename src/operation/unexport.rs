@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{Terms, withdraw};
+use super::release::{Terms, give_back, withdraw};
 use super::request::Draft;
 use super::resolve::not_found;
 use super::world::{Cx, World};
@@ -10,13 +10,15 @@ use super::{Halt, Next, Story};
 use crate::api::{Departure, ExportDelete, OperationKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord, printable};
-use crate::store::Outcome;
+use crate::store::{Outcome, Wish};
 
 /// What an unexport has learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Unexport {
     volume: VolumeRecord,
     terms: Terms,
+    /// The export as it was.
+    former: Option<Wish>,
     changed: bool,
     departure: Departure,
 }
@@ -50,7 +52,7 @@ impl super::Step for Step {
 pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
     let volume = exported_volume(world, &params.export).await?;
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
-    let story = Unexport { volume, terms, changed: false, departure: Departure::default() };
+    let story = Unexport { volume, terms, former: None, changed: false, departure: Departure::default() };
     Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
 }
 
@@ -69,7 +71,9 @@ async fn exported_volume(world: &World, word: &str) -> Result<VolumeRecord> {
         (Some(id), _) => Ok(world.local_volume(&id.to_string()).await?.0),
         (None, Ok((volume, _))) => Ok(volume),
         (None, Err(error)) if error.kind == Kind::NotFound => {
+            let volumes = world.store.volumes()?;
             let names = exports.iter().map(|export| export.name.as_str());
+            let names = names.chain(volumes.iter().map(|cached| cached.record.name.as_str()));
             Err(not_found("export or volume", word, names, "`volctl exports` lists the exports"))
         }
         (None, Err(error)) => Err(error),
@@ -81,10 +85,7 @@ impl Story for Unexport {
     type Step = Step;
     const STEPS: &'static [Step] = &[Step::Check, Step::Withdraw, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
-
-    fn takes(&self, _step: Step) -> bool {
-        true
-    }
+    const REVERSIBLE: &'static [Step] = &[Step::Withdraw];
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
@@ -92,20 +93,21 @@ impl Story for Unexport {
                 if cx.world.export_of(self.volume.id).is_none() {
                     return Ok(Next::Done);
                 }
+                self.former = cx.world.store.wish_of(self.volume.id)?;
                 self.changed = true;
             }
             Step::Withdraw => {
-                let departure = withdraw(cx, &self.volume, self.terms).await;
-                self.departure = departure.inspect_err(|_| self.changed = false)?;
+                self.departure = withdraw(cx, &self.volume, self.terms).await?;
             }
             Step::Forget => cx.world.store.forget_wish(self.volume.id)?,
         }
         Ok(Next::On)
     }
 
-    /// What cannot be withdrawn is as it was.
-    async fn undo(&mut self, _step: Step, _cx: &Cx) -> Result<()> {
-        Ok(())
+    /// What could not be withdrawn, or only began to be, is as it was.
+    async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
+        self.changed = false;
+        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -35,12 +35,14 @@ pub struct World {
     /// The exports.
     pub nbd: Server,
     pub(super) this_vm: ThisVm,
+    /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
+    pub(super) serving: tokio::sync::Mutex<()>,
 }
 
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
-        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default() }
+        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default(), serving: tokio::sync::Mutex::default() }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -167,7 +169,7 @@ impl Cx {
                 Ok(Some(row)) => {
                     tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
                     self.row = row.clone();
-                    self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: shown.overdue.take() });
+                    self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
                     return true;
                 }
                 Err(error) => {

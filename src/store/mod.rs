@@ -74,7 +74,12 @@ impl Store {
                 .hint("choose a path that volctld may write to, at which nothing is yet")
         };
         // Created by us and empty: what was there before is never written over.
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(|error| failed(error.to_string()))?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)
+            .map_err(|error| failed(error.to_string()))?;
         let copied = self.read(|db| db.backup(rusqlite::MAIN_DB, to, None).map_err(sql));
         copied.map_err(|error| failed(error.message))?;
         std::fs::metadata(to).map(|copy| copy.len()).map_err(|error| failed(error.to_string()))

@@ -48,7 +48,7 @@ pub struct NewOperation {
     /// Wait in line where the volume is taken.
     pub queue: bool,
     /// Ends that operation, if it still stands at that step, and takes its place.
-    pub supersedes: Option<(OperationId, &'static str)>,
+    pub supersedes: Option<(OperationId, String)>,
 }
 
 /// A row of the journal.
@@ -132,8 +132,8 @@ impl Store {
             {
                 return same_request(new, row);
             }
-            if let Some((id, step)) = new.supersedes {
-                supersede(db, id, step, new.id)?;
+            if let Some((id, step)) = &new.supersedes {
+                supersede(db, *id, step, new.id)?;
             }
             let holder = holder(db, new)?;
             let status = match holder {
@@ -243,7 +243,8 @@ impl Store {
         self.write(|db| {
             let freed = db
                 .execute(
-                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'), updated_at = ?2
+                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'),
+                            error = iif(unwinding, error, NULL), updated_at = ?2
                      WHERE id = ?1 AND status = 'stuck'",
                     params![id.to_string(), time_text(Timestamp::now())],
                 )
@@ -273,7 +274,9 @@ impl Store {
     pub fn history(&self, id: OperationId) -> Result<Vec<Moment>> {
         self.read(|db| {
             let mut statement = db
-                .prepare_cached("SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid")
+                .prepare_cached(
+                    "SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid",
+                )
                 .map_err(sql)?;
             let rows = statement
                 .query_map([id.to_string()], |row| {
@@ -604,7 +607,7 @@ mod tests {
         let (_directory, store) = store();
         let volume = VolumeId::random();
         let attach = accepted(&store, &new(volume));
-        let detach = NewOperation { supersedes: Some((attach.id, "device")), ..new(volume) };
+        let detach = NewOperation { supersedes: Some((attach.id, "device".into())), ..new(volume) };
         assert_eq!(store.accept(&detach).unwrap_err().kind, Kind::Busy, "it stands at another step");
         let waiting = Transition { step: ("device".into(), "waiting for device".into()), ..ended(Status::Running) };
         store.transition(attach.id, &waiting).unwrap().unwrap();

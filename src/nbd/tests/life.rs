@@ -229,7 +229,7 @@ async fn the_server_ends_in_time_and_loses_nothing() {
 
     let started = Instant::now();
     place.server.shutdown().await;
-    assert!(started.elapsed() < Duration::from_millis(350), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(!place.socket().exists());
     assert_eq!(client.until_closed(), b"");
     assert_eq!(half.until_closed(), b"");

@@ -2,7 +2,9 @@
 
 pub mod appliance;
 pub mod journal;
+pub mod nbd;
 pub mod simulator;
+pub mod wording;
 
 use std::time::{Duration, Instant};
 

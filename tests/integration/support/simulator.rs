@@ -181,6 +181,11 @@ impl Simulator {
         self.admin("GET", "state", Value::Null)
     }
 
+    /// How many calls of a command have come.
+    pub fn calls(&self, command: &str) -> u64 {
+        self.state()["journal"]["calls"][command].as_u64().unwrap_or_default()
+    }
+
     /// Whether a guest has the volume's disk.
     pub fn is_plugged(&self, volume: &str) -> bool {
         self.state()["guests"]["plugged"].get(volume).is_some()

@@ -1,0 +1,141 @@
+//! One export as its clients' threads see it: the device, what is offered, and what has become of it.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::backend::{self, Backend};
+use super::protocol::{Errno, Fault, transmission_flag};
+use super::stream::Latch;
+use crate::error::{Error, Kind, Result};
+use crate::model::{VolumeId, printable};
+
+/// The longest export name, in bytes: what every client can show and type, and far below the protocol's 4096.
+const MAXIMUM_NAME: usize = 255;
+
+/// What is to be served.
+#[derive(Debug)]
+pub struct ExportSpec {
+    /// The export name, 1 to 255 bytes without control characters.
+    pub name: String,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// The device's stable path, shown only: `file` is what is served.
+    pub device_path: PathBuf,
+    /// The open device; open for writing too unless `read_only`.
+    pub file: File,
+    /// The size that the device must have, in bytes.
+    pub size_bytes: u64,
+}
+
+/// An export as its clients' threads see it.
+pub(super) struct Served {
+    pub name: String,
+    pub volume_id: VolumeId,
+    pub read_only: bool,
+    pub device_path: PathBuf,
+    pub backend: Backend,
+    /// Raised when the export closes its clients.
+    pub stop: Latch,
+    /// Bytes that clients wrote or zeroed.
+    pub bytes_written: AtomicU64,
+    failed: AtomicBool,
+    /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
+    gone: AtomicBool,
+}
+
+impl Served {
+    /// Takes a device over, which must be what was said of it.
+    pub fn new(spec: ExportSpec) -> Result<Self> {
+        check_name(&spec.name)?;
+        let label = printable(&spec.name);
+        let path = spec.device_path.display();
+        let backend = Backend::new(spec.file).map_err(|error| {
+            Error::new(Kind::DeviceMissing, format!("export {label}: the size of {path} cannot be read: {error}"))
+        })?;
+        let (size, expected) = (backend.size(), spec.size_bytes);
+        if size != expected {
+            let message = format!("export {label}: {path} has {size} bytes, and {expected} were expected");
+            return Err(Error::new(Kind::DeviceMismatch, message));
+        }
+        Ok(Self {
+            stop: Latch::new().map_err(|error| Error::new(Kind::Internal, error).doing(format!("export {label}")))?,
+            name: spec.name,
+            volume_id: spec.volume_id,
+            read_only: spec.read_only,
+            device_path: spec.device_path,
+            backend,
+            bytes_written: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the device is no longer there.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Says that the device is no longer there.
+    pub fn mark_gone(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        if !self.gone.swap(true, Ordering::Relaxed) {
+            tracing::error!("export {} failed: its device is gone", printable(&self.name));
+        }
+    }
+
+    /// Whether its device failed; for good.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What a client learns before it enters.
+    pub fn offer(&self) -> Offer {
+        use transmission_flag::{
+            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
+        };
+        let writing = if self.read_only { READ_ONLY } else { SEND_TRIM | SEND_WRITE_ZEROES };
+        // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
+        let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
+        Offer { size: self.backend.size(), flags }
+    }
+
+    /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
+    pub fn fault(&self, error: &io::Error) -> Fault {
+        let errno = backend::errno(error);
+        if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
+            tracing::error!("export {} failed: {error}", printable(&self.name));
+        }
+        let text = match errno {
+            Errno::Shutdown => "the export is being closed",
+            Errno::NoSpc => "no space is left behind the export",
+            Errno::Perm => "the device refuses it",
+            Errno::NoMem => "the server is out of memory",
+            _ => "the device reports an input/output error",
+        };
+        Fault { errno, text }
+    }
+}
+
+/// What a client learns before it enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// Bytes.
+    pub size: u64,
+    /// Transmission flags.
+    pub flags: u16,
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if !name.is_empty() && name.len() <= MAXIMUM_NAME && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!(
+        "\"{}\" cannot be an export name: 1 to {MAXIMUM_NAME} bytes without control characters are needed",
+        printable(&name.chars().take(64).collect::<String>())
+    );
+    Err(Error::new(Kind::Usage, message))
+}

@@ -1,0 +1,10 @@
+//! The main job, one chapter a verb: what an operator types, what comes of it, and what CloudStack then has.
+
+mod attach;
+mod create;
+mod delete;
+mod detach;
+mod documents;
+mod export;
+mod look;
+mod waiting;
