@@ -3,12 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cli;
-<<<<<<< HEAD
 mod crash;
-=======
 mod clients;
 mod daemon;
->>>>>>> main
 mod generated;
 mod layering;
 mod refusals;
