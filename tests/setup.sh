@@ -54,7 +54,7 @@ install_missing() {
 echo "setup.sh: installing$missing" >&2
 # A third party's list that can't be fetched is no reason to stop: whether the packages are there, the install says.
 apt_get update || true
-# Beside a qemu-utils from backports, the release's qemu-system-x86 goes in only together with its own qemu-utils.
+# Beside a backported qemu-utils, the release's qemu-system-x86 goes in only together with the release's qemu-utils.
 install_missing ||
     install_missing --allow-downgrades "qemu-utils=$(apt-cache madison qemu-utils | awk 'NR == 1 { print $3 }')" ||
     stop "apt-get could not install:$missing"

@@ -1,119 +1,62 @@
 //! The simulated CloudStack outside the guest, whose hypervisor plugs the volumes' disks into it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use volctl::model::{VmId, VolumeId};
 
 use crate::guest::HOTPLUG_PORTS;
-use crate::image::built;
+use crate::support::simulator::Simulator;
+use crate::support::wait_for;
 
-/// The key that the simulator knows.
-pub const API_KEY: &str = "simulator-key";
-
-/// Its secret.
-pub const SECRET_KEY: &str = "simulator-secret";
-
-/// A simulator process, which ends with this value, or with this process.
+/// A simulator whose VM is the guest.
 pub struct Cloud {
-    process: Child,
-    /// Where its API answers.
-    pub address: SocketAddr,
-    data: PathBuf,
+    /// The simulator.
+    pub simulator: Simulator,
+    disks: PathBuf,
 }
 
 impl Cloud {
     /// Starts the simulator. Its hypervisor finds QEMU at a socket, which need not be there yet.
-    pub fn start(work: &Path, hypervisor: &Path) -> Self {
-        let simulator = built("examples/cloudstack-simulator");
-        assert!(simulator.exists(), "{} is missing: cargo build --examples", simulator.display());
-        let data = work.join("disks");
-        fs::create_dir(&data).unwrap();
-        let mut process = Command::new(simulator)
-            .arg("--until-stdin-closes")
-            .arg("--qmp")
-            .arg(hypervisor)
-            .args(["--qmp-ports", &HOTPLUG_PORTS.to_string()])
-            .arg("--data")
-            .arg(&data)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        let address = url.trim().strip_prefix("http://").and_then(|rest| rest.split('/').next()?.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("the simulator does not say where it listens: {url:?}"));
-        Self { process, address, data }
+    pub fn start(vm: VmId, work: &Path, hypervisor: &Path) -> Self {
+        let disks = work.join("disks");
+        fs::create_dir(&disks).unwrap();
+        let options = [
+            ["--this-vm", &vm.to_string()],
+            ["--qmp", &hypervisor.to_string_lossy()],
+            ["--qmp-ports", &HOTPLUG_PORTS.to_string()],
+            ["--data", &disks.to_string_lossy()],
+        ];
+        Self { simulator: Simulator::start_as_it_is(options.as_flattened()), disks }
     }
 
-    /// The VM that is the guest, and its root volume.
-    pub fn this_vm(&self) -> (VmId, VolumeId) {
-        let state = self.state();
-        let vm = state["this_vm"].as_str().unwrap();
-        let volumes = state["volumes"].as_array().unwrap();
-        let root = volumes.iter().find(|volume| volume["virtualmachineid"] == vm && volume["type"] == "ROOT").unwrap();
-        (vm.parse().unwrap(), root["id"].as_str().unwrap().parse().unwrap())
+    /// Where its API answers.
+    pub fn address(&self) -> SocketAddr {
+        let endpoint = self.simulator.endpoint();
+        endpoint.trim_start_matches("http://").trim_end_matches("/client/api").parse().unwrap()
     }
 
-    /// The names of the volumes that it holds to be attached to the guest.
-    pub fn attached(&self, vm: VmId) -> Vec<String> {
-        let state = self.state();
-        let attached =
-            state["volumes"].as_array().unwrap().iter().filter(|volume| volume["virtualmachineid"] == vm.to_string());
-        attached.map(|volume| volume["name"].as_str().unwrap().to_owned()).collect()
+    /// The volume of the disk that a VM runs from.
+    pub fn root(&self, vm: VmId) -> VolumeId {
+        let state = self.simulator.state();
+        let mut volumes = state["volumes"].as_array().unwrap().iter();
+        let root = volumes.find(|volume| volume["type"] == "ROOT" && volume["virtualmachineid"] == vm.to_string());
+        root.unwrap()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Waits until it holds a volume to be attached no more, whatever the guest still has.
-    pub fn wait_detached(&self, vm: VmId, name: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.attached(vm).iter().any(|attached| attached == name) {
-            assert!(Instant::now() < deadline, "{name} is still attached");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    /// Whether it holds a volume to be attached, whatever the guest has.
+    pub fn is_attached(&self, volume: VolumeId) -> bool {
+        self.simulator.listed(&volume.to_string()).get("virtualmachineid").is_some()
+    }
+
+    /// Waits until it holds a volume to be attached no more.
+    pub fn wait_detached(&self, volume: VolumeId) {
+        wait_for("the detach in the cloud", || (!self.is_attached(volume)).then_some(()));
     }
 
     /// A volume's bytes, behind everybody's back.
     pub fn disk(&self, volume: VolumeId) -> PathBuf {
-        self.data.join(format!("{volume}.img"))
-    }
-
-    /// Changes something behind everybody's back.
-    pub fn admin(&self, path: &str, body: &Value) {
-        self.exchange("POST", path, body);
-    }
-
-    /// All that it knows.
-    fn state(&self) -> Value {
-        self.exchange("GET", "/admin/state", &Value::Null)
-    }
-
-    fn exchange(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200 "), "{method} {path}: {answer}");
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {answer}"))
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        // An error means that it has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.disks.join(format!("{volume}.img"))
     }
 }

@@ -8,8 +8,8 @@ use volctl::api::Changed;
 use volctl::error::{Error, Kind};
 use volctl::model::{Device, OperationId};
 
-use crate::cloud::{API_KEY, SECRET_KEY};
 use crate::guest::{CLOUDSTACK_ADDRESS, Guest, NBD_ADDRESS};
+use crate::support::simulator::{API_KEY, SECRET_KEY};
 
 /// The command and the daemon in one guest.
 pub struct Volctl<'a> {

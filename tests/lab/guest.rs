@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -92,10 +93,11 @@ impl Guest {
         disk(&mut command, "programs", &format!("file={},readonly=on", programs.display()), "volctl-programs");
         channels(&mut command, &path("agent"), &path("console"), hardware.hypervisor);
         let qemu = command
-            .stdin(std::os::fd::OwnedFd::from(qmp_of_qemu.try_clone().unwrap()))
-            .stdout(std::os::fd::OwnedFd::from(qmp_of_qemu))
+            .stdin(OwnedFd::from(qmp_of_qemu.try_clone().unwrap()))
+            .stdout(OwnedFd::from(qmp_of_qemu))
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // It holds QEMU's end of the channel, whose closing tells that QEMU has gone.
         drop(command);
 
         let qmp = RefCell::new(Qmp::new(qmp));
@@ -147,17 +149,11 @@ impl Guest {
             Bus::Virtio => ("virtio-blk-pci", "lab"),
             Bus::VirtioScsi => ("scsi-hd", "scsi.0"),
         };
+        let storage = json!({"driver": "file", "filename": file});
+        let disk = json!({"driver": driver, "bus": bus, "id": device(serial), "serial": serial, "drive": node(serial)});
         let mut qmp = self.qmp.borrow_mut();
-        qmp.execute(
-            "blockdev-add",
-            json!({"driver": "raw", "node-name": node(serial),
-            "file": {"driver": "file", "filename": file}}),
-        );
-        qmp.execute(
-            "device_add",
-            json!({"driver": driver, "bus": bus, "id": device(serial), "serial": serial,
-            "drive": node(serial)}),
-        );
+        qmp.execute("blockdev-add", json!({"driver": "raw", "node-name": node(serial), "file": storage}));
+        qmp.execute("device_add", disk);
     }
 
     /// Takes such a disk away, once the guest has let it go.

@@ -32,12 +32,13 @@ impl Image {
 /// Makes a disk image in `work` with `volctl` and `volctld`, which the guest mounts at `/usr/local/bin`. They are those
 /// that cargo has built, or those in `VOLCTL_BIN_DIR`.
 pub fn programs_disk(work: &Path) -> PathBuf {
-    let given = env::var_os("VOLCTL_BIN_DIR").map(PathBuf::from);
+    let built = || Path::new(env!("CARGO_BIN_EXE_volctl")).parent().unwrap().to_owned();
+    let programs = env::var_os("VOLCTL_BIN_DIR").map_or_else(built, PathBuf::from);
     let content = work.join("programs");
     fs::create_dir(&content).unwrap();
     let mut bytes = 0;
     for program in ["volctl", "volctld"] {
-        let source = given.as_ref().map_or_else(|| built(program), |directory| directory.join(program));
+        let source = programs.join(program);
         bytes +=
             fs::copy(&source, content.join(program)).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
     }
@@ -46,9 +47,4 @@ pub fn programs_disk(work: &Path) -> PathBuf {
     let kibibytes = (bytes + bytes / 4 + (16 << 20)) >> 10;
     run(tool("mkfs.ext4", "e2fsprogs").args(["-q", "-F", "-d"]).args([&content, &disk]).arg(kibibytes.to_string()));
     disk
-}
-
-/// What cargo has built, by its place beside `volctl`.
-pub fn built(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_volctl")).with_file_name(name)
 }

@@ -45,7 +45,7 @@ mmdebstrap --quiet --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
-    --setup-hook="cp -R '$lab/rootfs/.' \"\$1\"" \
+    --setup-hook="tar -C '$lab/rootfs' --owner=0 --group=0 --mode=u=rwX,go=rX -c . | tar -C \"\$1\" -x" \
     --customize-hook='systemctl --quiet --root="$1" enable lab-agent.service systemd-networkd.service' \
     bookworm "$work/root" >&2
 

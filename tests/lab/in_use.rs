@@ -1,6 +1,7 @@
 //! What holds a disk in the guest is named, and the disk is neither detached nor exported from under it.
 
 use volctl::api::{DeviceFound, DeviceShown};
+use volctl::model::VolumeId;
 
 use crate::Lab;
 
@@ -18,31 +19,31 @@ pub fn a_disk_in_use_stays(lab: &Lab) {
 
     lab.guest.ok(&format!("mkfs.ext4 -q {partition}"));
     lab.guest.ok(&format!("mount {partition} /mnt"));
-    refused(lab, "/mnt");
+    refused(lab, shown.volume_id, "/mnt");
     assert!(lab.volctl.in_use("export data2").contains("/mnt"));
     lab.guest.ok("umount /mnt");
 
     holder(lab, &format!("--property=PrivateMounts=yes sh -c 'mount {partition} /mnt && exec sleep infinity'"));
     lab.guest.ok(&format!("until grep -q ' /mnt ' {HOLDER}/mounts; do sleep 0.1; done"));
-    refused(lab, "/mnt");
+    refused(lab, shown.volume_id, "/mnt");
     lab.guest.ok("systemctl stop holder");
 
     holder(lab, &format!("--property=StandardInput=file:{disk} sleep infinity"));
     lab.guest.ok(&format!("until grep -qx sleep {HOLDER}/comm; do sleep 0.1; done"));
-    refused(lab, "sleep");
+    refused(lab, shown.volume_id, "sleep");
     lab.guest.ok("systemctl stop holder");
 
     lab.guest.ok(&format!("mkswap {partition} && swapon {partition}"));
-    refused(lab, "swap");
+    refused(lab, shown.volume_id, "swap");
     lab.guest.ok(&format!("swapoff {partition} && sfdisk --quiet --delete {disk} && udevadm settle"));
 }
 
-fn refused(lab: &Lab, user: &str) {
+fn refused(lab: &Lab, volume: VolumeId, user: &str) {
     let said = lab.volctl.in_use("detach data2");
     assert!(said.contains(user), "{user} is not named: {said}");
     let forced = lab.volctl.in_use("detach data2 --force");
     assert!(forced.contains(user), "{user} is not named: {forced}");
-    assert!(lab.cloud.attached(lab.vm).contains(&"data2".to_owned()), "refused and detached");
+    assert!(lab.cloud.is_attached(volume), "refused and detached");
 }
 
 /// Starts something that uses the disk until it is stopped.

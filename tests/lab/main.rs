@@ -21,6 +21,9 @@ mod in_use;
 mod outside;
 mod qmp;
 mod story;
+#[path = "../integration/support/mod.rs"]
+#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
+mod support;
 mod tool;
 
 use ::volctl::model::{VmId, VolumeId};
@@ -35,8 +38,6 @@ struct Lab<'a> {
     cloud: &'a Cloud,
     guest: &'a Guest,
     volctl: Volctl<'a>,
-    /// The guest, as CloudStack knows it.
-    vm: VmId,
     /// Its root volume.
     root: VolumeId,
     /// For files of the clients outside.
@@ -47,15 +48,17 @@ struct Lab<'a> {
 fn lab() {
     let work = tempfile::tempdir().unwrap();
     let hypervisor = work.path().join("hypervisor");
-    let cloud = Cloud::start(work.path(), &hypervisor);
-    let (vm, root) = cloud.this_vm();
-    let hardware = Hardware { vm, root: root.serial(), cloudstack: cloud.address, hypervisor: &hypervisor };
+    let vm = VmId::random();
+    let cloud = Cloud::start(vm, work.path(), &hypervisor);
+    let root = cloud.root(vm);
+    let hardware = Hardware { vm, root: root.serial(), cloudstack: cloud.address(), hypervisor: &hypervisor };
     let guest = Guest::boot(&Image::get(), &hardware);
     hotplug::the_guest_is_the_vm(&guest, &hardware);
     hotplug::disks_come_and_go(&guest);
+    hotplug::the_cloud_plugs_its_volumes(&guest, &cloud, vm);
 
     let volctl = Volctl::start(&guest, ([127, 0, 0, 1], guest.nbd_port()).into());
-    let lab = Lab { cloud: &cloud, guest: &guest, volctl, vm, root, work };
+    let lab = Lab { cloud: &cloud, guest: &guest, volctl, root, work };
     story::the_same_bytes_under_another_letter(&lab);
     story::twins_are_told_apart(&lab);
     story::a_late_scsi_disk_is_found(&lab);
