@@ -115,10 +115,12 @@ impl World {
     /// Brings back what is wished for and not served, and marks what has lost its device.
     pub(super) async fn keep_exports(&self) -> Result<()> {
         let _serving = self.serving.lock().await;
-        for wish in self.store.wishes()? {
-            if self.store.operation_on(wish.volume_id)?.is_some() {
+        for known in self.store.wishes()? {
+            if self.store.operation_on(known.volume_id)?.is_some() {
                 continue;
             }
+            // Read anew: an operation that has ended since may have taken it back.
+            let Some(wish) = self.store.wish_of(known.volume_id)? else { continue };
             match self.nbd.of_volume(wish.volume_id) {
                 None if !wish.failed => self.bring_back(&wish).await?,
                 Some(export) if !wish.failed => self.mark_if_lost(&wish, &export)?,

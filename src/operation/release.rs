@@ -25,7 +25,12 @@ pub(super) struct Terms {
 
 /// Ends the export of a volume, if it has one that is served. The wish stays: it is the caller's to take back.
 pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Result<Departure> {
-    let Some(export) = cx.world.nbd.of_volume(volume.id) else { return Ok(Departure::default()) };
+    let served = {
+        // Not while it is being brought back: that would end after the withdrawal.
+        let _serving = cx.world.serving.lock().await;
+        cx.world.nbd.of_volume(volume.id)
+    };
+    let Some(export) = served else { return Ok(Departure::default()) };
     if let Some(seconds) = terms.drain_seconds {
         drain(cx, volume, &export, seconds, terms.force).await?;
     }
