@@ -184,7 +184,10 @@ impl Dispatch {
                 caller.notify.notify(method::PROGRESS, &answer(progress)?);
             }
             tokio::select! {
-                changed = watched.changed() => if changed.is_err() { return self.end(&watched.borrow().clone()) },
+                // Nobody drives it any more: its row says why.
+                changed = watched.changed() => if changed.is_err() {
+                    return self.end(&self.engine.watch(id)?.borrow().clone());
+                },
                 () = until(deadline) => {
                     // What has sent nothing ends now, and its end is the answer.
                     if !watch.own || !self.engine.expire(id).await? {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ impl Appliance {
         let directory = tempfile::tempdir().unwrap();
         let devices = directory.path().join("by-id");
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
-        cloud.settings(json!({"device_delay_ms": 10}));
+        cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
         Self { cloud, daemon: None, config, directory }
     }
 
@@ -181,11 +181,6 @@ impl Appliance {
             assert!(ended.is_none(), "volctld ended: {ended:?}\n{}", self.log());
             std::os::unix::net::UnixStream::connect(self.socket()).ok()
         });
-    }
-
-    /// The daemon's process id.
-    pub fn daemon_id(&self) -> u32 {
-        self.daemon.as_ref().unwrap().id()
     }
 
     /// SIGKILL, and waits for the end.
@@ -279,9 +274,4 @@ impl Begun {
     pub fn end(self) -> Ended {
         self.0.wait_with_output().unwrap().into()
     }
-}
-
-/// The size of a file, in bytes.
-pub fn size_of(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().len()
 }
