@@ -39,6 +39,8 @@ pub struct NewOperation {
     pub vm_id: Option<VmId>,
     /// The caller's id.
     pub request_id: Option<String>,
+    /// What was asked for, JSON.
+    pub request: String,
     /// Who asks.
     pub asker: Asker,
     /// JSON of what is known so far.
@@ -63,6 +65,7 @@ pub struct OperationRow {
     pub volume_id: Option<VolumeId>,
     pub volume_name: Option<String>,
     pub vm_id: Option<VmId>,
+    pub request: String,
     pub asker: Asker,
     pub story: String,
     pub outcome: Option<Outcome>,
@@ -118,7 +121,7 @@ pub struct Transition {
     pub error: Option<Error>,
 }
 
-const COLUMNS: &str = "id, kind, status, step, step_words, volume_id, volume_name, vm_id, asker, story, outcome, error, \
+const COLUMNS: &str = "id, kind, status, step, step_words, volume_id, volume_name, vm_id, request, asker, story, outcome, error, \
                        deadline, created_at, updated_at, finished_at";
 const UNFINISHED: &str = "status IN ('queued', 'running', 'unwinding', 'stuck')";
 
@@ -130,7 +133,7 @@ impl Store {
             if let Some(request) = &new.request_id
                 && let Some(row) = one(db, "request_id = ?1", request)?
             {
-                return same_request(new, row);
+                return same_request(row, &new.request).map(Accepted::Same);
             }
             if let Some((id, step)) = &new.supersedes {
                 supersede(db, *id, step, new.id)?;
@@ -299,9 +302,10 @@ impl Store {
         })
     }
 
-    /// The operation that a request was made for before.
-    pub fn operation_of_request(&self, request: &str) -> Result<Option<OperationRow>> {
-        self.read(|db| one(db, "request_id = ?1", request))
+    /// The operation that a request was made for before; `conflict` where that asked for something else.
+    pub fn operation_of_request(&self, id: &str, request: &str) -> Result<Option<OperationRow>> {
+        let row = self.read(|db| one(db, "request_id = ?1", id))?;
+        row.map(|row| same_request(row, request)).transpose()
     }
 
     /// One operation.
@@ -335,15 +339,15 @@ impl Store {
     }
 }
 
-fn same_request(new: &NewOperation, row: OperationRow) -> Result<Accepted> {
-    if row.kind != new.kind {
-        return Err(Error::new(
-            Kind::Conflict,
-            format!("the request id was used before, for operation {} of another kind", row.id),
-        )
-        .hint("use a new --request-id"));
+fn same_request(row: OperationRow, request: &str) -> Result<OperationRow> {
+    if row.request == request {
+        return Ok(row);
     }
-    Ok(Accepted::Same(row))
+    Err(Error::new(
+        Kind::Conflict,
+        format!("the request id was used before, to ask for something else: operation {}", row.id),
+    )
+    .hint("use a new --request-id"))
 }
 
 fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId) -> Result<()> {
@@ -400,8 +404,8 @@ fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()
     let now = time_text(Timestamp::now());
     db.execute(
         "INSERT INTO operations (id, kind, status, step, step_words, volume_id, volume_name, new_name, vm_id, request_id,
-                                 asker, story, deadline, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14)",
+                                 request, asker, story, deadline, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?15)",
         params![
             new.id.to_string(),
             name(new.kind)?,
@@ -413,6 +417,7 @@ fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()
             new.new_name,
             new.vm_id.map(|id| id.to_string()),
             new.request_id,
+            new.request,
             to_json(&new.asker)?,
             new.story,
             time_text(new.deadline),
@@ -446,7 +451,7 @@ fn many(db: &Connection, rest: &str, value: impl rusqlite::ToSql) -> Result<Vec<
     rows.map(|row| row.map_err(sql).and_then(operation)).collect()
 }
 
-type Raw = [Option<String>; 16];
+type Raw = [Option<String>; 17];
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
     let mut columns = Raw::default();
@@ -466,6 +471,7 @@ fn operation(columns: Raw) -> Result<OperationRow> {
         volume_id,
         volume_name,
         vm_id,
+        request,
         asker,
         story,
         outcome,
@@ -484,6 +490,7 @@ fn operation(columns: Raw) -> Result<OperationRow> {
         volume_id: volume_id.as_deref().map(parse).transpose()?,
         volume_name,
         vm_id: vm_id.as_deref().map(parse).transpose()?,
+        request: request.unwrap_or_default(),
         asker: from_json(&asker.unwrap_or_default())?,
         story: story.unwrap_or_default(),
         outcome: outcome.as_deref().map(from_json).transpose()?,
@@ -517,6 +524,7 @@ mod tests {
             new_name: None,
             vm_id: None,
             request_id: None,
+            request: "{}".into(),
             asker: Asker::default(),
             story: "{}".into(),
             deadline: Timestamp::now(),
@@ -584,7 +592,7 @@ mod tests {
         let first = accepted(&store, &request);
         let again = NewOperation { id: OperationId::random(), ..request.clone() };
         assert!(matches!(store.accept(&again).unwrap(), Accepted::Same(row) if row.id == first.id));
-        let other = NewOperation { kind: OperationKind::Detach, ..again };
+        let other = NewOperation { request: "{1}".into(), ..again };
         assert_eq!(store.accept(&other).unwrap_err().kind, Kind::Conflict);
     }
 

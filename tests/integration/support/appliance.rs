@@ -1,8 +1,10 @@
 //! An appliance: a simulated CloudStack, a `volctld` of its own, and `volctl` as an operator types it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -179,7 +181,7 @@ impl Appliance {
         wait_for("volctld to answer", || {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap());
             assert!(ended.is_none(), "volctld ended: {ended:?}\n{}", self.log());
-            std::os::unix::net::UnixStream::connect(self.socket()).ok()
+            answers(&self.socket())
         });
     }
 
@@ -264,6 +266,14 @@ impl Drop for Appliance {
             eprintln!("--- volctld's log\n{}", self.log());
         }
     }
+}
+
+/// Whether the daemon at a socket answers a request.
+fn answers(socket: &Path) -> Option<()> {
+    let mut connection = UnixStream::connect(socket).ok()?;
+    connection.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"system.version\"}\n").ok()?;
+    let mut answer = String::new();
+    BufReader::new(connection).read_line(&mut answer).ok().filter(|read| *read > 0).map(drop)
 }
 
 /// A `volctl` under way.
