@@ -89,9 +89,7 @@ impl Qemu {
         for socket in sockets {
             command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())]);
         }
-        let qemu = Self(command.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64"));
-        wait_for("QEMU's monitors", || sockets.iter().all(|socket| socket.exists()).then_some(()));
-        qemu
+        Self(command.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64"))
     }
 }
 
@@ -107,8 +105,10 @@ impl Drop for Qemu {
 struct Monitor(BufReader<UnixStream>);
 
 impl Monitor {
+    /// QEMU makes its monitors in order: where the last one listens, all do.
     fn connect(socket: &Path) -> Self {
-        let mut monitor = Self(BufReader::new(UnixStream::connect(socket).unwrap()));
+        let stream = wait_for("QEMU's last monitor", || UnixStream::connect(socket).ok());
+        let mut monitor = Self(BufReader::new(stream));
         monitor.execute("qmp_capabilities", json!({}));
         monitor
     }
