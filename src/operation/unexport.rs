@@ -99,7 +99,7 @@ impl Story for Unexport {
             Step::Withdraw => {
                 self.departure = withdraw(cx, &self.volume, self.terms).await?;
             }
-            Step::Forget => cx.world.store.forget_wish(self.volume.id)?,
+            Step::Forget => cx.stored(|store| store.forget_wish(self.volume.id)).await,
         }
         Ok(Next::On)
     }
