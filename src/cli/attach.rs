@@ -18,7 +18,7 @@ pub struct Attach {
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// Attach to this VM (id or name) instead of the one that volctl runs in
-    #[arg(long, value_name = "VM", conflicts_with = "export", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "VM", value_parser = NonEmptyStringValueParser::new())]
     vm: Option<String>,
     /// Export over NBD as well
     #[arg(long)]

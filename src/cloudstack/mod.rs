@@ -36,6 +36,8 @@ use keys::Keys;
 use request::Request;
 use transport::Transport;
 
+use tokio::time::Instant;
+
 use crate::config;
 use crate::error::Result;
 
@@ -84,8 +86,18 @@ impl CloudStack {
         self.shared.contact.now()
     }
 
+    /// One call. While CloudStack counts too many it does nothing, so it is asked again when it wants to be, for as long
+    /// as a call may take.
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
-        self.ask(request, request::expiry()).await.outcome
+        let patience = Instant::now() + self.shared.transport.timeout();
+        loop {
+            match self.ask(request, request::expiry()).await.outcome {
+                Err(CallError::Throttled { retry_after, .. }) if Instant::now() + retry_after < patience => {
+                    tokio::time::sleep(retry_after).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.

@@ -58,6 +58,11 @@ impl Transport {
         Ok(Self { looking: client(4)?, changing: client(0)?, timeout: config.timeout, endpoint })
     }
 
+    /// How long one call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sends a form once and reads the whole answer, of at most `limit` bytes.
     pub(super) async fn post(&self, form: String, only_looks: bool, limit: usize) -> Result<Reply, CallError> {
         let client = if only_looks { &self.looking } else { &self.changing };

@@ -18,6 +18,7 @@ use crate::operation::{Engine, Request, Shown};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
+use crate::store::OperationRow;
 
 /// How many operations are listed where the caller does not say.
 const DEFAULT_LIMIT: u32 = 100;
@@ -137,12 +138,27 @@ impl Dispatch {
         self.rights.may_change(&caller.peer)?;
         let change: Change = read(split(&mut params))?;
         let request = request(read(params)?);
-        let row = self.engine.request(&request, &change, asker(&caller.peer, &change)).await?;
+        let row = self.accepted(&request, &change, &caller.peer).await?;
         if !change.wait {
             return answer(self.engine.changed(&row)?);
         }
         let watch = Watch { timeout: change.timeout_seconds, token: change.token, own: true };
         self.follow(row.id, watch, caller).await
+    }
+
+    /// Has a request journaled, within the caller's time: until it is, nothing is sent.
+    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<OperationRow> {
+        let accepting = self.engine.request(request, change, asker(peer, change));
+        let Some(seconds) = change.timeout_seconds else { return Ok(accepting.await?) };
+        match tokio::time::timeout(Duration::from_secs(seconds), accepting).await {
+            Ok(row) => Ok(row?),
+            Err(_) => {
+                let what = format!("CloudStack has not answered within {seconds}s; nothing was sent");
+                Err(Error::new(Kind::CloudstackUnreachable, what)
+                    .hint("`volctl health` shows whether it answers")
+                    .into())
+            }
+        }
     }
 
     async fn wait(&self, params: api::OperationWait, caller: Caller) -> Answer {
@@ -168,7 +184,10 @@ impl Dispatch {
                 caller.notify.notify(method::PROGRESS, &answer(progress)?);
             }
             tokio::select! {
-                changed = watched.changed() => if changed.is_err() { return self.end(&watched.borrow().clone()) },
+                // Nobody drives it any more: its row says why.
+                changed = watched.changed() => if changed.is_err() {
+                    return self.end(&self.engine.watch(id)?.borrow().clone());
+                },
                 () = until(deadline) => {
                     // What has sent nothing ends now, and its end is the answer.
                     if !watch.own || !self.engine.expire(id).await? {
@@ -286,6 +305,7 @@ fn object(params: Option<Value>) -> Result<Map<String, Value>, ErrorObject> {
     match params {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(params)) => Ok(params),
+        Some(Value::Array(params)) if params.is_empty() => Ok(Map::new()),
         Some(_) => Err(ErrorObject::new(message::INVALID_PARAMS, "params is an object with named parameters")),
     }
 }
@@ -296,7 +316,8 @@ fn split(params: &mut Map<String, Value>) -> Map<String, Value> {
 }
 
 fn read<T: DeserializeOwned>(params: Map<String, Value>) -> Answer<T> {
-    T::deserialize(Value::Object(params)).map_err(|error| Refusal::Params(printable(&error.to_string())))
+    serde_path_to_error::deserialize(Value::Object(params))
+        .map_err(|error| Refusal::Params(printable(&error.to_string())))
 }
 
 fn answer(value: impl Serialize) -> Answer {

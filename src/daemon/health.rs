@@ -9,13 +9,19 @@ use crate::model::printable;
 use crate::operation::{Engine, World};
 
 /// How long CloudStack may take to answer a look at its health.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Looks at every part.
 pub(super) async fn check(engine: &Engine) -> Health {
     let world = engine.world();
-    let checks =
-        vec![cloudstack(world).await, this_vm(world), devices(world), store(world), exports(world), operations(engine)];
+    let checks = vec![
+        cloudstack(world).await,
+        this_vm(world).await,
+        devices(world),
+        store(world),
+        exports(world),
+        operations(engine),
+    ];
     Health { healthy: checks.iter().all(|check| check.ok), checks }
 }
 
@@ -44,18 +50,18 @@ async fn cloudstack(world: &World) -> Check {
     check
 }
 
-fn this_vm(world: &World) -> Check {
-    let message = match world.this_vm_known() {
-        Some(vm) => format!("{vm}, proven"),
-        None => "not asked for yet: it is proven before the first change".to_owned(),
+async fn this_vm(world: &World) -> Check {
+    let looked = match tokio::time::timeout(PATIENCE, world.prove_this_vm()).await {
+        Ok(proven) => proven.map(|vm| format!("{vm}, proven")).map_err(|error| error.message),
+        Err(_) => Err(format!("not proven: CloudStack has not answered within {}ms", PATIENCE.as_millis())),
     };
-    now("this_vm", Ok(message))
+    now("this_vm", looked)
 }
 
 fn devices(world: &World) -> Check {
     let max = world.config.device.max_disks;
     let looked =
-        world.devices.all().map(|devices| format!("{} disks with a volume's serial; a VM holds {max}", devices.len()));
+        world.devices.all().map(|devices| format!("disks with a volume's serial: {}; a VM holds {max}", devices.len()));
     now("devices", looked.map_err(|error| error.message))
 }
 

@@ -1,7 +1,7 @@
 //! One client of an export: who it is, since when, and how to cut it off.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,6 +17,16 @@ use crate::model::clock_time;
 pub(super) enum Peer {
     Tcp(SocketAddr),
     Unix { pid: Option<i32>, uid: u32 },
+}
+
+impl Peer {
+    /// Its address; none over the Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -42,6 +52,11 @@ impl Client {
     /// A client that comes in now, over this socket.
     pub fn new(peer: Peer, socket: Arc<OwnedFd>) -> Self {
         Self { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket }
+    }
+
+    /// Who it is.
+    pub fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// Notes that a request has come now.

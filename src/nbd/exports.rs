@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -40,6 +41,10 @@ pub(super) enum Refusal {
     Unknown,
     Leaving,
     Full,
+    /// Its device is gone.
+    Gone,
+    /// It is writable, and the client at this address was there first.
+    Taken(IpAddr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,13 @@ struct Entry {
 }
 
 impl Entry {
+    /// The address from which a writable export is served already, if it is another one: one client writes at a time,
+    /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
+    fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
+        let own = peer.ip().filter(|_| !self.served.read_only)?;
+        self.clients.iter().filter_map(|client| client.peer().ip()).find(|other| *other != own)
+    }
+
     fn state(&self) -> api::ExportState {
         match self.phase {
             _ if self.served.failed() => api::ExportState::Failed,
@@ -177,6 +189,7 @@ impl Exports {
     pub fn offer(&self, name: &str) -> Result<Offer, Refusal> {
         match self.table().get(name) {
             None => Err(Refusal::Unknown),
+            Some(entry) if entry.served.is_gone() => Err(Refusal::Gone),
             Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer()),
             Some(_) => Err(Refusal::Leaving),
         }
@@ -193,7 +206,12 @@ impl Exports {
                 tracing::warn!("NBD client {peer} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
                 return Err(Refusal::Full);
             }
+            Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
             Phase::Active => {}
+        }
+        if let Some(first) = entry.writer_elsewhere(peer) {
+            tracing::warn!("NBD client {peer} refused: export {} is written by {first}", printable(name));
+            return Err(Refusal::Taken(first));
         }
         let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));

@@ -167,10 +167,16 @@ impl Handshake<'_> {
     }
 
     fn turn_away(&mut self, option: u32, refusal: Refusal) {
+        let taken;
         let (kind, text) = match refusal {
             Refusal::Unknown => (reply::ERR_UNKNOWN, "no export has this name"),
             Refusal::Leaving => (reply::ERR_SHUTDOWN, "the export takes no new clients"),
             Refusal::Full => (reply::ERR_POLICY, "the export has as many clients as it may have"),
+            Refusal::Gone => (reply::ERR_SHUTDOWN, "the export's device is gone"),
+            Refusal::Taken(first) => {
+                taken = format!("the export is written by the client at {first}, and takes one at a time");
+                (reply::ERR_POLICY, taken.as_str())
+            }
         };
         self.refuse(option, kind, text);
     }

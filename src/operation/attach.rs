@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
@@ -90,7 +90,7 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     };
     let share = params.export.then_some(Share { name: None, read_only: params.read_only });
     let story = Attach::new(world, volume, vm, share).await?;
-    Ok(Draft { volume: Some(story.volume.clone()), vm_id: Some(story.vm.id), ..Draft::of(story) })
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
 }
 
 impl Attach {
@@ -179,6 +179,7 @@ impl Attach {
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.job.rest().await;
         let doing = format!("looking at volume {}", self.volume.label());
         let id = self.volume.id;
         let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, Share};
 use super::job::{End, Job, Sent};
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
@@ -71,6 +71,9 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Create>> {
     check_name(&params.name)?;
+    if params.size_bytes == Some(0) {
+        return Err(Error::new(Kind::Usage, "the size must be at least 1 byte"));
+    }
     let mut notes = Vec::new();
     let zone = zone(world, params, &mut notes).await?;
     let offering = offering(world, params, &zone, &mut notes).await?;
@@ -83,6 +86,18 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
     }
     let wants_attach = params.attach || params.export;
     let vm = if wants_attach { Some(world.this_vm_record().await?) } else { None };
+    if let Some(vm) = vm.as_ref().filter(|vm| vm.zone_id != zone.id) {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "a volume in zone {} cannot be attached to VM {}, which is in zone {}; nothing was sent",
+                printable(&zone.name),
+                vm.label(),
+                vm.zone_id
+            ),
+        )
+        .hint("choose the VM's zone with --zone"));
+    }
     let new = NewVolume { name: params.name.clone(), size_gib, offering_id: offering.id, zone_id: zone.id };
     let story = Create {
         new,
@@ -109,7 +124,7 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         (None, _) => {}
     }
     Ok(Draft {
-        volume,
+        subject: volume.as_ref().map(Subject::of),
         new_name: Some(params.name.clone()),
         vm_id: story.vm.as_ref().map(|vm| vm.id),
         ..Draft::of(story)
@@ -133,8 +148,10 @@ fn check_name(name: &str) -> Result<()> {
 async fn zone(world: &World, params: &VolumeCreate, notes: &mut Vec<String>) -> Result<Zone> {
     let zones = world.cloud.zones().await.map_err(|error| error.into_error("listing the zones; nothing was sent"))?;
     let given = params.zone.as_ref().or(world.config.cloudstack.zone.as_ref());
-    let fits: Vec<&Zone> =
-        zones.iter().filter(|zone| given.is_none_or(|word| *word == zone.id || *word == zone.name)).collect();
+    let fits: Vec<&Zone> = zones
+        .iter()
+        .filter(|zone| given.is_none_or(|word| word.eq_ignore_ascii_case(&zone.id) || *word == zone.name))
+        .collect();
     let names = |zones: &[&Zone]| zones.iter().map(|zone| printable(&zone.name)).collect::<Vec<_>>().join(", ");
     match (fits.as_slice(), given) {
         ([one], Some(_)) => Ok((*one).clone()),
@@ -161,8 +178,8 @@ async fn offering(world: &World, params: &VolumeCreate, zone: &Zone, notes: &mut
         all.iter().filter(|offering| offering.zone_ids.is_empty() || offering.zone_ids.contains(&zone.id)).collect();
     let describe = |offerings: &[&DiskOffering]| {
         let one = |offering: &&DiskOffering| match offering.custom_size {
-            true => format!("{} (custom size)", printable(&offering.name)),
-            false => format!("{} ({})", printable(&offering.name), format_size(offering.size_bytes)),
+            true => format!("{} ({}, custom size)", printable(&offering.name), offering.id),
+            false => format!("{} ({}, {})", printable(&offering.name), offering.id, format_size(offering.size_bytes)),
         };
         offerings.iter().map(one).collect::<Vec<_>>().join(", ")
     };
@@ -192,7 +209,8 @@ async fn offering(world: &World, params: &VolumeCreate, zone: &Zone, notes: &mut
             .hint("choose one with --offering, or set disk_offering in [cloudstack]")),
         };
     };
-    let named: Vec<&DiskOffering> = usable.iter().copied().filter(|o| *word == o.id || *word == o.name).collect();
+    let named: Vec<&DiskOffering> =
+        usable.iter().copied().filter(|o| word.eq_ignore_ascii_case(&o.id) || *word == o.name).collect();
     match named.as_slice() {
         [one] => {
             fits_size(one, params.size_bytes)?;
@@ -203,8 +221,11 @@ async fn offering(world: &World, params: &VolumeCreate, zone: &Zone, notes: &mut
             format!("there is no disk offering {} in zone {}", printable(word), printable(&zone.name)),
         )
         .hint(format!("the offerings: {}", describe(&usable)))),
-        many => Err(Error::new(Kind::Ambiguous, format!("{} fits {} disk offerings", printable(word), many.len()))
-            .hint("name it by its id")),
+        many => Err(Error::new(
+            Kind::Ambiguous,
+            format!("{} fits {} disk offerings: {}", printable(word), many.len(), describe(many)),
+        )
+        .hint("name it by its id")),
     }
 }
 
@@ -280,11 +301,13 @@ impl Create {
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.job.rest().await;
         let doing = self.doing();
         let existing = cx.patiently(&doing, || self.existing(&cx.world)).await?;
         match self.agreeing(existing)? {
             Some(volume) => {
                 self.existed = true;
+                self.notes.push("it was there already, and is what was asked for".to_owned());
                 self.attach = match &self.vm {
                     Some(vm) => Some(Attach::new(&cx.world, volume.clone(), vm.clone(), self.share()).await?),
                     None => None,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::direct::until_done;
 use super::job::{End, Job, Sent};
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
@@ -56,7 +56,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDelete) -> Result<Draft<De
     let volume = resolve::volume(world, &params.volume, meaning).await?;
     let story = Delete { volume, expunge: params.expunge, job: Job::default(), changed: false };
     story.refuse_if_used(world, &story.volume)?;
-    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
 
 impl Delete {
@@ -102,6 +102,7 @@ impl Delete {
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.job.rest().await;
         let (doing, id) = (self.doing(), self.volume.id);
         let found = cx.patiently(&doing, || cx.world.look_up(id)).await?;
         if self.is_done(found.as_ref()) {

@@ -16,7 +16,7 @@ use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::release::{Terms, give_back, withdraw};
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
@@ -128,7 +128,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         volume,
     };
     let supersedes = waiting_attach(world, story.volume.id)?;
-    Ok(Draft { volume: Some(story.volume.clone()), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
 }
 
 fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
@@ -208,13 +208,14 @@ impl Detach {
     }
 
     async fn withdraw(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
-        self.departure = withdraw(cx, &self.volume, self.terms).await?;
+        self.departure = withdraw(cx, &Subject::of(&self.volume), self.terms).await?;
         Ok(Next::On)
     }
 
     /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
     /// names: who holds it exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.job.rest().await;
         self.held = None;
         if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
             self.refuse_if_used(cx).await?;
@@ -256,11 +257,10 @@ impl Detach {
                 Ok(Next::On)
             }
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
-            // Somebody may have begun to use the device meanwhile.
-            Sent::Never if self.here && !self.committed => Ok(Next::Back(Step::Hold)),
             Sent::Never => {
                 self.job.choose_again();
-                Ok(Next::Back(Step::Send))
+                // Somebody may have begun to use the device meanwhile.
+                Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
             }
             Sent::Forgotten => self.judge(cx, None).await,
         }

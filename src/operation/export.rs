@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::Share;
 use super::exports::default_name;
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{ExportCreate, ExportState, OperationKind};
@@ -53,7 +53,7 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
     world.refuse_own_root(&volume)?;
     let share = Share { name: params.name.clone(), read_only: params.read_only };
     let story = Export { volume, share, changed: false, notes };
-    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
 
 /// Serves a volume unless it is served the same way already; says whether it had to.

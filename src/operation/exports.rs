@@ -114,11 +114,13 @@ impl World {
 
     /// Brings back what is wished for and not served, and marks what has lost its device.
     pub(super) async fn keep_exports(&self) -> Result<()> {
-        let _serving = self.serving.lock().await;
-        for wish in self.store.wishes()? {
-            if self.store.operation_on(wish.volume_id)?.is_some() {
+        for listed in self.store.wishes()? {
+            let _serving = self.serving.lock().await;
+            // Asked for only now: while others were looked at, its operation may have begun or ended.
+            if self.store.operation_on(listed.volume_id)?.is_some() {
                 continue;
             }
+            let Some(wish) = self.store.wish_of(listed.volume_id)? else { continue };
             match self.nbd.of_volume(wish.volume_id) {
                 None if !wish.failed => self.bring_back(&wish).await?,
                 Some(export) if !wish.failed => self.mark_if_lost(&wish, &export)?,

@@ -3,6 +3,8 @@
 //! The job's id is ours, and on disk before the send. So whatever happened to the answer there is one question,
 //! `queryAsyncJobResult`, and its answer says *never accepted*, *running*, or how it ended (facts sheet, 4.1).
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,9 @@ const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(10);
 /// Finished jobs are purged a day after their end (facts sheet, 2.1). Well before that, "unknown" still means "never".
 const UNKNOWN_MEANS_NEVER: SignedDuration = SignedDuration::from_hours(12);
 
+/// How long CloudStack is left alone where it did not say.
+const SHORT_REST: Duration = Duration::from_millis(500);
+
 /// A job of ours.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -28,6 +33,8 @@ pub(super) struct Job {
     accepted: Option<JobId>,
     /// It completes what was sent before: it is never too late for it.
     completes: bool,
+    /// CloudStack turned the last one away unread: how long it is left alone before the next.
+    rest: Option<Duration>,
 }
 
 /// What became of a send.
@@ -65,7 +72,7 @@ impl Job {
 
     /// Another id, after it was proven that the last one never arrived.
     pub fn choose_again(&mut self) {
-        *self = Self { completes: self.completes, ..Self::choose() };
+        *self = Self { completes: self.completes, rest: self.rest, ..Self::choose() };
     }
 
     /// CloudStack has it.
@@ -119,9 +126,16 @@ impl Job {
             }
             _ => {
                 cx.trouble(&error);
-                Backoff::default().wait(error.retry_after()).await;
+                self.rest = Some(error.retry_after().unwrap_or(SHORT_REST));
                 Ok(Sent::Never)
             }
+        }
+    }
+
+    /// Leaves CloudStack alone for as long as it asked to be, after it turned a request away.
+    pub async fn rest(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            tokio::time::sleep(rest).await;
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
 use crate::api::{DeviceFound, DeviceShown, VmShown, Volume, VolumeShown, Volumes};
@@ -59,9 +60,18 @@ impl World {
         let volume = self.known_volume(word).await?;
         let serial = volume.id.serial();
         let deadline = wait.and_then(|wait| Instant::now().checked_add(wait)).unwrap_or_else(Instant::now);
-        match self.devices.wait_for(&serial, Some(deadline)).await? {
-            Some(device) => Ok(DeviceShown { volume_id: volume.id, device }),
-            None => Err(self.device_missing(&volume)),
+        let device =
+            self.devices.wait_for(&serial, Some(deadline)).await?.ok_or_else(|| self.device_missing(&volume))?;
+        self.check_size_now(&volume, &device).await?;
+        Ok(DeviceShown { volume_id: volume.id, device })
+    }
+
+    /// A device of another size than CloudStack last said may be of the size that it says now.
+    async fn check_size_now(&self, known: &VolumeRecord, device: &Device) -> Result<()> {
+        let Err(mismatch) = check_size(known, device) else { return Ok(()) };
+        match tokio::time::timeout(LOOK_TIMEOUT, self.look_up(known.id)).await {
+            Ok(Ok(Some(volume))) => check_size(&volume, device),
+            _ => Err(mismatch),
         }
     }
 
@@ -201,7 +211,7 @@ impl World {
 fn pick_cached<'a>(word: &str, volumes: &'a [CachedVolume]) -> Result<&'a CachedVolume> {
     let records: Vec<VolumeRecord> = volumes.iter().map(|cached| cached.record.clone()).collect();
     let picked = match resolve::pick(word, &records, Meaning::Any) {
-        Err(error) if error.kind == Kind::NotFound => {
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Conflict) => {
             resolve::pick(word, &records, Meaning::PerhapsDeleted).map_err(|_| error)?
         }
         picked => picked?,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::until_done;
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
@@ -47,7 +47,7 @@ pub(super) async fn ask(world: &World, params: &VolumeRecover) -> Result<Draft<R
     world.prove_this_vm().await?;
     let volume = resolve::volume(world, &params.volume, Meaning::Deleted).await?;
     let story = Recover { volume, changed: false };
-    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
 
 impl Recover {

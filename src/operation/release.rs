@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::engine::Note;
+use super::request::Subject;
 use super::world::Cx;
 use crate::api::{Client, Departure, Export};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, VolumeRecord, clock_time, format_age};
+use crate::model::{VolumeId, clock_time, format_age};
 use crate::nbd::Clients;
 use crate::store::Wish;
 
@@ -24,7 +25,9 @@ pub(super) struct Terms {
 }
 
 /// Ends the export of a volume, if it has one that is served. The wish stays: it is the caller's to take back.
-pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Result<Departure> {
+pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<Departure> {
+    // Whoever is bringing this export back at this moment comes first; later ones see that an operation is under way.
+    drop(cx.world.serving.lock().await);
     let Some(export) = cx.world.nbd.of_volume(volume.id) else { return Ok(Departure::default()) };
     if let Some(seconds) = terms.drain_seconds {
         drain(cx, volume, &export, seconds, terms.force).await?;
@@ -47,7 +50,7 @@ pub(super) async fn withdraw(cx: &Cx, volume: &VolumeRecord, terms: Terms) -> Re
     }
 }
 
-async fn drain(cx: &Cx, volume: &VolumeRecord, export: &Export, seconds: u64, force: bool) -> Result<()> {
+async fn drain(cx: &Cx, volume: &Subject, export: &Export, seconds: u64, force: bool) -> Result<()> {
     cx.world.nbd.drain(&export.name)?;
     cx.note(Some(Note::Text(format!("{} clients may finish", export.clients.len()))));
     let until = Instant::now().checked_add(Duration::from_secs(seconds)).unwrap_or_else(Instant::now);
@@ -62,7 +65,7 @@ async fn drain(cx: &Cx, volume: &VolumeRecord, export: &Export, seconds: u64, fo
 }
 
 /// The refusal that names each client.
-fn connected(volume: &VolumeRecord, export: &Export) -> Error {
+fn connected(volume: &Subject, export: &Export) -> Error {
     let clients: Vec<String> = export.clients.iter().take(10).map(client).collect();
     Error::new(
         Kind::InUse,

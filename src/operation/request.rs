@@ -3,23 +3,24 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
 use crate::api::{
-    Asker, Change, Changed, ExportCreate, ExportDelete, OperationKind, VolumeAttach, VolumeCreate, VolumeDelete,
-    VolumeDetach, VolumeRecover,
+    Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
+    VolumeRecover,
 };
-use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VmId, VolumeRecord};
+use crate::error::{Kind, Result};
+use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
 use crate::store::{NewOperation, OperationRow};
 
 /// What has sent nothing by then never starts, unless the caller says otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// A change that is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum Request {
     Create(VolumeCreate),
@@ -31,24 +32,35 @@ pub enum Request {
     Unexport(ExportDelete),
 }
 
-impl Request {
-    fn kind(&self) -> OperationKind {
-        match self {
-            Request::Create(_) => OperationKind::Create,
-            Request::Attach(_) => OperationKind::Attach,
-            Request::Detach(_) => OperationKind::Detach,
-            Request::Delete(_) => OperationKind::Delete,
-            Request::Recover(_) => OperationKind::Recover,
-            Request::Export(_) => OperationKind::Export,
-            Request::Unexport(_) => OperationKind::Unexport,
-        }
+/// Who asks for what, and how.
+struct Asked<'a> {
+    request: String,
+    change: &'a Change,
+    asker: Asker,
+}
+
+/// The volume that an operation is about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Subject {
+    pub id: VolumeId,
+    pub name: String,
+}
+
+impl Subject {
+    pub fn of(volume: &VolumeRecord) -> Self {
+        Self { id: volume.id, name: volume.name.clone() }
+    }
+
+    /// Name and id, as every message names a volume.
+    pub fn label(&self) -> String {
+        format!("{} ({})", printable(&self.name), self.id)
     }
 }
 
 /// An operation that could be asked for: all that can be refused has been.
 pub(super) struct Draft<S> {
     pub story: S,
-    pub volume: Option<VolumeRecord>,
+    pub subject: Option<Subject>,
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
     pub supersedes: Option<(OperationId, String)>,
@@ -56,7 +68,7 @@ pub(super) struct Draft<S> {
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self { story, volume: None, new_name: None, vm_id: None, supersedes: None }
+        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None }
     }
 }
 
@@ -64,47 +76,39 @@ impl Engine {
     /// Accepts a request: it is resolved at CloudStack, refused for what can be seen before anything is sent, and
     /// journaled.
     pub async fn request(&self, request: &Request, change: &Change, asker: Asker) -> Result<OperationRow> {
-        if let Some(row) = self.repeated(request, change)? {
+        let world = self.world();
+        let asked = Asked { request: to_json(request)?, change, asker };
+        // Before its words are looked up again: they may mean nothing any more.
+        if let Some(id) = &change.request_id
+            && let Some(row) = world.store.operation_of_request(id, &asked.request)?
+        {
             return Ok(row);
         }
-        let world = self.world();
         world.refuse_without_room()?;
         match request {
-            Request::Create(params) => self.journal(create::ask(world, params).await?, change, asker),
-            Request::Attach(params) => self.journal(attach::ask(world, params).await?, change, asker),
-            Request::Detach(params) => self.journal(detach::ask(world, params).await?, change, asker),
-            Request::Delete(params) => self.journal(delete::ask(world, params).await?, change, asker),
-            Request::Recover(params) => self.journal(recover::ask(world, params).await?, change, asker),
-            Request::Export(params) => self.journal(export::ask(world, params).await?, change, asker),
-            Request::Unexport(params) => self.journal(unexport::ask(world, params).await?, change, asker),
+            Request::Create(params) => self.journal(create::ask(world, params).await?, asked),
+            Request::Attach(params) => self.journal(attach::ask(world, params).await?, asked),
+            Request::Detach(params) => self.journal(detach::ask(world, params).await?, asked),
+            Request::Delete(params) => self.journal(delete::ask(world, params).await?, asked),
+            Request::Recover(params) => self.journal(recover::ask(world, params).await?, asked),
+            Request::Export(params) => self.journal(export::ask(world, params).await?, asked),
+            Request::Unexport(params) => self.journal(unexport::ask(world, params).await?, asked),
         }
     }
 
-    /// A request that was made before, answered before its words are looked up again: they may mean nothing any more.
-    fn repeated(&self, request: &Request, change: &Change) -> Result<Option<OperationRow>> {
-        let Some(id) = &change.request_id else { return Ok(None) };
-        match self.world().store.operation_of_request(id)? {
-            Some(row) if row.kind != request.kind() => Err(Error::new(
-                Kind::Conflict,
-                format!("the request id was used before, for operation {} of another kind", row.id),
-            )
-            .hint("use a new --request-id")),
-            row => Ok(row),
-        }
-    }
-
-    fn journal<S: Story>(&self, draft: Draft<S>, change: &Change, asker: Asker) -> Result<OperationRow> {
+    fn journal<S: Story>(&self, draft: Draft<S>, Asked { request, change, asker }: Asked<'_>) -> Result<OperationRow> {
         let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE, Duration::from_secs);
         let first = S::STEPS[0];
         self.accept(&NewOperation {
             id: OperationId::random(),
             kind: S::KIND,
             step: (first.name().to_owned(), first.words().to_owned()),
-            volume_id: draft.volume.as_ref().map(|volume| volume.id),
-            volume_name: draft.volume.map(|volume| volume.name).or(draft.new_name.clone()),
+            volume_id: draft.subject.as_ref().map(|subject| subject.id),
+            volume_name: draft.subject.map(|subject| subject.name).or(draft.new_name.clone()),
             new_name: draft.new_name,
             vm_id: draft.vm_id,
             request_id: change.request_id.clone(),
+            request,
             asker,
             story: to_json(&draft.story)?,
             deadline: Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX),

@@ -31,15 +31,12 @@ pub(super) async fn volume(world: &World, word: &str, meaning: Meaning) -> Resul
     check_word("volume", word)?;
     let doing = format!("looking up volume {}", printable(word));
     let failed = |error: CallError| error.into_error(&format!("{doing}; nothing was sent"));
-    let candidates = match word.parse::<VolumeId>() {
-        Ok(id) => {
-            let mut found = world.cloud.volumes_named(word).await.map_err(failed)?;
-            found.extend(world.look_up(id).await.map_err(failed)?);
-            found
-        }
-        Err(_) => all_volumes(world).await.map_err(failed)?,
-    };
-    pick(word, &candidates, meaning)
+    if let Ok(id) = word.parse::<VolumeId>()
+        && let Some(found) = world.look_up(id).await.map_err(failed)?
+    {
+        return pick(word, &[found], meaning);
+    }
+    pick(word, &all_volumes(world).await.map_err(failed)?, meaning)
 }
 
 /// All volumes, asked for now and kept.
@@ -55,6 +52,12 @@ pub(super) async fn all_volumes(world: &World) -> Result<Vec<VolumeRecord>, Call
 /// Which of the candidates a word means.
 pub(super) fn pick(word: &str, candidates: &[VolumeRecord], meaning: Meaning) -> Result<VolumeRecord> {
     let lower = word.to_ascii_lowercase();
+    // A whole id is an identity, whatever others are named; only what may be meant for more than one thing is ambiguous.
+    if let Some(identified) = candidates.iter().find(|record| record.id.to_string() == lower)
+        && candidates.len() > 1
+    {
+        return pick(word, std::slice::from_ref(identified), meaning);
+    }
     let is_prefix = meaning == Meaning::Any && may_be_prefix(&lower);
     let fits = |record: &&VolumeRecord| {
         let id = record.id.to_string();
@@ -108,7 +111,7 @@ fn ambiguous(word: &str, matches: &[&VolumeRecord]) -> Error {
 fn missing(word: &str, candidates: &[VolumeRecord]) -> Error {
     if let Some(deleted) = candidates.iter().find(|record| record.name == word || record.id.to_string() == word) {
         return Error::new(
-            Kind::NotFound,
+            Kind::Conflict,
             format!("volume {} is deleted (state {})", deleted.label(), printable(&deleted.state)),
         )
         .hint(format!("`volctl recover {}` brings it back", deleted.id));

@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Proves which VM this is, before the first change; later asks nobody.
-    pub(super) async fn prove_this_vm(&self) -> Result<VmId> {
+    pub async fn prove_this_vm(&self) -> Result<VmId> {
         if let Some(known) = self.this_vm_known() {
             return Ok(known);
         }

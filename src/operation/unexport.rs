@@ -3,19 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 use super::release::{Terms, give_back, withdraw};
-use super::request::Draft;
+use super::request::{Draft, Subject};
 use super::resolve::not_found;
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, ExportDelete, OperationKind};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, VolumeRecord, printable};
+use crate::model::{VolumeId, printable};
 use crate::store::{Outcome, Wish};
 
 /// What an unexport has learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Unexport {
-    volume: VolumeRecord,
+    subject: Subject,
     terms: Terms,
     /// The export as it was.
     former: Option<Wish>,
@@ -50,16 +50,19 @@ impl super::Step for Step {
 
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
-    let volume = exported_volume(world, &params.export).await?;
+    let subject = exported_volume(world, &params.export).await?;
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
-    let story = Unexport { volume, terms, former: None, changed: false, departure: Departure::default() };
-    Ok(Draft { volume: Some(story.volume.clone()), ..Draft::of(story) })
+    let story = Unexport { subject, terms, former: None, changed: false, departure: Departure::default() };
+    Ok(Draft { subject: Some(story.subject.clone()), ..Draft::of(story) })
 }
 
 /// The volume that a word means, as an export's name or a volume's.
-async fn exported_volume(world: &World, word: &str) -> Result<VolumeRecord> {
+async fn exported_volume(world: &World, word: &str) -> Result<Subject> {
     let exports = world.exports()?;
-    let named = exports.iter().find(|export| export.name == word).map(|export| export.volume_id);
+    let named = exports
+        .iter()
+        .find(|export| export.name == word || export.volume_id.to_string() == word.to_lowercase())
+        .map(|export| export.volume_id);
     let volume = world.local_volume(word).await;
     match (named, volume) {
         (Some(id), Ok((volume, _))) if volume.id != id => Err(Error::new(
@@ -68,8 +71,13 @@ async fn exported_volume(world: &World, word: &str) -> Result<VolumeRecord> {
         )
         .hint("name the volume by its full id")),
         (_, Err(error)) if error.kind == Kind::Ambiguous => Err(error),
-        (Some(id), _) => Ok(world.local_volume(&id.to_string()).await?.0),
-        (None, Ok((volume, _))) => Ok(volume),
+        (Some(id), volume) => match volume {
+            Ok((volume, _)) => Ok(Subject::of(&volume)),
+            Err(_) => {
+                Ok(Subject { id, name: world.store.volume(id)?.map(|cached| cached.record.name).unwrap_or_default() })
+            }
+        },
+        (None, Ok((volume, _))) => Ok(Subject::of(&volume)),
         (None, Err(error)) if error.kind == Kind::NotFound => {
             let volumes = world.store.volumes()?;
             let names = exports.iter().map(|export| export.name.as_str());
@@ -90,16 +98,16 @@ impl Story for Unexport {
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => {
-                if cx.world.export_of(self.volume.id).is_none() {
+                if cx.world.export_of(self.subject.id).is_none() {
                     return Ok(Next::Done);
                 }
-                self.former = cx.world.store.wish_of(self.volume.id)?;
+                self.former = cx.world.store.wish_of(self.subject.id)?;
                 self.changed = true;
             }
             Step::Withdraw => {
-                self.departure = withdraw(cx, &self.volume, self.terms).await?;
+                self.departure = withdraw(cx, &self.subject, self.terms).await?;
             }
-            Step::Forget => cx.stored(|store| store.forget_wish(self.volume.id)).await,
+            Step::Forget => cx.stored(|store| store.forget_wish(self.subject.id)).await,
         }
         Ok(Next::On)
     }
@@ -107,11 +115,11 @@ impl Story for Unexport {
     /// What could not be withdrawn, or only began to be, is as it was.
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.changed = false;
-        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.subject.id, self.former.as_ref()).await } else { Ok(()) }
     }
 
     fn volume_id(&self) -> Option<VolumeId> {
-        Some(self.volume.id)
+        Some(self.subject.id)
     }
 
     fn outcome(&self) -> Outcome {

@@ -3,8 +3,10 @@
 //! WAL with `synchronous=FULL`: a transaction that has been committed survives a power cut. A database that is newer,
 //! damaged or not ours is refused with a sentence; it is never replaced by an empty one.
 
+mod accept;
 mod exports;
 mod operations;
+mod row;
 mod volumes;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -19,8 +21,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 
+pub use accept::{Accepted, NewOperation};
 pub use exports::Wish;
-pub use operations::{Accepted, NewOperation, OperationRow, Outcome, Transition};
+pub use operations::Transition;
+pub use row::{OperationRow, Outcome};
 pub use volumes::CachedVolume;
 
 /// Migration N brings a database from version N-1 to N. Released ones are never edited.

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::appliance::Appliance;
+use crate::support::appliance::{Appliance, Config};
 use crate::support::nbd::Client;
 use crate::support::wait_for;
 
@@ -99,18 +99,17 @@ fn nbdcopy_fills_and_drains_a_volume_that_is_detached_between() {
 
 #[test]
 fn qemu_img_converts_and_compares() {
-    for (index, other) in [(0, 1), (1, 0)] {
-        let (appliance, uris) = exported(&[]);
-        let image = appliance.path("image.qcow2");
-        let image = image.to_str().unwrap();
-        let pattern = pattern(&appliance, 8);
-        run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", pattern.to_str().unwrap(), image]);
-        run("qemu-img", &["resize", image, "1G"]);
-        run("qemu-img", &["convert", "-n", "-f", "qcow2", "-O", "raw", image, &uris[index]]);
-        let compared = run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", image, &uris[other]]);
-        assert!(compared.contains("Images are identical"), "{compared}");
-        run("qemu-io", &["-f", "raw", "-c", "write -P 7 4096 512", &uris[index]]);
-        let line = ["compare", "-f", "qcow2", "-F", "raw", image, &uris[other]];
+    let (appliance, uris) = exported(&[]);
+    let image = appliance.path("image.qcow2");
+    let image = image.to_str().unwrap();
+    let pattern = pattern(&appliance, 8);
+    run("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", pattern.to_str().unwrap(), image]);
+    run("qemu-img", &["resize", image, "1G"]);
+    for (uri, other) in [(&uris[0], &uris[1]), (&uris[1], &uris[0])] {
+        run("qemu-img", &["convert", "-n", "-f", "qcow2", "-O", "raw", image, uri]);
+        let line = ["compare", "-f", "qcow2", "-F", "raw", image, other];
+        assert!(run("qemu-img", &line).contains("Images are identical"));
+        run("qemu-io", &["-f", "raw", "-c", "write -P 7 4096 512", uri]);
         let compared = Command::new("qemu-img").args(line).output().unwrap();
         assert_eq!(compared.status.code(), Some(1), "it can fail: {compared:?}");
     }
@@ -164,6 +163,22 @@ fn many_exports_have_one_port_and_one_socket() {
     let exports = appliance.ok(&["exports"])["exports"].clone();
     let names: Vec<_> = exports.as_array().unwrap().iter().map(|export| &export["name"]).collect();
     assert_eq!(names, ["disk-a", "disk-c"]);
+}
+
+#[test]
+fn a_public_address_is_for_the_allowed_networks() {
+    let may_connect = |allow: &str| {
+        let nbd = format!(
+            "listen = [\"0.0.0.0:0\"]\nplain_public = true\nallow = [\"{allow}\"]\nadvertise = \"127.0.0.1\"\n"
+        );
+        let appliance = Appliance::with(Config { nbd, ..Config::default() });
+        let created = appliance.ok(&["create", "data1", "--size", "1G", "--export"]);
+        let uri = created["export"]["uris"][0].as_str().unwrap();
+        assert!(uri.starts_with("nbd://127.0.0.1:") && !uri.contains(":0/"), "{uri}");
+        Command::new("nbdinfo").args(["--size", uri]).output().unwrap().status.success()
+    };
+    assert!(may_connect("127.0.0.0/8"));
+    assert!(!may_connect("192.0.2.0/24"));
 }
 
 /// The daemon ends so, and another begins.

@@ -56,8 +56,18 @@ const SCENARIOS: &[Scenario] = &[
         words: &["create", "data", "--size", "1G", "--export"],
     },
     Scenario { name: "attach", kind: "attach", prepare: new_volume, words: &["attach", "data"] },
-    Scenario { name: "attach with export", kind: "attach", prepare: new_volume, words: &["attach", "data", "--export"] },
-    Scenario { name: "attach elsewhere", kind: "attach", prepare: new_volume, words: &["attach", "data", "--vm", "worker"] },
+    Scenario {
+        name: "attach with export",
+        kind: "attach",
+        prepare: new_volume,
+        words: &["attach", "data", "--export"],
+    },
+    Scenario {
+        name: "attach elsewhere",
+        kind: "attach",
+        prepare: new_volume,
+        words: &["attach", "data", "--vm", "worker"],
+    },
     Scenario { name: "export", kind: "export", prepare: attached, words: &["export", "data", "--read-only"] },
     Scenario { name: "unexport", kind: "unexport", prepare: exported, words: &["unexport", "data"] },
     Scenario { name: "detach", kind: "detach", prepare: attached, words: &["detach", "data"] },
@@ -69,8 +79,18 @@ const SCENARIOS: &[Scenario] = &[
         words: &["detach", "data", "--from", "worker", "--yes"],
     },
     Scenario { name: "delete", kind: "delete", prepare: used, words: &["delete", "data", "--yes"] },
-    Scenario { name: "delete for ever", kind: "delete", prepare: used, words: &["delete", "data", "--expunge", "--yes"] },
-    Scenario { name: "delete what was never made", kind: "delete", prepare: new_volume, words: &["delete", "data", "--yes"] },
+    Scenario {
+        name: "delete for ever",
+        kind: "delete",
+        prepare: used,
+        words: &["delete", "data", "--expunge", "--yes"],
+    },
+    Scenario {
+        name: "delete what was never made",
+        kind: "delete",
+        prepare: new_volume,
+        words: &["delete", "data", "--yes"],
+    },
     Scenario { name: "recover", kind: "recover", prepare: deleted, words: &["recover", "data"] },
 ];
 
@@ -147,8 +167,20 @@ fn end_of(appliance: &Appliance, changed: &Value) -> End {
         operations: of(&operations, &["kind", "status"]),
         calls: changes_called(&appliance.cloud),
         volumes: of(&state["volumes"], &["name", "state", "virtualmachineid", "deviceid", "removed"]),
-        shown: shown.as_array().unwrap().iter().map(|volume| json!([volume["name"], volume["state"], volume["vm_id"],
-            volume["device"].is_object(), volume["export"]["state"]])).collect(),
+        shown: shown
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|volume| {
+                json!([
+                    volume["name"],
+                    volume["state"],
+                    volume["vm_id"],
+                    volume["device"].is_object(),
+                    volume["export"]["state"]
+                ])
+            })
+            .collect(),
         exports: of(&exports, &["read_only", "state", "clients"]),
         devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),
         data: data(appliance),
@@ -226,14 +258,21 @@ fn step_of_transition(line: &str) -> Option<String> {
 }
 
 /// Runs the work side by side and gives the results in its order; each that panics is named.
-fn side_by_side<T: Sync, R: Send>(work: &[T], run: impl Fn(&T) -> R + Sync, name: impl Fn(&T) -> String + Sync) -> Vec<R> {
+fn side_by_side<T: Sync, R: Send>(
+    work: &[T],
+    run: impl Fn(&T) -> R + Sync,
+    name: impl Fn(&T) -> String + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
-                while let Some((at, item)) = { let at = next.fetch_add(1, Ordering::Relaxed); work.get(at).map(|item| (at, item)) } {
+                while let Some((at, item)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    work.get(at).map(|item| (at, item))
+                } {
                     match catch_unwind(AssertUnwindSafe(|| run(item))) {
                         Ok(result) => results.lock().unwrap().push((at, result)),
                         Err(_) => failed.lock().unwrap().push(name(item)),

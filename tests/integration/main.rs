@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cli;
-mod crash;
 mod clients;
+mod crash;
 mod daemon;
 mod generated;
 mod layering;

@@ -19,6 +19,7 @@ CREATE TABLE operations (
     new_name    TEXT,           -- of a creation
     vm_id       TEXT,
     request_id  TEXT UNIQUE,    -- the caller's
+    request     TEXT NOT NULL,  -- JSON: what was asked for; the same id with another request is a conflict
     asker       TEXT NOT NULL,  -- JSON: who, with which words, why
     story       TEXT NOT NULL,  -- JSON: all that was learned, saved whole
     outcome     TEXT,           -- JSON: once ended

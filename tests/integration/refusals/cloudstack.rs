@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use crate::support::appliance::{Appliance, Config};
-use crate::support::simulator::{APPLIANCE, WORKER};
+use crate::support::simulator::{APPLIANCE, SECRET_KEY, Simulator, WORKER};
 use crate::support::wording::{hint, message, names};
 
 /// Every way to begin a change, and a look that asks now.
@@ -17,6 +17,14 @@ const LINES: [&[&str]; 5] = [
     &["delete", "data1", "--yes"],
     &["ls", "--max-age", "0"],
 ];
+
+/// An appliance whose cloud was so before the daemon first asked it anything.
+fn beginning_with(change: impl FnOnce(&Simulator)) -> Appliance {
+    let mut appliance = Appliance::stopped(Config::default());
+    change(&appliance.cloud);
+    appliance.start_daemon();
+    appliance
+}
 
 #[test]
 fn wrong_keys() {
@@ -31,6 +39,14 @@ fn wrong_keys() {
     }
     assert_eq!(appliance.json(&["health"]).code, 1);
     assert!(!appliance.log().contains("another-secret"), "a secret is in the log");
+}
+
+#[test]
+fn the_environment_overrides_the_configuration() {
+    let environment = vec![("CLOUDSTACK_SECRET".to_owned(), SECRET_KEY.to_owned())];
+    let appliance =
+        Appliance::with(Config { secret_key: "another-secret".to_owned(), environment, ..Config::default() });
+    appliance.ok(&["create", "data1", "--size", "1G"]);
 }
 
 #[test]
@@ -50,8 +66,9 @@ fn nothing_answers() {
 
 #[test]
 fn html_instead_of_json() {
-    let appliance = Appliance::start();
-    appliance.cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "html-200"}));
+    let appliance = beginning_with(|cloud| {
+        cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "html-200"}));
+    });
     for line in LINES {
         let error = appliance.json(line).failure(5, "cloudstack_unreachable");
         names(message(&error), &["text/html", "HTTP 200"]);
@@ -78,8 +95,7 @@ fn something_else_behind_the_endpoint() {
 
 #[test]
 fn a_clock_that_is_off() {
-    let appliance = Appliance::start();
-    appliance.cloud.settings(json!({"clock_offset_seconds": 3 * 3600 + 60}));
+    let appliance = beginning_with(|cloud| cloud.settings(json!({"clock_offset_seconds": 3 * 3600 + 60})));
     for line in LINES {
         let error = appliance.json(line).failure(5, "cloudstack_auth");
         names(message(&error), &["401", "this machine's clock is 3h", "behind CloudStack's"]);
@@ -89,10 +105,9 @@ fn a_clock_that_is_off() {
 
 #[test]
 fn a_clock_that_is_right_is_not_blamed() {
-    let appliance = Appliance::start();
-    appliance
-        .cloud
-        .fault(json!({"command": "*", "times": 1000, "mode": "error", "code": 401, "text": "unable to verify user"}));
+    let appliance = beginning_with(|cloud| {
+        cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "error", "code": 401, "text": "unable"}));
+    });
     for line in LINES {
         let error = appliance.json(line).failure(5, "cloudstack_auth");
         assert!(!message(&error).contains("clock"), "{error}");

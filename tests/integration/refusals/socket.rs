@@ -1,13 +1,18 @@
 //! The control socket, spoken to by hand: what is no request is answered, and costs that connection only.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::appliance::Appliance;
+use crate::support::appliance::{Appliance, Config, Ended};
+use crate::support::wait_for;
 use crate::support::wording::{hint, message, names};
 
 /// A connection to the daemon.
@@ -41,16 +46,56 @@ fn is_closed(mut stream: UnixStream) {
 
 #[test]
 fn nothing_listens_on_the_socket() {
-    let appliance = Appliance::stopped(crate::support::appliance::Config::default());
+    let appliance = Appliance::stopped(Config::default());
     let error = appliance.json(&["ls"]).failure(7, "daemon_unreachable");
     names(message(&error), &[appliance.socket().to_str().unwrap()]);
     names(hint(&error), &["volctld"]);
     // Left behind by a daemon that was killed.
-    drop(std::os::unix::net::UnixListener::bind(appliance.socket()).unwrap());
+    drop(UnixListener::bind(appliance.socket()).unwrap());
     let error = appliance.json(&["attach", "data1"]).failure(7, "daemon_unreachable");
     names(message(&error), &[appliance.socket().to_str().unwrap()]);
     let ended = appliance.run(&["ls"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (7, ""));
+}
+
+/// `volctl`, run by nobody in particular.
+fn as_nobody(appliance: &Appliance, words: &[&str]) -> Ended {
+    let copy = appliance.path("volctl");
+    if !copy.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_volctl"), &copy).unwrap();
+        fs::set_permissions(appliance.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let mut command = Command::new(copy);
+    command.env_clear().env("VOLCTL_SOCKET", appliance.socket()).arg("--json").args(words).uid(65_534).gid(65_534);
+    command.output().unwrap().into()
+}
+
+#[test]
+fn other_users_may_not_connect_and_never_change() {
+    let appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G"]);
+    let error = as_nobody(&appliance, &["ls"]).failure(8, "not_permitted");
+    names(message(&error), &[appliance.socket().to_str().unwrap()]);
+
+    // As a member of the group that may look.
+    fs::set_permissions(appliance.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(as_nobody(&appliance, &["ls"]).success().json()["volumes"].as_array().unwrap().len(), 4);
+    let id = appliance.ok(&["ops"])["operations"][0]["id"].as_str().unwrap().to_owned();
+    for line in [
+        &["attach", "data1"][..],
+        &["create", "data2", "--size", "1G"],
+        &["delete", "data1", "--yes"],
+        &["recover", "data1"],
+        &["detach", "data1"],
+        &["export", "data1"],
+        &["unexport", "data1"],
+        &["ops", "cancel", &id],
+    ] {
+        let error = as_nobody(&appliance, line).failure(8, "not_permitted");
+        names(message(&error), &["65534", "may look"]);
+    }
+    as_nobody(&appliance, &["ops", "wait", &id]).success();
+    assert_eq!(appliance.cloud.calls("attachVolume"), 0);
 }
 
 #[test]
@@ -196,9 +241,9 @@ fn a_client_that_half_closes_is_answered() {
 #[test]
 fn socat_speaks_it() {
     let appliance = Appliance::start();
-    let mut socat = std::process::Command::new("socat");
+    let mut socat = Command::new("socat");
     socat.arg("-").arg(format!("UNIX-CONNECT:{}", appliance.socket().display()));
-    let mut child = socat.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = socat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": "volume.list"});
     writeln!(child.stdin.take().unwrap(), "{request}").unwrap();
     let output = child.wait_with_output().unwrap();
@@ -218,7 +263,7 @@ fn a_client_that_goes_away_changes_nothing() {
     assert!(lines.any(|line| sent(&line.unwrap())));
     drop(lines);
     appliance.cloud.admin("POST", "release-jobs", json!({}));
-    crate::support::wait_for("the creation to end", || {
+    wait_for("the creation to end", || {
         (appliance.ok(&["ops"])["operations"][0]["status"] == "succeeded").then_some(())
     });
 }

@@ -73,14 +73,13 @@ fn a_word_that_is_a_name_and_the_beginning_of_an_id_is_ambiguous() {
 }
 
 #[test]
-fn a_name_that_is_another_volumes_id_is_ambiguous() {
+fn a_whole_id_is_that_volume_whatever_another_is_named() {
     let appliance = Appliance::start();
     plant(&appliance, A, "data1");
     plant(&appliance, B, A);
-    for verb in [&["attach"][..], &["detach"], &["delete", "--yes"], &["show"]] {
-        let error = appliance.json(&[verb, &[A]].concat()).failure(4, "ambiguous");
-        names(message(&error), &[A, B]);
-    }
+    assert_eq!(appliance.show(A)["id"], A);
+    assert_eq!(appliance.ok(&["attach", A])["volume"]["name"], "data1");
+    assert_eq!(appliance.ok(&["detach", A])["volume"]["name"], "data1");
 }
 
 #[test]

@@ -37,13 +37,14 @@ fn here_it_becomes_a_device() {
 
 #[test]
 fn on_another_vm_nothing_is_correlated_and_the_output_says_so() {
-    for vm in [WORKER, "worker", OLD] {
-        let appliance = with_volume("data1");
-        let attached = appliance.ok(&["attach", "data1", "--vm", vm]);
+    let appliance = Appliance::start();
+    for (name, vm) in [("data1", WORKER), ("data2", "worker"), ("data3", OLD)] {
+        appliance.ok(&["create", name, "--size", "1G"]);
+        let attached = appliance.ok(&["attach", name, "--vm", vm]);
         assert_eq!((&attached["changed"], &attached["volume"]["device"]), (&json!(true), &json!(null)));
         names(&notes(&attached), &["not this VM", "no device"]);
-        assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], attached["volume"]["vm_id"]);
-        assert_eq!(appliance.ok(&["attach", "data1", "--vm", vm])["changed"], false);
+        assert_eq!(appliance.truth(name).unwrap()["virtualmachineid"], attached["volume"]["vm_id"]);
+        assert_eq!(appliance.ok(&["attach", name, "--vm", vm])["changed"], false);
     }
 }
 
@@ -74,6 +75,17 @@ fn free_slots_are_counted_before_anything_is_sent() {
     assert!(appliance.truth("data3").is_none(), "it is counted before the volume is created");
     assert_eq!(appliance.cloud.calls("attachVolume"), 1);
     appliance.ok(&["attach", "data2", "--vm", "worker"]);
+}
+
+#[test]
+fn a_slot_that_only_cloudstack_misses_is_its_refusal() {
+    let appliance = with_volume("data1");
+    appliance.cloud.settings(json!({"max_data_disks": 0}));
+    let ended = appliance.json(&["attach", "data1"]);
+    assert_eq!(ended.json()["operation"]["status"], "failed");
+    let error = ended.failure(5, "cloudstack_refused");
+    names(message(&error), &["attaching volume data1", "maximum"]);
+    assert!(error["cloudstack"]["text"].is_string(), "{error}");
 }
 
 #[test]
@@ -123,11 +135,11 @@ fn several_volumes_have_results_in_their_order() {
 fn the_root_disk_of_this_vm_is_never_touched() {
     let appliance = with_volume("data1");
     for line in [
-        &["attach", "ROOT-appliance"][..],
+        &["export", "ROOT-appliance"][..],
+        &["attach", "ROOT-appliance"],
         &["detach", "ROOT-appliance", "--force"],
         &["detach", "ROOT-appliance", "--from", "appliance", "--yes"],
         &["delete", "ROOT-appliance", "--yes", "--expunge"],
-        &["export", "ROOT-appliance"],
     ] {
         let error = appliance.json(line).failure(4, "conflict");
         names(message(&error), &["ROOT-appliance", "root"]);

@@ -33,7 +33,7 @@ fn what_is_deleted_is_no_name_any_more_but_says_how_it_comes_back() {
     let deleted = appliance.ok(&["delete", "data1", "--yes"]);
     assert_eq!((&deleted["changed"], &deleted["volume"]["state"]), (&json!(true), &json!("Destroy")));
     for line in [&["attach", "data1"][..], &["detach", &id]] {
-        let error = appliance.json(line).failure(3, "not_found");
+        let error = appliance.json(line).failure(4, "conflict");
         names(hint(&error), &["volctl recover"]);
     }
     assert_eq!(appliance.ok(&["delete", "data1", "--yes"])["changed"], false);

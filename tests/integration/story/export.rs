@@ -161,3 +161,15 @@ fn exports_work_while_cloudstack_is_away() {
     assert_eq!(appliance.ok(&["exports"])["exports"][0]["state"], "active");
     appliance.ok(&["unexport", "data1"]);
 }
+
+#[test]
+fn a_root_disk_is_not_exported_where_it_may_be_this_vms_own() {
+    let (mut appliance, _) = attached("data1");
+    appliance.kill_daemon();
+    // Away before this daemon could prove which VM it is in.
+    appliance.cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "cut-before"}));
+    appliance.start_daemon();
+    let error = appliance.json(&["export", "ROOT-appliance"]).failure(4, "conflict");
+    names(message(&error), &["ROOT-appliance", "may be this VM's own", "not touched"]);
+    appliance.ok(&["export", "data1"]);
+}

@@ -129,7 +129,7 @@ fn the_same_request_is_the_same_operation() {
     assert_eq!((&again["changed"], &again["operation"]), (&json!(true), &attached["operation"]));
     assert_eq!(again["volume"]["vm_id"], json!(null), "the volume is shown as it is now");
     let error = appliance.json(&["attach", "data1", "--request-id", "first"]).failure(4, "conflict");
-    names(message(&error), &["request id", "another kind"]);
+    names(message(&error), &["request id", "something else"]);
 
     appliance.kill_daemon();
     appliance.start_daemon();

@@ -1,7 +1,9 @@
 //! An appliance: a simulated CloudStack, a `volctld` of its own, and `volctl` as an operator types it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -116,7 +118,7 @@ impl Appliance {
         let directory = tempfile::tempdir().unwrap();
         let devices = directory.path().join("by-id");
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
-        cloud.settings(json!({"device_delay_ms": 10}));
+        cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
         Self { cloud, daemon: None, config, directory }
     }
 
@@ -179,13 +181,8 @@ impl Appliance {
         wait_for("volctld to answer", || {
             let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().unwrap());
             assert!(ended.is_none(), "volctld ended: {ended:?}\n{}", self.log());
-            std::os::unix::net::UnixStream::connect(self.socket()).ok()
+            answers(&self.socket())
         });
-    }
-
-    /// The daemon's process id.
-    pub fn daemon_id(&self) -> u32 {
-        self.daemon.as_ref().unwrap().id()
     }
 
     /// SIGKILL, and waits for the end.
@@ -271,6 +268,14 @@ impl Drop for Appliance {
     }
 }
 
+/// Whether the daemon at a socket answers a request.
+fn answers(socket: &Path) -> Option<()> {
+    let mut connection = UnixStream::connect(socket).ok()?;
+    connection.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"system.version\"}\n").ok()?;
+    let mut answer = String::new();
+    BufReader::new(connection).read_line(&mut answer).ok().filter(|read| *read > 0).map(drop)
+}
+
 /// A `volctl` under way.
 pub struct Begun(pub Child);
 
@@ -279,9 +284,4 @@ impl Begun {
     pub fn end(self) -> Ended {
         self.0.wait_with_output().unwrap().into()
     }
-}
-
-/// The size of a file, in bytes.
-pub fn size_of(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().len()
 }

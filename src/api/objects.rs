@@ -1,0 +1,198 @@
+//! The things that answers are about: volumes, exports and their clients, operations.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::model::{Device, OperationId, VmId, VolumeId, VolumeType};
+
+/// A volume as everybody sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name as CloudStack has it; not escaped.
+    pub name: String,
+    /// Virtual size, bytes.
+    pub size_bytes: u64,
+    /// CloudStack's state of it.
+    pub state: String,
+    /// `ROOT` or `DATADISK`.
+    #[serde(rename = "type")]
+    pub volume_type: VolumeType,
+    /// Its zone.
+    pub zone_id: String,
+    /// The VM that it is attached to.
+    pub vm_id: Option<VmId>,
+    /// That VM's name.
+    pub vm_name: Option<String>,
+    /// CloudStack's number of the attachment.
+    pub device_id: Option<u32>,
+    /// Its block device here, read from the kernel for this answer.
+    pub device: Option<Device>,
+    /// Its export, read from the live server for this answer.
+    pub export: Option<Export>,
+    /// When CloudStack said the rest.
+    pub cloudstack_as_of: Timestamp,
+    /// CloudStack was asked for something newer and did not answer.
+    pub stale: bool,
+}
+
+/// What an export is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportState {
+    /// Wished for; not served yet, or its device is not here.
+    Pending,
+    /// Served: a handshake through its own socket has answered with the right size.
+    Active,
+    /// Takes no new clients; those that are there finish.
+    Draining,
+    /// Its device failed or went away, or is not the one that was exported.
+    Failed,
+}
+
+/// A device served over NBD.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// The export name.
+    pub name: String,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// What a client can use as it is.
+    pub uris: Vec<String>,
+    /// The clients that are connected.
+    pub clients: Vec<Client>,
+    /// The device's stable path.
+    pub device_path: PathBuf,
+    /// What it is doing.
+    pub state: ExportState,
+}
+
+/// A client of an export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// `192.0.2.7:53210`, or `unix:pid=1234,uid=0` on the Unix socket.
+    pub address: String,
+    /// When it connected.
+    pub since: Timestamp,
+    /// When its last request came; none yet where absent.
+    pub last_request: Option<Timestamp>,
+}
+
+/// What kind of change an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is the method of the same name")]
+pub enum OperationKind {
+    Create,
+    Attach,
+    Export,
+    Unexport,
+    Detach,
+    Delete,
+    Recover,
+}
+
+/// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "design, 2 has the meanings")]
+pub enum Status {
+    Queued,
+    Running,
+    Unwinding,
+    Succeeded,
+    Failed,
+    Cancelled,
+    Stuck,
+    Abandoned,
+}
+
+impl Status {
+    /// Whether nothing more will happen by itself or at a person's word.
+    pub fn ended(self) -> bool {
+        matches!(self, Status::Succeeded | Status::Failed | Status::Cancelled | Status::Abandoned)
+    }
+}
+
+/// One requested change, as everybody sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// What it changes.
+    pub kind: OperationKind,
+    /// Where it stands.
+    pub status: Status,
+    /// The step under way, in words; the last one where it has ended.
+    pub step: String,
+    /// Its volume; none while a creation has not learned it.
+    pub volume_id: Option<VolumeId>,
+    /// That volume's name, where known.
+    pub volume_name: Option<String>,
+    /// The VM that it attaches to or detaches from.
+    pub vm_id: Option<VmId>,
+    /// Why it failed, or what holds it up.
+    pub error: Option<Error>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its step or status last changed.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// How the last client of an export left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastClient {
+    /// By itself.
+    #[serde(rename = "disconnected")]
+    Disconnected,
+    /// We closed it (`--force`, or the end of `--drain`).
+    #[serde(rename = "cut off")]
+    CutOff,
+}
+
+/// What a detach (or an unexport) can say of the device's last moments here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Departure {
+    /// When everything written was on stable storage.
+    pub flushed_at: Option<Timestamp>,
+    /// Bytes that clients wrote through the export.
+    pub bytes_written: Option<u64>,
+    /// How the last client left; none where there never was one.
+    pub last_client: Option<LastClient>,
+    /// When this kernel had let the device go.
+    pub device_gone_at: Option<Timestamp>,
+}
+
+/// Who asked for an operation, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Asker {
+    /// User id of the peer on the socket.
+    pub uid: Option<u32>,
+    /// Its login user id: who is behind a `sudo`.
+    pub login_uid: Option<u32>,
+    /// Its command line.
+    pub command: Option<String>,
+    /// `--reason`
+    pub reason: Option<String>,
+}
+
+/// A moment in an operation's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When.
+    pub at: Timestamp,
+    /// Its status then.
+    pub status: Status,
+    /// The step under way, in words.
+    pub step: String,
+    /// What was found out then, beside the step.
+    pub note: Option<String>,
+}

@@ -1,0 +1,212 @@
+//! What each method takes.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `volume.create`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeCreate {
+    /// The new volume's name.
+    pub name: String,
+    /// Bytes; needed with an offering of custom size, forbidden with a fixed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Disk offering, id or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offering: Option<String>,
+    /// Zone, id or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Attach it to this VM.
+    #[serde(default)]
+    pub attach: bool,
+    /// Export it; implies `attach`.
+    #[serde(default)]
+    pub export: bool,
+    /// Take an existing volume of this name when size, offering and zone agree.
+    #[serde(default)]
+    pub exists_ok: bool,
+}
+
+/// `volume.attach`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeAttach {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// VM, id or name; this VM where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Export it as well.
+    #[serde(default)]
+    pub export: bool,
+    /// The export is read-only.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `volume.detach`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeDetach {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it is detached from; this VM where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Let the export's clients finish for so many seconds, and take no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Close the export's clients. Overrides nothing else.
+    #[serde(default)]
+    pub force: bool,
+    /// Whoever asks knows that the other VM is running and that use there cannot be checked.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// `volume.delete`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeDelete {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// For ever, not recoverable.
+    #[serde(default)]
+    pub expunge: bool,
+}
+
+/// `volume.recover`, `volume.get` without an age
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRecover {
+    /// Volume: id or unique name.
+    pub volume: String,
+}
+
+/// `volume.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VolumeList {
+    /// Ask CloudStack again for what is older than so many seconds (30 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
+/// `volume.get`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeGet {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Ask CloudStack again for what is older than so many seconds (30 where absent).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
+/// `device.get`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceGet {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Wait so many seconds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+}
+
+/// `device.find`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceFind {
+    /// Any absolute path or link to the disk or one of its partitions.
+    pub path: PathBuf,
+}
+
+/// `vm.get`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmGet {
+    /// VM, id or unique name.
+    pub vm: String,
+}
+
+/// `export.create`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportCreate {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Export name; `vol-<volume id>` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Refuse writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `export.delete`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportDelete {
+    /// The export's name, or its volume.
+    pub export: String,
+    /// Let the clients finish for so many seconds, and take no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Close the clients.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `operation.get`, `operation.cancel`, `operation.retry`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationGet {
+    /// The operation's id, or a unique prefix of it.
+    pub id: String,
+}
+
+/// `operation.abandon`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationAbandon {
+    /// The operation's id, or a unique prefix of it.
+    pub id: String,
+    /// Why, for the record; not empty.
+    pub reason: String,
+}
+
+/// `store.backup`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreBackup {
+    /// The file to write, an absolute path at which nothing is yet.
+    pub path: PathBuf,
+}
+
+/// `operation.wait`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationWait {
+    /// The operation's id, or a unique prefix of it.
+    pub id: String,
+    /// How long, in seconds; without it as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+    /// Comes back in each `progress` notification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Value>,
+}
+
+/// `operation.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperationList {
+    /// At most so many, newest first (100 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}

@@ -1,0 +1,192 @@
+//! What each method answers, and the notifications before an answer.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::objects::{Asker, Departure, Export, Moment, Operation, Volume};
+use crate::error::Error;
+use crate::model::{Device, VmId, VolumeId};
+
+/// The result of every change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Whether anything was done; none while the operation goes on.
+    pub changed: Option<bool>,
+    /// The operation; none where there was nothing to do.
+    pub operation: Option<Operation>,
+    /// The volume as it is now; none where it is gone.
+    pub volume: Option<Volume>,
+    /// Its export as it is now.
+    pub export: Option<Export>,
+    /// Sentences that the caller must see: what was chosen, what could not be checked.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Of a detach or an unexport.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub departure: Option<Departure>,
+}
+
+/// The result of `volume.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Volumes {
+    /// Newest first, as CloudStack lists them.
+    pub volumes: Vec<Volume>,
+    /// Why CloudStack's part is stale, where it is.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// The result of `volume.get`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeShown {
+    /// The volume.
+    pub volume: Volume,
+    /// Why CloudStack's part is stale, where it is.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// The result of `device.get`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceShown {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// Its device here.
+    pub device: Device,
+}
+
+/// The result of `device.find`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceFound {
+    /// Whose device it is.
+    pub volume: Volume,
+    /// The whole disk.
+    pub device: Device,
+    /// The partition's number, where the path leads to one.
+    pub partition: Option<u32>,
+}
+
+/// The result of `vm.get`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmShown {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// `Running`, `Stopped`, ...
+    pub state: String,
+    /// Whether it is the VM in which the daemon runs; none where that is not known.
+    pub this_vm: Option<bool>,
+}
+
+/// The result of `export.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exports {
+    /// By name.
+    pub exports: Vec<Export>,
+}
+
+/// The result of `operation.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operations {
+    /// Newest first.
+    pub operations: Vec<Operation>,
+}
+
+/// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationShown {
+    /// The operation.
+    pub operation: Operation,
+    /// Who asked for it; only where its history is.
+    #[serde(default)]
+    pub asked_by: Option<Asker>,
+    /// What happened to it, oldest first; only `operation.get` tells.
+    #[serde(default)]
+    pub history: Vec<Moment>,
+}
+
+/// The result of `store.backup`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// The file that was written.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The result of `system.sync`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Synced {
+    /// What differed between store, CloudStack, kernel and exports.
+    pub differences: Vec<Difference>,
+}
+
+/// One thing that differed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The volume that it is about.
+    pub volume_id: Option<VolumeId>,
+    /// What was found, in words.
+    pub found: String,
+    /// What was done, in words. Nothing is ever changed in CloudStack.
+    pub done: String,
+}
+
+/// One looked-at part of the whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// `cloudstack`, `store`, ...
+    pub name: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was seen.
+    pub message: String,
+    /// How long ago it was looked at.
+    pub age_seconds: u64,
+}
+
+/// The result of `system.health`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether each check is.
+    pub healthy: bool,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// The result of `system.version`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// The daemon's version.
+    pub version: String,
+    /// [`SCHEMA`]
+    pub schema: u32,
+}
+
+/// The parameters of the `progress` notification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The caller's.
+    pub token: Value,
+    /// As it stands now.
+    pub operation: Operation,
+}
+
+/// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The error.
+    #[serde(flatten)]
+    pub error: Error,
+    /// The operation, where one was accepted.
+    pub operation: Option<Operation>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, operation: None }
+    }
+}
