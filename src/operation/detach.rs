@@ -39,6 +39,8 @@ pub(super) struct Detach {
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
     gave_up_at: Option<Timestamp>,
+    /// What was sent may still happen: there is no way back, and it is never too late to go on.
+    committed: bool,
     /// The one more detach that corrects CloudStack was chosen.
     corrected: bool,
     changed: bool,
@@ -117,6 +119,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         former: None,
         job: Job::default(),
         gave_up_at: None,
+        committed: false,
         corrected: false,
         changed: false,
         notes: notes(&volume, &vm, here),
@@ -240,7 +243,7 @@ impl Detach {
         self.hold_again(cx);
         if !cx.resumed {
             let (doing, id) = (self.doing(), self.volume.id);
-            let volume = cx.patiently(&doing, || cx.world.look_up(id)).await?;
+            let volume = cx.asking(self.committed, &doing, || cx.world.look_up(id)).await?;
             if !volume.is_some_and(|volume| self.attached(&volume)) {
                 return Ok(Next::On);
             }
@@ -256,7 +259,8 @@ impl Detach {
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
             Sent::Never => {
                 self.job.choose_again();
-                Ok(Next::Back(if self.here && !self.corrected { Step::Hold } else { Step::Send }))
+                // Somebody may have begun to use the device meanwhile.
+                Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
             }
             Sent::Forgotten => self.judge(cx, None).await,
         }
@@ -292,14 +296,18 @@ impl Detach {
             )
         });
         let may_still_happen = error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
-        if may_still_happen && !self.corrected && self.device_is_here(cx)? {
+        if may_still_happen && !self.corrected && self.here {
             self.gave_up_at = Some(Timestamp::now());
+            self.committed = true;
             return Ok(Next::On);
         }
         if self.corrected {
             let stuck =
                 error.doing("this machine's kernel has let go of the disk, but CloudStack still lists it attached");
             return Err(Halt::Stuck(stuck));
+        }
+        if self.committed {
+            return Err(Halt::Stuck(error.doing("an earlier request to detach may still be followed")));
         }
         Err(Halt::Fail(error))
     }
@@ -315,7 +323,8 @@ impl Detach {
         }
         let serial = self.volume.id.serial();
         let told = Instant::now() + cx.world.config.device.timeout;
-        if !cx.world.devices.wait_gone(&serial, Some(told)).await? {
+        // A look that failed has not seen it go.
+        if !matches!(cx.world.devices.wait_gone(&serial, Some(told)).await, Ok(true)) {
             cx.overdue(
                 Error::new(Kind::Timeout, format!("{}: this machine's kernel still has the disk", self.doing()))
                     .hint(format!("the operation goes on: `volctl ops wait {}`", cx.row.id)),
@@ -378,7 +387,7 @@ impl Story for Detach {
             Step::Await => self.wait(cx).await,
             Step::Gone => self.gone(cx).await,
             Step::Forget => {
-                cx.world.store.forget_wish(self.volume.id)?;
+                cx.stored(|store| store.forget_wish(self.volume.id)).await;
                 Ok(Next::On)
             }
         }

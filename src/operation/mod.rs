@@ -23,6 +23,7 @@ mod attach;
 mod create;
 mod delete;
 mod detach;
+mod direct;
 mod engine;
 mod export;
 mod exports;
