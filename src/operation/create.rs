@@ -372,7 +372,9 @@ impl Create {
     async fn unknown(&self, cx: &Cx) -> Halt {
         if cx.persistently(|| self.existing(&cx.world)).await.is_empty() {
             let what = format!("{}: CloudStack has no volume of that name; nothing was made", self.doing());
-            return Halt::Fail(Error::new(Kind::Cancelled, what).hint("ask again if it is still wanted").retryable(true));
+            return Halt::Fail(
+                Error::new(Kind::Cancelled, what).hint("ask again if it is still wanted").retryable(true),
+            );
         }
         Halt::Stuck(
             Error::new(Kind::Stuck, format!("{}: CloudStack no longer knows whether it was done", self.doing()))
