@@ -143,7 +143,8 @@ fn before<S: Story>(story: &S, step: S::Step) -> Option<S::Step> {
 
 /// Walks a story from where its row stands to an end.
 async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
-    let (mut story, mut step) = match read_row::<S>(&row) {
+    let read = row.unreadable.clone().map_or_else(|| read_row::<S>(&row), Err);
+    let (mut story, mut step) = match read {
         Ok(read) => read,
         Err(error) => return cx.mark_unreadable(&row, error).await,
     };
