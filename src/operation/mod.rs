@@ -160,7 +160,9 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
             after_run(&story, step, ran)
         } else {
+            pause::here(S::KIND, step.name(), pause::Moment::BeforeUndo).await;
             let undone = story.undo(step, &cx).await;
+            pause::here(S::KIND, step.name(), pause::Moment::AfterUndo).await;
             after_undo(&story, step, why.take(), undone)
         };
         (status, step, why) = (transition.0, transition.1, transition.2);

@@ -11,12 +11,13 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
+use serde_json::json;
 use volctl::operation::journal_points;
 
 use crate::support::appliance::Appliance;
 use crate::support::journal;
 use crate::support::matrix::{announce, side_by_side};
-use crate::support::scenario::{End, SCENARIOS, Scenario, word};
+use crate::support::scenario::{self, End, SCENARIOS, Scenario, word};
 
 /// Longer than a request to CloudStack is valid: what is not there then never comes.
 const OUTAGE: SignedDuration = SignedDuration::from_secs(75);
@@ -61,4 +62,44 @@ fn killed_at(scenario: &Scenario, point: &str, undisturbed: &End) {
     appliance.start_daemon();
     let answer = asked.end().success().json();
     End::wait_until_as(&appliance, &answer["changed"], undisturbed, End::clone);
+}
+
+/// What is undone: the volume of a creation whose attachment CloudStack refuses, and the end of an export whose volume
+/// it does not detach.
+#[test]
+fn killed_while_it_undoes_it_ends_undone() {
+    let refused = [
+        ("create/await", "attachVolume", Scenario::named("create with attach and export")),
+        (
+            "detach/withdraw",
+            "detachVolume",
+            &Scenario { name: "detach of an export", prepare: scenario::exported, ..*Scenario::named("detach") },
+        ),
+    ];
+    let sides = ["before-undo", "after-undo"];
+    let kills: Vec<_> = refused.iter().flat_map(|case| sides.map(|side| (case, side))).collect();
+    side_by_side(
+        &kills,
+        |((step, command, scenario), side)| {
+            let refuse = |appliance: &Appliance| {
+                (scenario.prepare)(appliance);
+                appliance.cloud.fault(json!({"command": command, "mode": "job-fail", "code": 431, "text": "not now"}));
+            };
+            let undisturbed = Appliance::start();
+            refuse(&undisturbed);
+            undisturbed.json(scenario.words).failure(5, "cloudstack_refused");
+
+            let point = format!("{step}/{side}");
+            let mut appliance = Appliance::pausing_at(&point);
+            refuse(&appliance);
+            let asked = appliance.begin(scenario.words);
+            appliance.kill_daemon_at(&point);
+            appliance.start_daemon();
+            let error = asked.end().failure(5, "cloudstack_refused");
+            assert!(error["message"].as_str().unwrap().contains("not now"), "{error}");
+            let none = json!(null);
+            End::wait_until_as(&appliance, &none, &End::of(&undisturbed, &none), End::clone);
+        },
+        |((step, _, scenario), side)| format!("{}: killed at {step}/{side}", scenario.name),
+    );
 }
