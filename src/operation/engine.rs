@@ -58,6 +58,11 @@ impl Shown {
         operation
     }
 
+    /// Whether it reads otherwise from second to second although nothing happens.
+    pub fn ages(&self) -> bool {
+        matches!(self.note, Some(Note::Away(_)))
+    }
+
     /// Whether there is nothing to wait for any more: ended, or for a human.
     pub fn settled(&self) -> bool {
         self.row.status.ended() || self.row.status == Status::Stuck
@@ -158,7 +163,7 @@ impl Engine {
         while row.status == Status::Queued {
             ended.mark_unchanged();
             if self.world().store.start_queued(row.id).unwrap_or(false) {
-                row = self.world().store.operation(row.id).ok()??;
+                row.status = Status::Running;
                 shown.send_replace(Shown::plain(row.clone()));
                 break;
             }

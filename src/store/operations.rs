@@ -173,7 +173,7 @@ impl Store {
         self.read(|db| many(db, "ORDER BY seq DESC LIMIT ?1", limit))
     }
 
-    /// What has not ended, oldest first: recovery's input. An unreadable row is given by its id and what is wrong.
+    /// What has not ended, oldest first: recovery's input.
     pub fn unfinished(&self) -> Result<Vec<OperationRow>> {
         self.read(|db| many(db, &format!("WHERE {UNFINISHED} AND ?1 ORDER BY seq"), true))
     }

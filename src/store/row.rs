@@ -41,6 +41,8 @@ pub struct OperationRow {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// What of it cannot be read; the other fields are what can be. Such a row is for a human.
+    pub unreadable: Option<Error>,
 }
 
 impl OperationRow {
@@ -80,7 +82,14 @@ pub(super) fn many(db: &Connection, rest: &str, value: impl rusqlite::ToSql) -> 
     let query = format!("SELECT {COLUMNS} FROM operations {rest}");
     let mut statement = db.prepare_cached(&query).map_err(sql)?;
     let rows = statement.query_map([value], raw).map_err(sql)?;
-    rows.map(|row| row.map_err(sql).and_then(operation)).collect()
+    let mut read = Vec::new();
+    for row in rows {
+        match operation(row.map_err(sql)?) {
+            Ok(row) => read.push(row),
+            Err(error) => tracing::error!(%error, "an operation that cannot even be named is passed over"),
+        }
+    }
+    Ok(read)
 }
 
 type Raw = [Option<String>; 17];
@@ -113,24 +122,34 @@ fn operation(columns: Raw) -> Result<OperationRow> {
         updated_at,
         finished_at,
     ] = columns;
+    let mut unreadable = None;
     Ok(OperationRow {
         id: parse(&id.unwrap_or_default())?,
         kind: from_json(&format!("\"{}\"", kind.unwrap_or_default()))?,
         status: from_json(&format!("\"{}\"", status.unwrap_or_default()))?,
         step: step.unwrap_or_default(),
         step_words: step_words.unwrap_or_default(),
-        volume_id: volume_id.as_deref().map(parse).transpose()?,
+        volume_id: as_far_as(volume_id.as_deref().map(parse).transpose(), &mut unreadable),
         volume_name,
-        vm_id: vm_id.as_deref().map(parse).transpose()?,
+        vm_id: as_far_as(vm_id.as_deref().map(parse).transpose(), &mut unreadable),
         request: request.unwrap_or_default(),
-        asker: from_json(&asker.unwrap_or_default())?,
+        asker: as_far_as(from_json(&asker.unwrap_or_default()), &mut unreadable),
         story: story.unwrap_or_default(),
-        outcome: outcome.as_deref().map(from_json).transpose()?,
-        error: error.as_deref().map(from_json).transpose()?,
-        deadline: parse(&deadline.unwrap_or_default())?,
-        created_at: parse(&created_at.unwrap_or_default())?,
-        updated_at: parse(&updated_at.unwrap_or_default())?,
-        finished_at: finished_at.as_deref().map(parse).transpose()?,
+        outcome: as_far_as(outcome.as_deref().map(from_json).transpose(), &mut unreadable),
+        error: as_far_as(error.as_deref().map(from_json).transpose(), &mut unreadable),
+        deadline: as_far_as(parse(&deadline.unwrap_or_default()), &mut unreadable),
+        created_at: as_far_as(parse(&created_at.unwrap_or_default()), &mut unreadable),
+        updated_at: as_far_as(parse(&updated_at.unwrap_or_default()), &mut unreadable),
+        finished_at: as_far_as(finished_at.as_deref().map(parse).transpose(), &mut unreadable),
+        unreadable,
+    })
+}
+
+/// What was read, or nothing and the note that it could not be.
+fn as_far_as<T: Default>(read: Result<T>, unreadable: &mut Option<Error>) -> T {
+    read.unwrap_or_else(|error| {
+        *unreadable = Some(error);
+        T::default()
     })
 }
 
