@@ -23,7 +23,7 @@ use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
+use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
 use crate::store::{Outcome, Wish};
 
 /// What a detach has learned.
@@ -200,9 +200,28 @@ impl Detach {
         Ok(Next::On)
     }
 
+    /// The device, where it is here. A disk that is here without a path yet could not be checked, and is a refusal.
+    async fn device(&self, cx: &Cx) -> Result<Option<Device>> {
+        let (devices, serial) = (&cx.world.devices, self.volume.id.serial());
+        let found = devices.find(&serial)?;
+        if found.is_some() || devices.wait_gone(&serial, Some(Instant::now())).await? {
+            return Ok(found);
+        }
+        Err(Error::new(
+            Kind::InUse,
+            format!(
+                "whether volume {} is in use here cannot be checked: its disk is here, but has no by-id link; {}",
+                self.volume.label(),
+                devices.seen()
+            ),
+        )
+        .hint("`udevadm settle` waits for udevd to make it; look at `systemctl status systemd-udevd`")
+        .retryable(true))
+    }
+
     /// Who uses the device here, beside the clients of its export.
     async fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
-        let Some(device) = cx.world.devices.find(&self.volume.id.serial())? else { return Ok(()) };
+        let Some(device) = self.device(cx).await? else { return Ok(()) };
         let users = cx.world.devices.users(&device).await?;
         if users.is_empty() { Ok(()) } else { Err(users.into_error(&self.volume.label())) }
     }
@@ -217,7 +236,7 @@ impl Detach {
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.job.rest().await;
         self.held = None;
-        if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
+        if let Some(device) = self.device(cx).await? {
             self.refuse_if_used(cx).await?;
             let held = cx.world.devices.open_exclusive(&device, true)?;
             self.refuse_if_used(cx).await?;
