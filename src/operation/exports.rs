@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::world::World;
 use crate::api::{Export, ExportState};
 use crate::device::Held;
@@ -123,7 +125,7 @@ impl World {
             let Some(wish) = self.store.wish_of(listed.volume_id)? else { continue };
             match self.nbd.of_volume(wish.volume_id) {
                 None if !wish.failed => self.bring_back(&wish).await?,
-                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export)?,
+                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export).await?,
                 _ => {}
             }
         }
@@ -143,8 +145,9 @@ impl World {
     }
 
     /// A disk that went away under its export may come back as another one: only an operator brings that export back.
-    fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
-        let gone = self.devices.find(&wish.volume_id.serial())?.is_none();
+    /// A missing link is not a missing disk: udevd makes its links anew now and then.
+    async fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
+        let gone = self.devices.wait_gone(&wish.volume_id.serial(), Some(Instant::now())).await?;
         if gone {
             self.nbd.fail(&wish.name);
         }
