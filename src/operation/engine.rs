@@ -149,9 +149,9 @@ impl Engine {
         let task = tokio::spawn(async move {
             let id = row.id;
             if let Some(row) = engine.turn(row, &shown).await {
-                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown }).await;
+                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown: shown.clone() }).await;
             }
-            engine.leave(id);
+            engine.leave(id, &shown);
         });
         Live { shown: watched, task: Some(task) }
     }
@@ -188,8 +188,13 @@ impl Engine {
         }
     }
 
-    fn leave(&self, id: OperationId) {
-        self.live().remove(&id);
+    /// The task of an operation is done. What was stuck may be driven again already, by another one.
+    fn leave(&self, id: OperationId, shown: &Arc<watch::Sender<Shown>>) {
+        let mut live = self.live();
+        if live.get(&id).is_some_and(|live| Arc::ptr_eq(&live.shown, shown)) {
+            live.remove(&id);
+        }
+        drop(live);
         self.0.ended.send_modify(|count| *count += 1);
     }
 
