@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -14,6 +15,9 @@ use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow, Transition};
+
+/// How long a store that cannot be read or written is left alone.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a running step waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,30 +166,31 @@ impl Engine {
         let mut row = row;
         while row.status == Status::Queued {
             ended.mark_unchanged();
-            if self.world().store.start_queued(row.id).unwrap_or(false) {
-                row.status = Status::Running;
-                shown.send_replace(Shown::plain(row.clone()));
-                break;
-            }
-            let left = row.deadline.duration_since(Timestamp::now());
-            let Ok(left) = std::time::Duration::try_from(left) else {
-                self.give_up_in_line(&row, shown);
-                return None;
+            let left = Duration::try_from(row.deadline.duration_since(Timestamp::now()));
+            let store = &self.world().store;
+            let moved = match left {
+                Ok(_) => store.start_queued(row.id),
+                Err(_) => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
+            };
+            let patience = match (moved, left) {
+                (Ok(Some(moved)), _) => {
+                    shown.send_replace(Shown::plain(moved.clone()));
+                    row = moved;
+                    continue;
+                }
+                (Ok(None), Ok(left)) => left,
+                (Ok(None), Err(_)) => return None,
+                (Err(error), _) => {
+                    tracing::error!(operation = %row.id, %error, "its place in line cannot be looked at; trying again");
+                    STORE_PAUSE
+                }
             };
             tokio::select! {
                 _ = ended.changed() => {}
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(patience) => {}
             }
         }
-        Some(row)
-    }
-
-    fn give_up_in_line(&self, row: &OperationRow, shown: &watch::Sender<Shown>) {
-        match self.world().store.end_early(row.id, &[], Status::Failed, &never_its_turn()) {
-            Ok(Some(row)) => drop(shown.send_replace(Shown::plain(row))),
-            Ok(None) => {}
-            Err(error) => tracing::error!(operation = %row.id, %error, "cannot be ended"),
-        }
+        (!row.status.ended()).then_some(row)
     }
 
     /// The task of an operation is done. What was stuck may be driven again already, by another one.
