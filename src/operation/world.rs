@@ -76,9 +76,8 @@ impl Cx {
 
     /// The end of an operation that changed nothing.
     pub fn nothing_was_sent(&self, why: &str) -> Error {
-        Error::new(Kind::Cancelled, format!("nothing was sent to CloudStack: {why}"))
+        Error::new(Kind::CloudstackUnreachable, format!("nothing was sent to CloudStack: {why}"))
             .hint("ask again if it is still wanted")
-            .retryable(true)
     }
 
     /// Shows what the step is waiting for; none when it goes on.
