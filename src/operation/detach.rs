@@ -234,7 +234,6 @@ impl Detach {
     /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
     /// names: who holds it exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
-        self.job.rest().await;
         self.held = None;
         if let Some(device) = self.device(cx).await? {
             self.refuse_if_used(cx).await?;
@@ -277,6 +276,7 @@ impl Detach {
             }
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
             Sent::Never => {
+                self.job.rest().await;
                 self.job.choose_again();
                 // Somebody may have begun to use the device meanwhile.
                 Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
