@@ -404,7 +404,7 @@ impl Create {
                 return Err(CallError::Refused(error).into_error(&doing));
             }
             match cx.world.cloud.delete_volume(id).await {
-                Ok(()) => {}
+                Ok(()) => backoff.wait(None).await,
                 Err(CallError::Refused(fault)) => refused = Some(fault),
                 Err(error) => {
                     cx.trouble(&error);
