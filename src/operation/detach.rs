@@ -8,6 +8,8 @@
 //! sheet, 4.4). So a detach that CloudStack calls failed goes on for as long as the disk is here; once the kernel has
 //! let go and CloudStack still lists it attached, one more detach corrects CloudStack.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -128,7 +130,8 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         volume,
     };
     let supersedes = waiting_attach(world, story.volume.id)?;
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
+    let drain = Duration::from_secs(params.drain_seconds.unwrap_or_default());
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, drain, ..Draft::of(story) })
 }
 
 fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
@@ -299,7 +302,7 @@ impl Detach {
             let id = self.volume.id;
             match cx.persistently(|| cx.world.look_up(id)).await {
                 Some(volume) if volume_is_moving(&volume) => {
-                    Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await
+                    Backoff::default().wait(Some(Duration::from_secs(1))).await
                 }
                 volume => break volume,
             }
