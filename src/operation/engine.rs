@@ -118,7 +118,10 @@ impl Engine {
         let mut live = self.live();
         for row in &plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
-            self.world().store.note(row.id, "resumed by a new volctld, which looks how far it got")?;
+            if let Err(error) = self.world().store.note(row.id, "resumed by a new volctld, which looks how far it got")
+            {
+                tracing::warn!(operation = %row.id, %error, "not in its history");
+            }
             live.insert(row.id, self.start(row.clone(), true));
         }
         Ok(plan.len())
