@@ -171,7 +171,11 @@ impl World {
             Ok(Err(error)) => error,
             Err(_) => Error::new(
                 Kind::CloudstackUnreachable,
-                format!("looking up volume {}: CloudStack has not answered within {}s", printable(word), NAMING.as_secs()),
+                format!(
+                    "looking up volume {}: CloudStack has not answered within {}s",
+                    printable(word),
+                    NAMING.as_secs()
+                ),
             ),
         };
         if !matches!(error.kind, Kind::CloudstackUnreachable | Kind::CloudstackAuth) {
