@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::exports::Exports;
+use super::exports::{Exports, Phase};
 use super::served::Served;
 use crate::api;
 use crate::error::{Error, Kind, Result};
@@ -47,7 +47,8 @@ pub struct Removed {
 
 /// Removes one export.
 pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> Result<Removed> {
-    let before = exports.close(name, clients == Clients::MustBeGone)?;
+    let phase = exports.close(name, clients == Clients::MustBeGone)?;
+    let _undone = Undone { exports, name, phase };
     if !exports.wait_idle(name, Instant::now() + GRACE).await {
         exports.cut(Some(name));
         if !exports.wait_idle(name, Instant::now() + DEVICE_GRACE).await {
@@ -56,7 +57,6 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
     }
     let flushed = flush(exports.served(name)?).await;
     if let (Err(error), Clients::MustBeGone) = (&flushed, clients) {
-        exports.reopen(name, before);
         return Err(error.clone().hint("--force lets it go without; what clients wrote last may then be lost"));
     }
     let gone = exports.take(name)?;
@@ -67,6 +67,19 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
         device_gone_at: None,
     };
     Ok(Removed { departure, file: gone.file, flush_error: flushed.err() })
+}
+
+/// Takes back a close that came to nothing, also where nobody waits for it any more.
+struct Undone<'a> {
+    exports: &'a Exports,
+    name: &'a str,
+    phase: Phase,
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.exports.reopen(self.name, self.phase);
+    }
 }
 
 /// Closes and flushes all exports, in 300 ms at most; what does not end by then is said in the log.

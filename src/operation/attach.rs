@@ -31,6 +31,8 @@ pub(super) struct Attach {
     job: Job,
     /// CloudStack has it attached.
     attached: bool,
+    /// CloudStack's job did not fail for certain: the volume may have been attached, written to, and detached since.
+    perhaps_written: bool,
     changed: bool,
     notes: Vec<String>,
 }
@@ -132,14 +134,15 @@ impl Attach {
             completes: true,
             job: Job::default(),
             attached: false,
+            perhaps_written: false,
             changed: false,
             notes: Vec::new(),
         }
     }
 
-    /// Whether CloudStack was ever seen to have attached the volume for this operation.
-    pub fn ever_attached(&self) -> bool {
-        self.attached
+    /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.
+    pub fn perhaps_written(&self) -> bool {
+        self.attached || self.perhaps_written
     }
 
     fn attached_there(&self, volume: &VolumeRecord) -> bool {
@@ -217,7 +220,7 @@ impl Attach {
             Sent::Accepted(_) => Ok(Next::On),
             Sent::Refused(error) => Err(Halt::Fail(error.into_error(&doing))),
             Sent::Never => Ok(Next::Back(Step::Check)),
-            Sent::Forgotten => self.judge(cx, None).await,
+            Sent::Forgotten => self.judge_unknown(cx).await,
         }
     }
 
@@ -226,9 +229,15 @@ impl Attach {
             return Ok(Next::On);
         }
         match self.job.end(cx, &self.doing()).await {
-            End::Succeeded(_) | End::Forgotten => self.judge(cx, None).await,
+            End::Succeeded(_) | End::Forgotten => self.judge_unknown(cx).await,
             End::Failed(error) => self.judge(cx, Some(error)).await,
         }
+    }
+
+    /// The job was done, or CloudStack no longer knows: whatever the volume says now, it may have been attached.
+    async fn judge_unknown(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.perhaps_written = true;
+        self.judge(cx, None).await
     }
 
     /// The job has ended or is forgotten: the volume itself says whether it is attached.

@@ -380,10 +380,10 @@ impl Create {
         )
     }
 
-    /// Deletes the volume that this creation made and that was never attached, so never written.
+    /// Deletes the volume that this creation made and that was never attached for certain, so never written.
     async fn delete_again(&mut self, cx: &Cx) -> Result<()> {
         let Some(id) = self.volume_id.filter(|_| !self.existed) else { return Ok(()) };
-        if self.attach.as_ref().is_some_and(Attach::ever_attached) {
+        if self.attach.as_ref().is_some_and(Attach::perhaps_written) {
             return Ok(());
         }
         cx.prove_this_vm().await?;
@@ -402,7 +402,7 @@ impl Create {
                 return Err(CallError::Refused(error).into_error(&doing));
             }
             match cx.world.cloud.delete_volume(id).await {
-                Ok(()) => {}
+                Ok(()) => backoff.wait(None).await,
                 Err(CallError::Refused(fault)) => refused = Some(fault),
                 Err(error) => {
                     cx.trouble(&error);
@@ -449,7 +449,7 @@ impl Story for Create {
                 Ok(Next::On) => Ok(Next::On),
                 Ok(Next::Back(step)) => Ok(Next::Back(Step::Attach(step))),
                 Ok(Next::Done) => Ok(Next::Done),
-                Err(Halt::Fail(error)) if !self.existed && !attach.ever_attached() => {
+                Err(Halt::Fail(error)) if !self.existed && !attach.perhaps_written() => {
                     Err(Halt::Fail(error.doing("the new volume is deleted again")))
                 }
                 Err(halt) => Err(halt),

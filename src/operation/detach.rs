@@ -8,6 +8,8 @@
 //! sheet, 4.4). So a detach that CloudStack calls failed goes on for as long as the disk is here; once the kernel has
 //! let go and CloudStack still lists it attached, one more detach corrects CloudStack.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
+use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
 use crate::store::{Outcome, Wish};
 
 /// What a detach has learned.
@@ -128,7 +130,8 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         volume,
     };
     let supersedes = waiting_attach(world, story.volume.id)?;
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
+    let drain = Duration::from_secs(params.drain_seconds.unwrap_or_default());
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, drain, ..Draft::of(story) })
 }
 
 fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
@@ -200,9 +203,28 @@ impl Detach {
         Ok(Next::On)
     }
 
+    /// The device, where it is here. A disk that is here without a path yet could not be checked, and is a refusal.
+    async fn device(&self, cx: &Cx) -> Result<Option<Device>> {
+        let (devices, serial) = (&cx.world.devices, self.volume.id.serial());
+        let found = devices.find(&serial)?;
+        if found.is_some() || devices.wait_gone(&serial, Some(Instant::now())).await? {
+            return Ok(found);
+        }
+        Err(Error::new(
+            Kind::InUse,
+            format!(
+                "whether volume {} is in use here cannot be checked: its disk is here, but has no by-id link; {}",
+                self.volume.label(),
+                devices.seen()
+            ),
+        )
+        .hint("`udevadm settle` waits for udevd to make it; look at `systemctl status systemd-udevd`")
+        .retryable(true))
+    }
+
     /// Who uses the device here, beside the clients of its export.
     async fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
-        let Some(device) = cx.world.devices.find(&self.volume.id.serial())? else { return Ok(()) };
+        let Some(device) = self.device(cx).await? else { return Ok(()) };
         let users = cx.world.devices.users(&device).await?;
         if users.is_empty() { Ok(()) } else { Err(users.into_error(&self.volume.label())) }
     }
@@ -215,9 +237,8 @@ impl Detach {
     /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
     /// names: who holds it exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
-        self.job.rest().await;
         self.held = None;
-        if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
+        if let Some(device) = self.device(cx).await? {
             self.refuse_if_used(cx).await?;
             let held = cx.world.devices.open_exclusive(&device, true)?;
             self.refuse_if_used(cx).await?;
@@ -258,6 +279,7 @@ impl Detach {
             }
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
             Sent::Never => {
+                self.job.rest().await;
                 self.job.choose_again();
                 // Somebody may have begun to use the device meanwhile.
                 Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
@@ -280,7 +302,7 @@ impl Detach {
             let id = self.volume.id;
             match cx.persistently(|| cx.world.look_up(id)).await {
                 Some(volume) if volume_is_moving(&volume) => {
-                    Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await
+                    Backoff::default().wait(Some(Duration::from_secs(1))).await
                 }
                 volume => break volume,
             }

@@ -72,7 +72,7 @@ impl Job {
 
     /// Another id, after it was proven that the last one never arrived.
     pub fn choose_again(&mut self) {
-        *self = Self { completes: self.completes, rest: self.rest, ..Self::choose() };
+        *self = Self { completes: self.completes, ..Self::choose() };
     }
 
     /// CloudStack has it.

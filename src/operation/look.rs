@@ -139,17 +139,7 @@ impl World {
 
     /// What this kernel shows, for an error.
     pub(super) fn devices_seen(&self) -> String {
-        match self.devices.all() {
-            Ok(devices) if devices.is_empty() => "seen: no disk with a volume's serial".to_owned(),
-            Ok(devices) => {
-                let list: Vec<String> = devices
-                    .iter()
-                    .map(|device| format!("{} ({})", device.path.display(), device.node.display()))
-                    .collect();
-                format!("seen: {}", list.join(", "))
-            }
-            Err(error) => error.message,
-        }
+        format!("seen: {}", self.devices.seen())
     }
 
     /// Volumes not older than asked for, as far as CloudStack answers.

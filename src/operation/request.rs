@@ -73,11 +73,13 @@ pub(super) struct Draft<S> {
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
     pub supersedes: Option<(OperationId, String)>,
+    /// How long clients may take to finish before anything is sent.
+    pub drain: Duration,
 }
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None }
+        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO }
     }
 }
 
@@ -121,7 +123,7 @@ impl Engine {
 
     fn journal<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<OperationRow> {
         let Asked { request, change, asker } = asked;
-        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE, Duration::from_secs);
+        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE.saturating_add(draft.drain), Duration::from_secs);
         let first = S::STEPS[0];
         self.accept(&NewOperation {
             id: OperationId::random(),

@@ -78,8 +78,8 @@ impl Store {
         })
     }
 
-    /// Starts an operation that waits in line, if it is its turn.
-    pub fn start_queued(&self, id: OperationId) -> Result<bool> {
+    /// Starts an operation that waits in line, if it is its turn; none where it is not.
+    pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
         self.write(|db| {
             let started = db
                 .execute(
@@ -91,10 +91,11 @@ impl Store {
                     params![id.to_string(), time_text(Timestamp::now())],
                 )
                 .map_err(sql)?;
-            if started == 1 {
-                note_transition(db, id)?;
+            if started == 0 {
+                return Ok(None);
             }
-            Ok(started == 1)
+            note_transition(db, id)?;
+            one(db, "id = ?1", &id.to_string())
         })
     }
 
@@ -252,12 +253,12 @@ mod tests {
         let second = accepted(&store, &NewOperation { queue: true, ..new(volume) });
         let third = accepted(&store, &NewOperation { queue: true, ..new(volume) });
         assert_eq!((second.status, third.status), (Status::Queued, Status::Queued));
-        assert!(!store.start_queued(second.id).unwrap());
+        assert!(store.start_queued(second.id).unwrap().is_none());
         store.transition(first.id, &ended(Status::Failed)).unwrap().unwrap();
         assert_eq!(store.accept(&new(volume)).unwrap_err().kind, Kind::Busy, "nobody passes the line");
-        assert!(!store.start_queued(third.id).unwrap());
-        assert!(store.start_queued(second.id).unwrap());
-        assert!(!store.start_queued(third.id).unwrap());
+        assert!(store.start_queued(third.id).unwrap().is_none());
+        assert!(store.start_queued(second.id).unwrap().is_some());
+        assert!(store.start_queued(third.id).unwrap().is_none());
     }
 
     #[test]

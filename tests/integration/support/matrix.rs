@@ -36,6 +36,7 @@ pub fn side_by_side<T: Sync, R: Send>(
 }
 
 /// Says how large a matrix is, past the harness, which keeps to itself what a test prints.
+#[expect(clippy::explicit_write, reason = "what eprintln! prints, the harness keeps too")]
 pub fn announce(size: &str) {
     writeln!(std::io::stderr(), "{size}").unwrap();
 }
