@@ -377,10 +377,8 @@ impl Create {
     /// Too long ago for CloudStack to say: a volume of the name may be this one's, or somebody else's.
     async fn unknown(&self, cx: &Cx) -> Halt {
         if cx.persistently(|| self.existing(&cx.world)).await.is_empty() {
-            let what = format!("{}: CloudStack has no volume of that name; nothing was made", self.doing());
-            return Halt::Fail(
-                Error::new(Kind::Cancelled, what).hint("ask again if it is still wanted").retryable(true),
-            );
+            let what = format!("{}: CloudStack has no volume of that name; the request never arrived", self.doing());
+            return Halt::Fail(Error::new(Kind::CloudstackUnreachable, what).hint("ask again if it is still wanted"));
         }
         Halt::Stuck(
             Error::new(Kind::Stuck, format!("{}: CloudStack no longer knows whether it was done", self.doing()))

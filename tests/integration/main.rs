@@ -8,6 +8,8 @@ mod crash;
 mod daemon;
 mod generated;
 mod layering;
+mod lost_answers;
+mod outages;
 mod refusals;
 mod simulator;
 mod story;
