@@ -205,12 +205,20 @@ impl Dispatch {
         if row.status == Status::Succeeded {
             return answer(self.engine.changed(row)?);
         }
-        let error = row.error.clone().unwrap_or_else(|| Error::new(Kind::Internal, "the operation has no outcome"));
+        let error = row.error.clone().unwrap_or_else(|| self.not_driven(shown));
         let error = match row.status {
             Status::Stuck => Error { kind: Kind::Stuck, ..error },
             _ => error,
         };
         Err(failed(error, shown.operation()))
+    }
+
+    /// Why an operation that has not ended makes no step.
+    fn not_driven(&self, shown: &Shown) -> Error {
+        match self.engine.world().store.refuse_if_read_only() {
+            Err(error) => error.doing(format!("the operation stays at \"{}\"", shown.row.step_words)),
+            Ok(()) => Error::new(Kind::Internal, "the operation has no outcome"),
+        }
     }
 
     /// The caller's time is over, and what it asked for goes on.

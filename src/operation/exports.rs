@@ -2,6 +2,7 @@
 //! what was wished for, once its device is here and is still the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::world::World;
 use crate::api::{Export, ExportState};
@@ -10,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
 use crate::nbd::ExportSpec;
 use crate::store::Wish;
+
+/// What could not be exported again, or not be written down, is tried again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The name of an export whose caller gave none.
 pub(super) fn default_name(volume: VolumeId) -> String {
@@ -121,10 +125,13 @@ impl World {
                 continue;
             }
             let Some(wish) = self.store.wish_of(listed.volume_id)? else { continue };
-            match self.nbd.of_volume(wish.volume_id) {
-                None if !wish.failed => self.bring_back(&wish).await?,
-                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export)?,
-                _ => {}
+            let kept = match self.nbd.of_volume(wish.volume_id) {
+                None if !wish.failed => self.bring_back(&wish).await,
+                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export),
+                _ => Ok(()),
+            };
+            if let Err(error) = kept {
+                tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "the export's state cannot be kept");
             }
         }
         Ok(())
@@ -171,6 +178,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
             _ = devices.changed() => {}
             _ = exports.changed() => {}
             _ = ended.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ mod crash;
 mod daemon;
 mod generated;
 mod layering;
+mod machine;
 mod refusals;
 mod simulator;
 mod story;

@@ -185,6 +185,11 @@ impl Appliance {
         });
     }
 
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
