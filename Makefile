@@ -17,7 +17,8 @@ test:
 	@tests/setup.sh test
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	cargo test --lib --bins --examples --test integration
+	cargo build --examples
+	RUST_TEST_THREADS=4 cargo test --lib --test integration
 	cargo build --release --bins
 ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture

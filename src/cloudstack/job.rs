@@ -13,7 +13,7 @@ use super::error::CallError;
 use super::request::{Request, expiry};
 use super::wire::{Scalar, optional_id};
 use crate::error::CloudStackFault;
-use crate::model::JobId;
+use crate::model::{JobId, VolumeId};
 
 /// Where the end is expected, and where it is not.
 const TIGHT: Duration = Duration::from_millis(250);
@@ -42,6 +42,7 @@ pub enum JobAnswer {
 #[derive(Deserialize)]
 struct WireJob {
     jobid: Option<Scalar>,
+    jobinstanceid: Option<Scalar>,
     jobstatus: Option<Scalar>,
     jobresultcode: Option<Scalar>,
     jobresult: Option<Value>,
@@ -62,20 +63,35 @@ impl CloudStack {
         }
     }
 
+    /// The volume that a job works on (`jobinstanceid`): of a creation whose answer was lost, the new one. None where
+    /// CloudStack does not tell, or does not know the job.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn volume_of_job(&self, job: JobId) -> Result<Option<VolumeId>, CallError> {
+        let request = Request::new("queryAsyncJobResult").with("jobid", job);
+        match self.call::<WireJob>(&request).await {
+            Ok(wire) => optional_id("the job's volume", wire.jobinstanceid),
+            Err(error) if error.is_refused(431) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits for a job to end; never answers `Pending`, and waits as long as it takes.
     ///
     /// Polls more and more rarely, and at once and often again when `wake` changes. A poll that fails ends nothing: it is
-    /// told to `trouble`, and the next comes later.
+    /// told to `trouble`, and the next comes later. That the job is pending is told too, as no trouble.
     pub async fn await_job(
         &self,
         job: JobId,
         wake: &mut watch::Receiver<u64>,
-        mut trouble: impl FnMut(&CallError),
+        mut trouble: impl FnMut(Option<&CallError>),
     ) -> JobAnswer {
         let mut pace = Pace::new();
         loop {
             match self.job(job).await {
                 Ok(JobAnswer::Pending) => {
+                    trouble(None);
                     tokio::select! {
                         () = tokio::time::sleep(pace.after_pending()) => {}
                         () = changed(wake) => pace = Pace::new(),
@@ -83,7 +99,7 @@ impl CloudStack {
                 }
                 Ok(end) => return end,
                 Err(error) => {
-                    trouble(&error);
+                    trouble(Some(&error));
                     tokio::time::sleep(pace.after_failure(&error)).await;
                 }
             }
@@ -237,7 +253,7 @@ mod tests {
         let (_wake, mut woken) = watch::channel(0);
         let mut troubles = Vec::new();
         let started = Timestamp::now();
-        let end = server.client().await_job(JobId::random(), &mut woken, |error| troubles.push(error.clone())).await;
+        let end = server.client().await_job(JobId::random(), &mut woken, |error| troubles.extend(error.cloned())).await;
         assert_eq!(end, JobAnswer::Succeeded(Value::Null));
         assert!(matches!(troubles[..], [CallError::Throttled { .. }, CallError::NoAnswer { .. }]), "{troubles:?}");
         assert!(started.duration_until(Timestamp::now()) > SignedDuration::from_millis(250 + 700));
@@ -251,7 +267,7 @@ mod tests {
         wake.send_modify(|count| *count += 1);
         drop(wake);
         let started = Timestamp::now();
-        server.client().await_job(JobId::random(), &mut woken, |error| panic!("{error}")).await;
+        server.client().await_job(JobId::random(), &mut woken, |error| assert_eq!(error, None)).await;
         let took = started.duration_until(Timestamp::now());
         assert_eq!(server.forms().len(), 3);
         assert!(took >= SignedDuration::from_millis(250), "the second wait was slept out: {took}");

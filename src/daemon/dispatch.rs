@@ -20,6 +20,12 @@ use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
 use crate::store::OperationRow;
 
+/// For so many seconds CloudStack may leave open whether a change can be accepted.
+const ACCEPTANCE: u64 = 28;
+
+/// What is shown with its age is shown anew so often.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How many operations are listed where the caller does not say.
 const DEFAULT_LIMIT: u32 = 100;
 
@@ -149,7 +155,7 @@ impl Dispatch {
     /// Has a request journaled, within the caller's time: until it is, nothing is sent.
     async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<OperationRow> {
         let accepting = self.engine.request(request, change, asker(peer, change));
-        let Some(seconds) = change.timeout_seconds else { return Ok(accepting.await?) };
+        let seconds = change.timeout_seconds.map_or(ACCEPTANCE, |seconds| seconds.min(ACCEPTANCE));
         match tokio::time::timeout(Duration::from_secs(seconds), accepting).await {
             Ok(row) => Ok(row?),
             Err(_) => {
@@ -188,6 +194,7 @@ impl Dispatch {
                 changed = watched.changed() => if changed.is_err() {
                     return self.end(&self.engine.watch(id)?.borrow().clone());
                 },
+                () = tokio::time::sleep(TICK), if shown.ages() => {}
                 () = until(deadline) => {
                     // What has sent nothing ends now, and its end is the answer.
                     if !watch.own || !self.engine.expire(id).await? {

@@ -92,12 +92,14 @@ fn exports(world: &World) -> Check {
 }
 
 fn operations(engine: &Engine) -> Check {
-    let looked = engine.world().store.unfinished().map_err(|error| error.message).and_then(|rows| {
+    let store = &engine.world().store;
+    let counted = store.unfinished().and_then(|rows| Ok((store.count_unfinished()?, rows)));
+    let looked = counted.map_err(|error| error.message).and_then(|(unfinished, rows)| {
         let stuck = rows.iter().filter(|row| row.status == Status::Stuck).count();
-        if stuck == 0 {
-            Ok(format!("{} under way", rows.len()))
-        } else {
-            Err(format!("{stuck} stuck: `volctl ops` names them"))
+        match unfinished.saturating_sub(rows.len()) {
+            0 if stuck == 0 => Ok(format!("{unfinished} under way")),
+            0 => Err(format!("{stuck} stuck: `volctl ops` names them")),
+            unreadable => Err(format!("{unreadable} rows of the journal cannot be read: the log says why")),
         }
     });
     now("operations", looked)

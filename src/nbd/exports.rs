@@ -294,9 +294,10 @@ impl Exports {
         Ok(std::mem::replace(&mut entry.phase, Phase::Closing))
     }
 
-    /// Takes back a close that told nobody.
+    /// Takes back a close that told nobody, where the export is still closed.
     pub fn reopen(&self, name: &str, phase: Phase) {
         if let Some(entry) = self.table().get_mut(name)
+            && entry.phase == Phase::Closing
             && !entry.served.stop.is_raised()
         {
             entry.phase = phase;

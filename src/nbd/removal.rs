@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
-use super::exports::Exports;
+use super::exports::{Exports, Phase};
 use super::served::Served;
 use crate::api;
 use crate::error::{Error, Kind, Result};
@@ -48,7 +48,8 @@ pub struct Removed {
 
 /// Removes one export.
 pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> Result<Removed> {
-    let before = exports.close(name, clients == Clients::MustBeGone)?;
+    let phase = exports.close(name, clients == Clients::MustBeGone)?;
+    let _undone = Undone { exports, name, phase };
     if !exports.wait_idle(name, Instant::now() + GRACE).await {
         exports.cut(Some(name));
         if !exports.wait_idle(name, Instant::now() + DEVICE_GRACE).await {
@@ -59,7 +60,6 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
     let device_is_gone = served.is_gone();
     let flushed = flush(served).await;
     if let (Err(error), Clients::MustBeGone, false) = (&flushed, clients, device_is_gone) {
-        exports.reopen(name, before);
         return Err(error.clone().hint("--force lets it go without; what clients wrote last may then be lost"));
     }
     let gone = exports.take(name)?;
@@ -70,6 +70,19 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
         device_gone_at: None,
     };
     Ok(Removed { departure, file: gone.file, flush_error: flushed.err() })
+}
+
+/// Takes back a close that came to nothing, also where nobody waits for it any more.
+struct Undone<'a> {
+    exports: &'a Exports,
+    name: &'a str,
+    phase: Phase,
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.exports.reopen(self.name, self.phase);
+    }
 }
 
 /// Closes and flushes all exports, in 300 ms at most; what does not end by then is said in the log.

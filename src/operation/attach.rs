@@ -26,9 +26,13 @@ pub(super) struct Attach {
     /// The VM is this one.
     here: bool,
     export: Option<Share>,
+    /// It is part of a creation that was sent: it is never too late for it.
+    completes: bool,
     job: Job,
     /// CloudStack has it attached.
     attached: bool,
+    /// CloudStack's job did not fail for certain: the volume may have been attached, written to, and detached since.
+    perhaps_written: bool,
     changed: bool,
     notes: Vec<String>,
 }
@@ -112,14 +116,33 @@ impl Attach {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story = Self { volume, vm, here, export, job: Job::default(), attached: false, changed: false, notes };
-        story.refuse_if_wrong(world, &story.volume).await?;
+        let story = Self { here, notes, completes: false, ..Self::of_new(volume, vm, export) };
+        story.refuse_if_wrong(world, &story.volume)?;
+        if !story.attached_there(&story.volume) {
+            world.refuse_if_full(&story.vm).await?;
+        }
         Ok(story)
     }
 
-    /// Whether CloudStack was ever seen to have attached the volume for this operation.
-    pub fn ever_attached(&self) -> bool {
-        self.attached
+    /// The attach to this VM of a volume that was just made: what could be refused was, before it was made.
+    pub fn of_new(volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Self {
+        Self {
+            volume,
+            vm,
+            here: true,
+            export,
+            completes: true,
+            job: Job::default(),
+            attached: false,
+            perhaps_written: false,
+            changed: false,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.
+    pub fn perhaps_written(&self) -> bool {
+        self.attached || self.perhaps_written
     }
 
     fn attached_there(&self, volume: &VolumeRecord) -> bool {
@@ -127,7 +150,7 @@ impl Attach {
     }
 
     /// The rules of the facts sheet (4.3), each with its own sentence.
-    async fn refuse_if_wrong(&self, world: &World, volume: &VolumeRecord) -> Result<()> {
+    fn refuse_if_wrong(&self, world: &World, volume: &VolumeRecord) -> Result<()> {
         let conflict = |what: String| {
             Err(Error::new(Kind::Conflict, format!("volume {} {what}; nothing was sent", volume.label())))
         };
@@ -155,15 +178,16 @@ impl Attach {
         if self.vm.zone_id != volume.zone_id {
             return conflict(format!("is in another zone than VM {}", self.vm.label()));
         }
-        world.refuse_if_full(&self.vm).await
+        Ok(())
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.job.rest().await;
         let doing = format!("looking at volume {}", self.volume.label());
         let id = self.volume.id;
-        let volume = cx.patiently(&doing, || cx.world.look_up(id)).await?.ok_or_else(|| gone(&self.volume))?;
-        self.refuse_if_wrong(&cx.world, &volume).await?;
+        let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;
+        let volume = found.ok_or_else(|| gone(&self.volume))?;
+        self.refuse_if_wrong(&cx.world, &volume)?;
         self.volume = volume;
         if self.attached_there(&self.volume) {
             self.attached = true;
@@ -178,7 +202,10 @@ impl Attach {
                 .hint("ask again when that job has ended"),
             ));
         }
-        self.job = Job::choose();
+        let vm = self.vm.id;
+        let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
+        cx.world.refuse_too_many(&self.vm, &disks)?;
+        self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
         Ok(Next::On)
     }
 
@@ -193,7 +220,7 @@ impl Attach {
             Sent::Accepted(_) => Ok(Next::On),
             Sent::Refused(error) => Err(Halt::Fail(error.into_error(&doing))),
             Sent::Never => Ok(Next::Back(Step::Check)),
-            Sent::Forgotten => self.judge(cx, None).await,
+            Sent::Forgotten => self.judge_unknown(cx).await,
         }
     }
 
@@ -202,9 +229,15 @@ impl Attach {
             return Ok(Next::On);
         }
         match self.job.end(cx, &self.doing()).await {
-            End::Succeeded(_) | End::Forgotten => self.judge(cx, None).await,
+            End::Succeeded(_) | End::Forgotten => self.judge_unknown(cx).await,
             End::Failed(error) => self.judge(cx, Some(error)).await,
         }
+    }
+
+    /// The job was done, or CloudStack no longer knows: whatever the volume says now, it may have been attached.
+    async fn judge_unknown(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.perhaps_written = true;
+        self.judge(cx, None).await
     }
 
     /// The job has ended or is forgotten: the volume itself says whether it is attached.
@@ -239,12 +272,13 @@ impl Attach {
     async fn device(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let serial = self.volume.id.serial();
         let told = Instant::now() + cx.world.config.device.timeout;
-        let device = match cx.world.devices.wait_for(&serial, Some(told)).await? {
+        let label = self.volume.label();
+        let stands = |error: Error| error.doing(format!("volume {label} is attached and stays so"));
+        let device = match cx.world.devices.wait_for(&serial, Some(told)).await.map_err(stands)? {
             Some(device) => device,
             None => self.late_device(cx).await?,
         };
         cx.note(None);
-        let stands = |error: Error| error.doing(format!("volume {} is attached and stays so", self.volume.label()));
         check_size(&self.volume, &device).map_err(stands)?;
         Ok(Next::On)
     }
@@ -363,6 +397,11 @@ impl World {
     pub(super) async fn refuse_if_full(&self, vm: &VmRecord) -> Result<()> {
         let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
         let volumes = self.cloud.volumes_of_vm(vm.id).await.map_err(|error| error.into_error(&doing))?;
+        self.refuse_too_many(vm, &volumes)
+    }
+
+    /// Whether a VM can take one more than these.
+    fn refuse_too_many(&self, vm: &VmRecord, volumes: &[VolumeRecord]) -> Result<()> {
         let disks = volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
         if disks < self.config.device.max_disks as usize {
             return Ok(());

@@ -9,7 +9,7 @@ use super::attach::{self, Attach, Share};
 use super::job::{End, Job, Sent};
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
-use super::world::{Cx, World};
+use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeCreate};
 use crate::cloudstack::{CallError, NewVolume};
@@ -308,24 +308,24 @@ impl Create {
             Some(volume) => {
                 self.existed = true;
                 self.notes.push("it was there already, and is what was asked for".to_owned());
-                self.know(&cx.world, volume).await?;
+                self.attach = match &self.vm {
+                    Some(vm) => Some(Attach::new(&cx.world, volume.clone(), vm.clone(), self.share()).await?),
+                    None => None,
+                };
+                self.know(&cx.world, volume);
             }
             None => self.job = Job::choose(),
         }
         Ok(Next::On)
     }
 
-    /// The volume is there: its attachment can begin.
-    async fn know(&mut self, world: &World, volume: VolumeRecord) -> Result<()> {
+    /// The volume is there.
+    fn know(&mut self, world: &World, volume: VolumeRecord) {
         if let Err(error) = world.store.put_volume(&volume, jiff::Timestamp::now()) {
             tracing::warn!(volume = %volume.id, %error, "what CloudStack said could not be kept");
         }
         self.volume_id = Some(volume.id);
-        if let Some(vm) = &self.vm {
-            self.attach = Some(Attach::new(world, volume.clone(), vm.clone(), self.share()).await?);
-        }
         self.volume = Some(volume);
-        Ok(())
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
@@ -336,12 +336,15 @@ impl Create {
             .await?;
         match sent {
             Sent::Accepted(accepted) => {
-                self.volume_id = accepted.volume_id;
+                self.volume_id = match (accepted.volume_id, self.job.id()) {
+                    (None, Some(job)) => cx.persistently(|| cx.world.cloud.volume_of_job(job)).await,
+                    (told, _) => told,
+                };
                 Ok(Next::On)
             }
             Sent::Refused(error) => Err(Halt::Fail(error.into_error(&doing))),
             Sent::Never => Ok(Next::Back(Step::Check)),
-            Sent::Forgotten => Err(self.unknown()),
+            Sent::Forgotten => Err(self.unknown(cx).await),
         }
     }
 
@@ -354,29 +357,41 @@ impl Create {
             End::Failed(error) => return Err(Halt::Fail(error)),
             End::Forgotten => {}
         }
-        let Some(id) = self.volume_id else { return Err(self.unknown()) };
+        let Some(id) = self.volume_id else { return Err(self.unknown(cx).await) };
         let Some(volume) = cx.persistently(|| cx.world.look_up(id)).await else {
             let what = format!("{}: volume {id} was deleted by somebody else", self.doing());
             return Err(Halt::Fail(Error::new(Kind::NotFound, what)));
         };
-        self.know(&cx.world, volume).await?;
+        let attach = |vm: &VmRecord| Attach::of_new(volume.clone(), vm.clone(), self.share());
+        self.attach = self.vm.as_ref().map(attach);
+        self.know(&cx.world, volume);
         Ok(Next::On)
     }
 
     /// Too long ago for CloudStack to say: a volume of the name may be this one's, or somebody else's.
-    fn unknown(&self) -> Halt {
+    async fn unknown(&self, cx: &Cx) -> Halt {
+        if cx.persistently(|| self.existing(&cx.world)).await.is_empty() {
+            let what = format!("{}: CloudStack has no volume of that name; nothing was made", self.doing());
+            return Halt::Fail(
+                Error::new(Kind::Cancelled, what).hint("ask again if it is still wanted").retryable(true),
+            );
+        }
         Halt::Stuck(
             Error::new(Kind::Stuck, format!("{}: CloudStack no longer knows whether it was done", self.doing()))
                 .hint(format!("look for a volume named {} with `volctl ls`", printable(&self.new.name))),
         )
     }
 
-    /// Deletes the volume that this creation made and that was never attached, so never written.
+    /// Deletes the volume that this creation made and that was never attached for certain, so never written.
     async fn delete_again(&mut self, cx: &Cx) -> Result<()> {
         let Some(id) = self.volume_id.filter(|_| !self.existed) else { return Ok(()) };
-        if self.attach.as_ref().is_some_and(Attach::ever_attached) {
+        if self.attach.as_ref().is_some_and(Attach::perhaps_written) {
             return Ok(());
         }
+        cx.prove_this_vm().await?;
+        let doing = format!("deleting the new volume {} again", printable(&self.new.name));
+        let mut refused = None;
+        let mut backoff = Backoff::default();
         loop {
             match cx.persistently(|| cx.world.look_up(id)).await {
                 None => return Ok(()),
@@ -384,16 +399,16 @@ impl Create {
                 Some(volume) if volume.vm_id.is_some() => return Ok(()),
                 Some(_) => {}
             }
+            // After the look: it can be refused because it was done.
+            if let Some(error) = refused.take() {
+                return Err(CallError::Refused(error).into_error(&doing));
+            }
             match cx.world.cloud.delete_volume(id).await {
-                Ok(()) => {}
-                Err(error) if error.accepted_unknown() || error.retry_after().is_some() => {
-                    cx.trouble(&error);
-                    super::world::Backoff::default().wait(error.retry_after()).await;
-                }
+                Ok(()) => backoff.wait(None).await,
+                Err(CallError::Refused(fault)) => refused = Some(fault),
                 Err(error) => {
-                    return Err(
-                        error.into_error(&format!("deleting the new volume {} again", printable(&self.new.name)))
-                    );
+                    cx.trouble(&error);
+                    backoff.wait(error.retry_after()).await;
                 }
             }
         }
@@ -436,7 +451,7 @@ impl Story for Create {
                 Ok(Next::On) => Ok(Next::On),
                 Ok(Next::Back(step)) => Ok(Next::Back(Step::Attach(step))),
                 Ok(Next::Done) => Ok(Next::Done),
-                Err(Halt::Fail(error)) if !self.existed && !attach.ever_attached() => {
+                Err(Halt::Fail(error)) if !self.existed && !attach.perhaps_written() => {
                     Err(Halt::Fail(error.doing("the new volume is deleted again")))
                 }
                 Err(halt) => Err(halt),

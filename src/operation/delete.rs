@@ -1,13 +1,12 @@
 //! Delete: recoverable, or for ever. A volume that was never made on storage goes at once: there is nothing to recover.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
+use super::direct::until_done;
 use super::job::{End, Job, Sent};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
-use super::world::{Backoff, Cx, World};
+use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeDelete};
 use crate::error::{Error, Kind, Result};
@@ -124,26 +123,13 @@ impl Delete {
     /// `deleteVolume` has no job: after a lost answer the volume itself says whether it is gone, and asking again is safe.
     async fn erase(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let (doing, id) = (self.doing(), self.volume.id);
-        let mut backoff = Backoff::default();
-        loop {
-            let found = cx.persistently(|| cx.world.look_up(id)).await;
-            if self.is_done(found.as_ref()) {
-                self.changed = true;
-                return Ok(Next::Done);
-            }
-            if let Some(volume) = &found {
-                self.refuse_if_used(&cx.world, volume)?;
-            }
-            match cx.world.cloud.delete_volume(id).await {
-                Ok(()) => {}
-                Err(error) if error.accepted_unknown() => cx.trouble(&error),
-                Err(error) if cx.past_deadline() || error.retry_after().is_none() => {
-                    return Err(Halt::Fail(error.into_error(&doing)));
-                }
-                Err(error) => cx.trouble(&error),
-            }
-            backoff.wait(Some(Duration::from_millis(250))).await;
-        }
+        let is_done = |found: Option<&VolumeRecord>| match found {
+            Some(volume) if !self.is_done(found) => self.refuse_if_used(&cx.world, volume).map(|()| false),
+            _ => Ok(true),
+        };
+        until_done(cx, id, &doing, is_done, || cx.world.cloud.delete_volume(id)).await?;
+        self.changed = true;
+        Ok(Next::Done)
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {

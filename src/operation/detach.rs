@@ -8,6 +8,8 @@
 //! sheet, 4.4). So a detach that CloudStack calls failed goes on for as long as the disk is here; once the kernel has
 //! let go and CloudStack still lists it attached, one more detach corrects CloudStack.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
+use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
 use crate::store::{Outcome, Wish};
 
 /// What a detach has learned.
@@ -39,6 +41,8 @@ pub(super) struct Detach {
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
     gave_up_at: Option<Timestamp>,
+    /// What was sent may still happen: there is no way back, and it is never too late to go on.
+    committed: bool,
     /// The one more detach that corrects CloudStack was chosen.
     corrected: bool,
     changed: bool,
@@ -117,6 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         former: None,
         job: Job::default(),
         gave_up_at: None,
+        committed: false,
         corrected: false,
         changed: false,
         notes: notes(&volume, &vm, here),
@@ -125,7 +130,8 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         volume,
     };
     let supersedes = waiting_attach(world, story.volume.id)?;
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, ..Draft::of(story) })
+    let drain = Duration::from_secs(params.drain_seconds.unwrap_or_default());
+    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, drain, ..Draft::of(story) })
 }
 
 fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
@@ -197,9 +203,28 @@ impl Detach {
         Ok(Next::On)
     }
 
+    /// The device, where it is here. A disk that is here without a path yet could not be checked, and is a refusal.
+    async fn device(&self, cx: &Cx) -> Result<Option<Device>> {
+        let (devices, serial) = (&cx.world.devices, self.volume.id.serial());
+        let found = devices.find(&serial)?;
+        if found.is_some() || devices.wait_gone(&serial, Some(Instant::now())).await? {
+            return Ok(found);
+        }
+        Err(Error::new(
+            Kind::InUse,
+            format!(
+                "whether volume {} is in use here cannot be checked: its disk is here, but has no by-id link; {}",
+                self.volume.label(),
+                devices.seen()
+            ),
+        )
+        .hint("`udevadm settle` waits for udevd to make it; look at `systemctl status systemd-udevd`")
+        .retryable(true))
+    }
+
     /// Who uses the device here, beside the clients of its export.
     async fn refuse_if_used(&self, cx: &Cx) -> Result<()> {
-        let Some(device) = cx.world.devices.find(&self.volume.id.serial())? else { return Ok(()) };
+        let Some(device) = self.device(cx).await? else { return Ok(()) };
         let users = cx.world.devices.users(&device).await?;
         if users.is_empty() { Ok(()) } else { Err(users.into_error(&self.volume.label())) }
     }
@@ -212,9 +237,8 @@ impl Detach {
     /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
     /// names: who holds it exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
-        self.job.rest().await;
         self.held = None;
-        if let Some(device) = cx.world.devices.find(&self.volume.id.serial())? {
+        if let Some(device) = self.device(cx).await? {
             self.refuse_if_used(cx).await?;
             let held = cx.world.devices.open_exclusive(&device, true)?;
             self.refuse_if_used(cx).await?;
@@ -240,7 +264,7 @@ impl Detach {
         self.hold_again(cx);
         if !cx.resumed {
             let (doing, id) = (self.doing(), self.volume.id);
-            let volume = cx.patiently(&doing, || cx.world.look_up(id)).await?;
+            let volume = cx.asking(self.committed, &doing, || cx.world.look_up(id)).await?;
             if !volume.is_some_and(|volume| self.attached(&volume)) {
                 return Ok(Next::On);
             }
@@ -255,8 +279,10 @@ impl Detach {
             }
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
             Sent::Never => {
+                self.job.rest().await;
                 self.job.choose_again();
-                Ok(Next::Back(if self.here && !self.corrected { Step::Hold } else { Step::Send }))
+                // Somebody may have begun to use the device meanwhile.
+                Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
             }
             Sent::Forgotten => self.judge(cx, None).await,
         }
@@ -276,7 +302,7 @@ impl Detach {
             let id = self.volume.id;
             match cx.persistently(|| cx.world.look_up(id)).await {
                 Some(volume) if volume_is_moving(&volume) => {
-                    Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await
+                    Backoff::default().wait(Some(Duration::from_secs(1))).await
                 }
                 volume => break volume,
             }
@@ -292,14 +318,18 @@ impl Detach {
             )
         });
         let may_still_happen = error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
-        if may_still_happen && !self.corrected && self.device_is_here(cx)? {
+        if may_still_happen && !self.corrected && self.here {
             self.gave_up_at = Some(Timestamp::now());
+            self.committed = true;
             return Ok(Next::On);
         }
         if self.corrected {
             let stuck =
                 error.doing("this machine's kernel has let go of the disk, but CloudStack still lists it attached");
             return Err(Halt::Stuck(stuck));
+        }
+        if self.committed {
+            return Err(Halt::Stuck(error.doing("an earlier request to detach may still be followed")));
         }
         Err(Halt::Fail(error))
     }
@@ -315,7 +345,8 @@ impl Detach {
         }
         let serial = self.volume.id.serial();
         let told = Instant::now() + cx.world.config.device.timeout;
-        if !cx.world.devices.wait_gone(&serial, Some(told)).await? {
+        // A look that failed has not seen it go.
+        if !matches!(cx.world.devices.wait_gone(&serial, Some(told)).await, Ok(true)) {
             cx.overdue(
                 Error::new(Kind::Timeout, format!("{}: this machine's kernel still has the disk", self.doing()))
                     .hint(format!("the operation goes on: `volctl ops wait {}`", cx.row.id)),
@@ -378,7 +409,7 @@ impl Story for Detach {
             Step::Await => self.wait(cx).await,
             Step::Gone => self.gone(cx).await,
             Step::Forget => {
-                cx.world.store.forget_wish(self.volume.id)?;
+                cx.stored(|store| store.forget_wish(self.volume.id)).await;
                 Ok(Next::On)
             }
         }

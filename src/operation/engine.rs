@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -14,6 +15,9 @@ use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow, Transition};
+
+/// How long a store that cannot be read or written is left alone.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a running step waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +60,11 @@ impl Shown {
             operation.step = format!("{} ({words})", operation.step);
         }
         operation
+    }
+
+    /// Whether it reads otherwise from second to second although nothing happens.
+    pub fn ages(&self) -> bool {
+        matches!(self.note, Some(Note::Away(_)))
     }
 
     /// Whether there is nothing to wait for any more: ended, or for a human.
@@ -114,7 +123,7 @@ impl Engine {
         for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
             if let Err(error) = store.note(row.id, "resumed by a new volctld, which looks how far it got") {
-                tracing::warn!(operation = %row.id, %error, "its history does not say that it was resumed");
+                tracing::warn!(operation = %row.id, %error, "not in its history");
             }
             live.insert(row.id, self.start(row, true));
         }
@@ -155,9 +164,9 @@ impl Engine {
         let task = tokio::spawn(async move {
             let id = row.id;
             if let Some(row) = engine.turn(row, &shown).await {
-                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown }).await;
+                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown: shown.clone() }).await;
             }
-            engine.leave(id);
+            engine.leave(id, &shown);
         });
         Live { shown: watched, task: Some(task) }
     }
@@ -168,34 +177,40 @@ impl Engine {
         let mut row = row;
         while row.status == Status::Queued {
             ended.mark_unchanged();
-            if self.world().store.start_queued(row.id).unwrap_or(false) {
-                row = self.world().store.operation(row.id).ok()??;
-                shown.send_replace(Shown::plain(row.clone()));
-                break;
-            }
-            let left = row.deadline.duration_since(Timestamp::now());
-            let Ok(left) = std::time::Duration::try_from(left) else {
-                self.give_up_in_line(&row, shown);
-                return None;
+            let left = Duration::try_from(row.deadline.duration_since(Timestamp::now()));
+            let store = &self.world().store;
+            let moved = match left {
+                Ok(_) => store.start_queued(row.id),
+                Err(_) => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
+            };
+            let patience = match (moved, left) {
+                (Ok(Some(moved)), _) => {
+                    shown.send_replace(Shown::plain(moved.clone()));
+                    row = moved;
+                    continue;
+                }
+                (Ok(None), Ok(left)) => left,
+                (Ok(None), Err(_)) => return None,
+                (Err(error), _) => {
+                    tracing::error!(operation = %row.id, %error, "its place in line cannot be looked at; trying again");
+                    STORE_PAUSE
+                }
             };
             tokio::select! {
                 _ = ended.changed() => {}
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(patience) => {}
             }
         }
-        Some(row)
+        (!row.status.ended()).then_some(row)
     }
 
-    fn give_up_in_line(&self, row: &OperationRow, shown: &watch::Sender<Shown>) {
-        match self.world().store.end_early(row.id, &[], Status::Failed, &never_its_turn()) {
-            Ok(Some(row)) => drop(shown.send_replace(Shown::plain(row))),
-            Ok(None) => {}
-            Err(error) => tracing::error!(operation = %row.id, %error, "cannot be ended"),
+    /// The task of an operation is done. What was stuck may be driven again already, by another one.
+    fn leave(&self, id: OperationId, shown: &Arc<watch::Sender<Shown>>) {
+        let mut live = self.live();
+        if live.get(&id).is_some_and(|live| Arc::ptr_eq(&live.shown, shown)) {
+            live.remove(&id);
         }
-    }
-
-    fn leave(&self, id: OperationId) {
-        self.live().remove(&id);
+        drop(live);
         self.0.ended.send_modify(|count| *count += 1);
     }
 

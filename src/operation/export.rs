@@ -76,8 +76,14 @@ pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) ->
     if let Some(failed) = cx.world.nbd.of_volume(volume.id) {
         cx.world.nbd.remove(&failed.name, crate::nbd::Clients::Close).await?;
     }
-    cx.world.serve(volume, &name, share.read_only).await?;
-    Ok(true)
+    match cx.world.serve(volume, &name, share.read_only).await {
+        // The wish of the daemon that was killed after it had served: what fails leaves none.
+        Err(error) if cx.resumed => {
+            cx.stored(|store| store.forget_wish(volume.id)).await;
+            Err(error)
+        }
+        served => served.map(|_| true),
+    }
 }
 
 impl Story for Export {

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::world::World;
 use crate::api::{Export, ExportState};
 use crate::device::Held;
@@ -12,7 +14,7 @@ use crate::model::{Device, VolumeId, VolumeRecord};
 use crate::nbd::ExportSpec;
 use crate::store::Wish;
 
-/// What could not be exported again, or not be written down, is tried again after so long.
+/// What kept an export from coming back, such as a program that had the device open, ends without an event.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The name of an export whose caller gave none.
@@ -118,23 +120,25 @@ impl World {
 
     /// Brings back what is wished for and not served, and marks what has lost its device.
     pub(super) async fn keep_exports(&self) -> Result<()> {
-        for listed in self.store.wishes()? {
-            let _serving = self.serving.lock().await;
-            // Asked for only now: while others were looked at, its operation may have begun or ended.
-            if self.store.operation_on(listed.volume_id)?.is_some() {
-                continue;
-            }
-            let Some(wish) = self.store.wish_of(listed.volume_id)? else { continue };
-            let kept = match self.nbd.of_volume(wish.volume_id) {
-                None if !wish.failed => self.bring_back(&wish).await,
-                Some(export) if !wish.failed => self.mark_if_lost(&wish, &export),
-                _ => Ok(()),
-            };
-            if let Err(error) = kept {
-                tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "the export's state cannot be kept");
+        for wish in self.store.wishes()? {
+            if let Err(error) = self.keep_export(wish.volume_id).await {
+                tracing::warn!(export = wish.name, volume = %wish.volume_id, %error, "the export could not be looked at");
             }
         }
         Ok(())
+    }
+
+    async fn keep_export(&self, volume: VolumeId) -> Result<()> {
+        let _serving = self.serving.lock().await;
+        // Asked for only now: while others were looked at, its operation may have begun or ended.
+        if self.store.operation_on(volume)?.is_some() {
+            return Ok(());
+        }
+        let Some(wish) = self.store.wish_of(volume)?.filter(|wish| !wish.failed) else { return Ok(()) };
+        match self.nbd.of_volume(volume) {
+            None => self.bring_back(&wish).await,
+            Some(export) => self.mark_if_lost(&wish, &export).await,
+        }
     }
 
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
@@ -150,8 +154,9 @@ impl World {
     }
 
     /// A disk that went away under its export may come back as another one: only an operator brings that export back.
-    fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
-        let gone = self.devices.find(&wish.volume_id.serial())?.is_none();
+    /// A missing link is not a missing disk: udevd makes its links anew now and then.
+    async fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
+        let gone = self.devices.wait_gone(&wish.volume_id.serial(), Some(Instant::now())).await?;
         if gone {
             self.nbd.fail(&wish.name);
         }

@@ -72,7 +72,7 @@ impl Job {
 
     /// Another id, after it was proven that the last one never arrived.
     pub fn choose_again(&mut self) {
-        *self = Self { completes: self.completes, rest: self.rest, ..Self::choose() };
+        *self = Self { completes: self.completes, ..Self::choose() };
     }
 
     /// CloudStack has it.
@@ -102,6 +102,7 @@ impl Job {
         if cx.past_deadline() && !self.completes {
             return Err(Halt::Fail(cx.nothing_was_sent("its time had passed before CloudStack could be asked")));
         }
+        cx.prove_this_vm().await?;
         let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());
@@ -116,14 +117,14 @@ impl Job {
                 _ => Ok(self.known()),
             },
             CallError::Refused(_) => Ok(Sent::Refused(error)),
-            CallError::Auth { .. } | CallError::Project(_) => {
+            CallError::Auth { .. } | CallError::Project(_) if !self.completes => {
                 Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))))
             }
             CallError::NoAnswer { .. } => {
                 cx.trouble(&error);
                 self.settle(cx).await
             }
-            CallError::NotSent { .. } | CallError::Throttled { .. } | CallError::Maintenance(_) => {
+            _ => {
                 cx.trouble(&error);
                 self.rest = Some(error.retry_after().unwrap_or(SHORT_REST));
                 Ok(Sent::Never)
@@ -178,7 +179,7 @@ impl Job {
     pub async fn end(&self, cx: &Cx, doing: &str) -> End {
         let Some(id) = self.id() else { return End::Forgotten };
         let mut wake = cx.world.devices.wake();
-        let state = cx.world.cloud.await_job(id, &mut wake, |error| cx.trouble(error)).await;
+        let state = cx.world.cloud.await_job(id, &mut wake, |trouble| cx.outlook(trouble)).await;
         cx.note(None);
         match state {
             JobAnswer::Succeeded(result) => End::Succeeded(result),

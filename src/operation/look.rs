@@ -139,17 +139,7 @@ impl World {
 
     /// What this kernel shows, for an error.
     pub(super) fn devices_seen(&self) -> String {
-        match self.devices.all() {
-            Ok(devices) if devices.is_empty() => "seen: no disk with a volume's serial".to_owned(),
-            Ok(devices) => {
-                let list: Vec<String> = devices
-                    .iter()
-                    .map(|device| format!("{} ({})", device.path.display(), device.node.display()))
-                    .collect();
-                format!("seen: {}", list.join(", "))
-            }
-            Err(error) => error.message,
-        }
+        format!("seen: {}", self.devices.seen())
     }
 
     /// Volumes not older than asked for, as far as CloudStack answers.
@@ -164,7 +154,10 @@ impl World {
         }
         let asked = tokio::time::timeout(LOOK_TIMEOUT.min(self.config.cloudstack.timeout), all_volumes(self)).await;
         let trouble = match asked {
-            // Not read back from the store, which may have no room for it.
+            Ok(Ok(_)) if self.store.listed_at()? != listed => {
+                return Ok(Fresh { volumes: self.store.volumes()?, trouble: None });
+            }
+            // The store had no room for it.
             Ok(Ok(records)) => {
                 let volumes = records.into_iter().map(|record| CachedVolume { record, as_of: now }).collect();
                 return Ok(Fresh { volumes, trouble: None });

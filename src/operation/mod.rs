@@ -23,6 +23,7 @@ mod attach;
 mod create;
 mod delete;
 mod detach;
+mod direct;
 mod engine;
 mod export;
 mod exports;
@@ -142,7 +143,8 @@ fn before<S: Story>(story: &S, step: S::Step) -> Option<S::Step> {
 
 /// Walks a story from where its row stands to an end.
 async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
-    let (mut story, mut step) = match read_row::<S>(&row) {
+    let read = row.unreadable.clone().map_or_else(|| read_row::<S>(&row), Err);
+    let (mut story, mut step) = match read {
         Ok(read) => read,
         Err(error) => return cx.mark_unreadable(&row, error).await,
     };
@@ -158,7 +160,9 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
             after_run(&story, step, ran)
         } else {
+            pause::here(S::KIND, step.name(), pause::Moment::BeforeUndo).await;
             let undone = story.undo(step, &cx).await;
+            pause::here(S::KIND, step.name(), pause::Moment::AfterUndo).await;
             after_undo(&story, step, why.take(), undone)
         };
         (status, step, why) = (transition.0, transition.1, transition.2);

@@ -1,13 +1,12 @@
 //! Recover: brings back a volume that was deleted and not expunged. `recoverVolume` has no job, and asking again is safe
 //! once the volume has been looked at.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
+use super::direct::until_done;
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
-use super::world::{Backoff, Cx, World};
+use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeRecover};
 use crate::error::{Error, Kind, Result};
@@ -57,7 +56,7 @@ impl Recover {
     }
 
     /// Whether there is nothing (more) to do.
-    fn is_back(&self, found: Option<VolumeRecord>) -> Result<bool> {
+    fn is_back(&self, found: Option<&VolumeRecord>) -> Result<bool> {
         match found {
             None => Err(Error::new(Kind::NotFound, format!("volume {} is gone for ever", self.volume.label()))),
             Some(volume) if matches!(volume.state.as_str(), "Expunging" | "Expunged" | "Destroying") => {
@@ -70,29 +69,16 @@ impl Recover {
                     ),
                 ))
             }
-            Some(volume) => Ok(!is_deleted(&volume)),
+            Some(volume) => Ok(!is_deleted(volume)),
         }
     }
 
     async fn bring(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let id = self.volume.id;
-        let mut backoff = Backoff::default();
-        loop {
-            let found = cx.persistently(|| cx.world.look_up(id)).await;
-            if self.is_back(found)? {
-                self.changed = true;
-                return Ok(Next::Done);
-            }
-            match cx.world.cloud.recover_volume(id).await {
-                Ok(()) => {}
-                Err(error) if error.accepted_unknown() => cx.trouble(&error),
-                Err(error) if cx.past_deadline() || error.retry_after().is_none() => {
-                    return Err(Halt::Fail(error.into_error(&self.doing())));
-                }
-                Err(error) => cx.trouble(&error),
-            }
-            backoff.wait(Some(Duration::from_millis(250))).await;
-        }
+        let is_back = |found: Option<&VolumeRecord>| self.is_back(found);
+        until_done(cx, id, &self.doing(), is_back, || cx.world.cloud.recover_volume(id)).await?;
+        self.changed = true;
+        Ok(Next::Done)
     }
 }
 
@@ -107,7 +93,7 @@ impl Story for Recover {
             Step::Check => {
                 let (doing, id) = (self.doing(), self.volume.id);
                 let found = cx.patiently(&doing, || cx.world.look_up(id)).await?;
-                Ok(if self.is_back(found)? { Next::Done } else { Next::On })
+                Ok(if self.is_back(found.as_ref())? { Next::Done } else { Next::On })
             }
             Step::Bring => self.bring(cx).await,
         }

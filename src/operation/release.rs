@@ -12,7 +12,7 @@ use super::world::Cx;
 use crate::api::{Client, Departure, Export};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, clock_time, format_age};
-use crate::nbd::Clients;
+use crate::nbd::{Clients, Removed};
 use crate::store::Wish;
 
 /// What becomes of the clients.
@@ -35,9 +35,7 @@ pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<
     let clients = if terms.force { Clients::Close } else { Clients::MustBeGone };
     match cx.world.nbd.remove(&export.name, clients).await {
         Ok(removed) => {
-            if let Some(error) = removed.flush_error {
-                tracing::error!(export = export.name, %error, "closed without a flush");
-            }
+            log_unflushed(&export, &removed);
             Ok(removed.departure)
         }
         Err(error) => {
@@ -47,6 +45,12 @@ pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<
                 _ => error,
             })
         }
+    }
+}
+
+fn log_unflushed(export: &Export, removed: &Removed) {
+    if let Some(error) = &removed.flush_error {
+        tracing::error!(export = export.name, %error, "closed without a flush");
     }
 }
 
@@ -87,7 +91,11 @@ fn client(client: &Client) -> String {
 /// Serves again what was withdrawn, or takes new clients again where it was not, for an operation that then failed.
 pub(super) async fn give_back(cx: &Cx, volume: VolumeId, former: Option<&Wish>) -> Result<()> {
     if let Some(export) = cx.world.nbd.of_volume(volume) {
-        return cx.world.nbd.undrain(&export.name);
+        if cx.world.nbd.undrain(&export.name).is_ok() {
+            return Ok(());
+        }
+        // It was being removed when the operation was turned back: that is ended first.
+        log_unflushed(&export, &cx.world.nbd.remove(&export.name, Clients::Close).await?);
     }
     let Some(wish) = former.filter(|wish| !wish.failed) else { return Ok(()) };
     cx.world.store.put_wish(wish)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
@@ -12,12 +13,20 @@ use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
     VolumeRecover,
 };
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
 use crate::store::{NewOperation, OperationRow};
 
 /// What has sent nothing by then never starts, unless the caller says otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How often, and after which pauses, the looks before an operation are made again where CloudStack turned one away or
+/// gave no usable answer.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// How long CloudStack may take to name a volume that the store can name too.
+const NAMING: Duration = Duration::from_secs(5);
 
 /// A change that is asked for.
 #[derive(Clone, Debug, Serialize)]
@@ -64,11 +73,13 @@ pub(super) struct Draft<S> {
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
     pub supersedes: Option<(OperationId, String)>,
+    /// How long clients may take to finish before anything is sent.
+    pub drain: Duration,
 }
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None }
+        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO }
     }
 }
 
@@ -85,6 +96,20 @@ impl Engine {
             return Ok(row);
         }
         world.refuse_without_room()?;
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            match self.ask(request, &asked).await {
+                Err(error) if is_passing(&error) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error),
+                },
+                accepted => return accepted,
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<OperationRow> {
+        let world = self.world();
         match request {
             Request::Create(params) => self.journal(create::ask(world, params).await?, asked),
             Request::Attach(params) => self.journal(attach::ask(world, params).await?, asked),
@@ -96,8 +121,9 @@ impl Engine {
         }
     }
 
-    fn journal<S: Story>(&self, draft: Draft<S>, Asked { request, change, asker }: Asked<'_>) -> Result<OperationRow> {
-        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE, Duration::from_secs);
+    fn journal<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<OperationRow> {
+        let Asked { request, change, asker } = asked;
+        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE.saturating_add(draft.drain), Duration::from_secs);
         let first = S::STEPS[0];
         self.accept(&NewOperation {
             id: OperationId::random(),
@@ -108,8 +134,8 @@ impl Engine {
             new_name: draft.new_name,
             vm_id: draft.vm_id,
             request_id: change.request_id.clone(),
-            request,
-            asker,
+            request: request.clone(),
+            asker: asker.clone(),
             story: to_json(&draft.story)?,
             deadline: Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX),
             queue: change.queue,
@@ -132,13 +158,27 @@ impl Engine {
     }
 }
 
+/// Whether the same look can succeed in a moment: too many calls, maintenance, an answer that was none.
+fn is_passing(error: &Error) -> bool {
+    let turned_away = error.cloudstack.as_ref().is_some_and(|fault| matches!(fault.code, 429 | 503));
+    turned_away || error.kind == Kind::CloudstackUnreachable
+}
+
 impl World {
     /// A volume for a change that CloudStack has no part in. Where CloudStack is away, what it said last will do: the
     /// disk is proven by its serial.
     pub(super) async fn local_volume(&self, word: &str) -> Result<(VolumeRecord, Vec<String>)> {
-        let error = match resolve::volume(self, word, Meaning::Any).await {
-            Ok(volume) => return Ok((volume, Vec::new())),
-            Err(error) => error,
+        let error = match timeout(NAMING, resolve::volume(self, word, Meaning::Any)).await {
+            Ok(Ok(volume)) => return Ok((volume, Vec::new())),
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(
+                Kind::CloudstackUnreachable,
+                format!(
+                    "looking up volume {}: CloudStack has not answered within {}s",
+                    printable(word),
+                    NAMING.as_secs()
+                ),
+            ),
         };
         if !matches!(error.kind, Kind::CloudstackUnreachable | Kind::CloudstackAuth) {
             return Err(error);

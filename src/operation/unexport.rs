@@ -107,7 +107,7 @@ impl Story for Unexport {
             Step::Withdraw => {
                 self.departure = withdraw(cx, &self.subject, self.terms).await?;
             }
-            Step::Forget => cx.world.store.forget_wish(self.subject.id)?,
+            Step::Forget => cx.stored(|store| store.forget_wish(self.subject.id)).await,
         }
         Ok(Next::On)
     }

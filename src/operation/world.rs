@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Note, Shown};
 use super::this_vm::ThisVm;
@@ -75,9 +76,8 @@ impl Cx {
 
     /// The end of an operation that changed nothing.
     pub fn nothing_was_sent(&self, why: &str) -> Error {
-        Error::new(Kind::Cancelled, format!("nothing was sent to CloudStack: {why}"))
+        Error::new(Kind::CloudstackUnreachable, format!("nothing was sent to CloudStack: {why}"))
             .hint("ask again if it is still wanted")
-            .retryable(true)
     }
 
     /// Shows what the step is waiting for; none when it goes on.
@@ -87,6 +87,14 @@ impl Cx {
             shown.note = note;
             differs
         });
+    }
+
+    /// Shows whether CloudStack answers as it should.
+    pub fn outlook(&self, trouble: Option<&CallError>) {
+        match trouble {
+            Some(error) => self.trouble(error),
+            None => self.note(None),
+        }
     }
 
     /// Shows that CloudStack does not answer as it should.
@@ -111,22 +119,32 @@ impl Cx {
     where
         F: Future<Output = Result<T, CallError>>,
     {
+        let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::default();
         loop {
-            let error = match ask().await {
-                Ok(answer) => {
+            let error = match timeout_at(until, ask()).await {
+                Ok(Ok(answer)) => {
                     self.note(None);
                     return Ok(answer);
                 }
-                Err(error) => error,
+                Ok(Err(error)) => error,
+                Err(_) => return Err(silence(doing)),
             };
             let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
-            if hopeless || backoff.waited > PATIENCE || self.past_deadline() {
+            if hopeless || Instant::now() >= until || self.past_deadline() {
                 return Err(error.into_error(&format!("{doing}; nothing was sent")));
             }
             self.trouble(&error);
             backoff.wait(error.retry_after()).await;
         }
+    }
+
+    /// Asks as a step must that `sent` something, or has not yet.
+    pub async fn asking<T, F>(&self, sent: bool, doing: &str, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        if sent { Ok(self.persistently(ask).await) } else { self.patiently(doing, ask).await }
     }
 
     /// Asks CloudStack until it answers, for a step whose effect may be under way: never gives up.
@@ -149,8 +167,37 @@ impl Cx {
         }
     }
 
-    /// Commits where the story stands now; false where somebody else has ended it. A store that cannot be written
-    /// holds the operation where it is until it can.
+    /// Proves this VM before anything is sent: in a copy of the appliance the journal is another machine's. A daemon
+    /// proves it once, so only a resumed operation may have to wait for it.
+    pub async fn prove_this_vm(&self) -> Result<()> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.world.prove_this_vm().await {
+                Err(error) if error.retryable && !self.past_deadline() => {
+                    self.note(Some(Note::Text(error.message)));
+                    backoff.wait(None).await;
+                }
+                proven => return proven.map(drop),
+            }
+        }
+    }
+
+    /// Writes to the store until it can be written: a full disk holds the operation where it is.
+    pub async fn stored<T>(&self, write: impl Fn(&Store) -> Result<T>) -> T {
+        let mut backoff = Backoff::default();
+        loop {
+            match write(&self.world.store) {
+                Ok(value) => return value,
+                Err(error) => {
+                    tracing::error!(operation = %self.row.id, %error, "cannot be saved; trying again");
+                    self.note(Some(Note::Text(error.message)));
+                    backoff.wait(None).await;
+                }
+            }
+        }
+    }
+
+    /// Commits where the story stands now; false where somebody else has ended it.
     pub async fn save<S: Story>(&mut self, story: &S, status: Status, step: S::Step, error: Option<&Error>) -> bool {
         match transition(story, status, step, error) {
             Ok(to) => self.commit(&to).await,
@@ -162,23 +209,11 @@ impl Cx {
     }
 
     async fn commit(&mut self, to: &Transition) -> bool {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.world.store.transition(self.row.id, to) {
-                Ok(None) => return false,
-                Ok(Some(row)) => {
-                    tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
-                    self.row = row.clone();
-                    self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
-                    return true;
-                }
-                Err(error) => {
-                    tracing::error!(operation = %self.row.id, %error, "the step cannot be saved; trying again");
-                    self.note(Some(Note::Text(error.message)));
-                    backoff.wait(None).await;
-                }
-            }
-        }
+        let Some(row) = self.stored(|store| store.transition(self.row.id, to)).await else { return false };
+        tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        self.row = row.clone();
+        self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
+        true
     }
 
     /// A row that this version cannot read is for a human; it is never dropped.
@@ -196,11 +231,20 @@ impl Cx {
     }
 }
 
+/// CloudStack took the question and said nothing.
+fn silence(doing: &str) -> Error {
+    let seconds = PATIENCE.as_secs();
+    Error::new(
+        Kind::CloudstackUnreachable,
+        format!("{doing}; nothing was sent: CloudStack has not answered for {seconds}s"),
+    )
+    .hint("`volctl health` shows whether it answers")
+}
+
 /// Waits that widen from 250 ms to 10 s.
 #[derive(Default)]
 pub(super) struct Backoff {
     step: u32,
-    pub waited: Duration,
 }
 
 impl Backoff {
@@ -209,7 +253,6 @@ impl Backoff {
         let pause =
             asked.unwrap_or_else(|| Duration::from_millis(250 << self.step.min(5)).min(Duration::from_secs(10)));
         self.step += 1;
-        self.waited += pause;
         tokio::time::sleep(pause).await;
     }
 }

@@ -3,9 +3,11 @@
 //! WAL with `synchronous=FULL`: a transaction that has been committed survives a power cut. A database that is newer,
 //! damaged or not ours is refused with a sentence; it is never replaced by an empty one.
 
+mod accept;
 mod exports;
 mod open;
 mod operations;
+mod row;
 mod volumes;
 
 use std::fs::{self, File, OpenOptions};
@@ -20,8 +22,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
 
+pub use accept::{Accepted, NewOperation};
 pub use exports::Wish;
-pub use operations::{Accepted, NewOperation, OperationRow, Outcome, Transition};
+pub use operations::Transition;
+pub use row::{OperationRow, Outcome};
 pub use volumes::CachedVolume;
 
 /// The key under which the time of the store's making stands.

@@ -43,12 +43,21 @@ impl Store {
         })
     }
 
-    /// Takes a whole list of CloudStack's: what is not in it is gone.
+    /// Takes a whole list of CloudStack's, asked for at `as_of`: what is not in it is gone. What was said of a volume
+    /// since then is newer, and stays.
     pub fn replace_volumes(&self, records: &[VolumeRecord], as_of: Timestamp) -> Result<()> {
         self.write(|db| {
-            db.execute("DELETE FROM volumes", []).map_err(sql)?;
+            // A clock that was set back makes no row newer than now.
+            db.execute(
+                "DELETE FROM volumes WHERE NOT (as_of > ?1 AND as_of <= ?2)",
+                [time_text(as_of), time_text(Timestamp::now())],
+            )
+            .map_err(sql)?;
             let mut insert = db
-                .prepare_cached("INSERT OR REPLACE INTO volumes (id, record, position, as_of) VALUES (?1, ?2, ?3, ?4)")
+                .prepare_cached(
+                    "INSERT INTO volumes (id, record, position, as_of) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (id) DO UPDATE SET position = excluded.position",
+                )
                 .map_err(sql)?;
             let mut seen = HashSet::new();
             for (position, record) in records.iter().enumerate().filter(|(_, record)| seen.insert(record.id)) {
@@ -95,4 +104,46 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<(String, String)> {
 
 fn cached((record, as_of): (String, String)) -> Result<CachedVolume> {
     Ok(CachedVolume { record: from_json(&record)?, as_of: parse(&as_of)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{VolumeId, VolumeType};
+
+    fn record(id: VolumeId, name: &str) -> VolumeRecord {
+        VolumeRecord {
+            id,
+            name: name.into(),
+            volume_type: VolumeType::DataDisk,
+            state: "Ready".into(),
+            size_bytes: 1 << 30,
+            zone_id: "z".into(),
+            zone_name: None,
+            offering_id: None,
+            vm_id: None,
+            vm_name: None,
+            vm_state: None,
+            device_id: None,
+            job_id: None,
+        }
+    }
+
+    #[test]
+    fn a_list_does_not_undo_what_was_said_since_it_was_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let [changed, new, gone] = [(); 3].map(|()| VolumeId::random());
+        store.replace_volumes(&[record(changed, "old"), record(gone, "gone")], Timestamp::now()).unwrap();
+        let asked = Timestamp::now();
+        store.put_volume(&record(changed, "changed"), Timestamp::now()).unwrap();
+        store.put_volume(&record(new, "new"), Timestamp::now()).unwrap();
+        store.replace_volumes(&[record(changed, "old")], asked).unwrap();
+        let name = |id| store.volume(id).unwrap().map(|cached| cached.record.name);
+        assert_eq!(name(changed).as_deref(), Some("changed"));
+        assert_eq!(name(new).as_deref(), Some("new"));
+        assert_eq!(name(gone), None);
+        store.replace_volumes(&[record(changed, "again")], Timestamp::now()).unwrap();
+        assert_eq!((name(changed).as_deref(), name(new)), (Some("again"), None));
+    }
 }

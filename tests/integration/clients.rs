@@ -134,6 +134,7 @@ fn fio_reads_what_it_wrote() {
                 "--verify=crc32c",
                 "--do_verify=1",
                 "--verify_fatal=1",
+                "--verify_state_save=0",
                 &format!("--directory={}", appliance.path("").display()),
             ],
         );

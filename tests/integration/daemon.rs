@@ -178,7 +178,7 @@ fn a_device_that_never_appears_is_waited_for_until_a_detach() {
         let operation = ended.json()["operation"].clone();
         assert_eq!((&operation["status"], &operation["step"]), (&json!("running"), &json!("waiting for device")));
         let error = ended.failure(6, "timeout");
-        let here = appliance.show("here")["device"]["path"].as_str().unwrap().to_owned();
+        let here = appliance.show("here")["device"]["serial"].as_str().unwrap().to_owned();
         names(message(&error), &[line[1], "is attached", "within 1s", "seen: ", &here]);
         names(hint(&error), &["volctl detach"]);
         assert_eq!(appliance.truth(line[1]).unwrap()["virtualmachineid"], APPLIANCE, "nothing is detached by itself");

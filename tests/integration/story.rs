@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod detach;
 mod documents;
+mod doubt;
 mod export;
 mod look;
 mod waiting;

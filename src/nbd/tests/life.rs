@@ -257,3 +257,16 @@ async fn the_socket_is_for_its_group_and_replaces_only_a_dead_one() {
     server.shutdown().await;
     assert_eq!(fs::read(path).unwrap(), b"somebody's");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_nobody_waits_for_any_more_leaves_the_export_as_it_was() {
+    let place = Place::new().await;
+    place.serve("a", MIB).await;
+    tokio::select! {
+        biased;
+        removed = place.server.remove("a", Clients::MustBeGone) => panic!("{removed:?}"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(place.server.get("a").unwrap().state, ExportState::Active);
+    place.connect().go("a");
+}

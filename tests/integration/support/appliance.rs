@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::{Value, json};
+use volctl::operation::pause::VARIABLE as PAUSE;
 
 use super::simulator::{API_KEY, APPLIANCE, SECRET_KEY, Simulator};
 use super::wait_for;
@@ -120,6 +121,21 @@ impl Appliance {
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
         cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
         Self { cloud, daemon: None, config, directory }
+    }
+
+    /// With a daemon that stops for ever at a point of a journal: `attach/send/before`.
+    pub fn pausing_at(point: &str) -> Self {
+        let environment = vec![(PAUSE.to_owned(), point.to_owned())];
+        Self::with(Config { environment, ..Config::default() })
+    }
+
+    /// Waits until the daemon has stopped at a point, and kills it there; the next one does not stop.
+    pub fn kill_daemon_at(&mut self, point: &str) {
+        wait_for(&format!("the daemon to stop at {point}"), || {
+            self.log().contains(&format!("paused at {point}\n")).then_some(())
+        });
+        self.kill_daemon();
+        self.configure(|config| config.environment.clear());
     }
 
     /// Where its files are.

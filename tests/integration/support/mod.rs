@@ -2,7 +2,9 @@
 
 pub mod appliance;
 pub mod journal;
+pub mod matrix;
 pub mod nbd;
+pub mod scenario;
 pub mod simulator;
 pub mod wording;
 
