@@ -7,11 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::asker::asker;
 use super::health;
 use super::rights::Rights;
-use crate::api::{
-    self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method,
-};
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};
@@ -369,13 +368,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Who asks, as far as the kernel tells.
-fn asker(peer: &Peer, change: &Change) -> Asker {
-    let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", peer.pid)).ok();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
-    let login_uid = read("loginuid").and_then(|bytes| text(bytes).trim().parse().ok()).filter(|uid| *uid != u32::MAX);
-    let command = read("cmdline").map(|bytes| printable(&text(bytes)).chars().take(1000).collect());
-    Asker { uid: Some(peer.uid), login_uid, command, reason: change.reason.clone() }
 }

@@ -1,5 +1,6 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
+mod asker;
 mod dispatch;
 mod health;
 mod idle;

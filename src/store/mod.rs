@@ -11,6 +11,7 @@ mod row;
 mod volumes;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,17 +102,20 @@ impl Store {
             Error::new(Kind::Store, format!("the state store could not be copied to {}: {error}", to.display()))
                 .hint("choose a path that volctld may write to, at which nothing is yet")
         };
-        // Created by us and empty: what was there before is never written over.
-        OpenOptions::new()
+        // Written through the file that was made here: nothing that takes its place meanwhile is written over.
+        let mut copy = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(to)
             .map_err(|error| failed(error.to_string()))?;
-        let copied = self
-            .read(|db| db.backup(rusqlite::MAIN_DB, to, None).map_err(|error| error.to_string()))
-            .and_then(|()| fs::metadata(to).map_err(|error| error.to_string()));
-        copied.map(|copy| copy.len()).map_err(|error| {
+        let written = self
+            .read(|db| match db.serialize(rusqlite::MAIN_DB) {
+                Ok(image) => copy.write_all(&image).map(|()| image.len() as u64).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            })
+            .and_then(|bytes| copy.sync_all().map(|()| bytes).map_err(|error| error.to_string()));
+        written.map_err(|error| {
             // Half a copy is worse than none.
             let _ = fs::remove_file(to);
             failed(error)

@@ -10,6 +10,7 @@ mod generated;
 mod layering;
 mod machine;
 mod refusals;
+mod rights;
 mod simulator;
 mod story;
 mod support;
