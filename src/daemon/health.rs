@@ -68,8 +68,13 @@ fn devices(world: &World) -> Check {
 }
 
 fn store(world: &World) -> Check {
-    let looked = world.refuse_without_room().and_then(|()| world.store.count_unfinished());
-    now("store", looked.map(|_| format!("{} answers", world.store.path().display())).map_err(|error| error.message))
+    let looked = world.refuse_without_room().and_then(|()| world.store.created_at());
+    let answers = |since: Option<Timestamp>| {
+        let since =
+            since.map(|at| format!("; history and export wishes since {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
+        format!("{} answers{}", world.store.path().display(), since.unwrap_or_default())
+    };
+    now("store", looked.map(answers).map_err(|error| error.message))
 }
 
 fn exports(world: &World) -> Check {
