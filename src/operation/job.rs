@@ -117,7 +117,8 @@ impl Job {
                 JobAnswer::Unknown { .. } => Ok(Sent::Refused(error)),
                 _ => Ok(self.known()),
             },
-            CallError::Refused(_) => Ok(Sent::Refused(error)),
+            // A key or a role that comes and goes says nothing about the volume: what completes a change outlasts it.
+            CallError::Refused(ref fault) if fault.code != 401 || !self.completes => Ok(Sent::Refused(error)),
             CallError::Auth { .. } | CallError::Project(_) if !self.completes => {
                 Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))))
             }

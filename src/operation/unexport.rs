@@ -91,7 +91,10 @@ impl Story for Unexport {
     type Step = Step;
     const STEPS: &'static [Step] = &[Step::Check, Step::Withdraw, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
-    const REVERSIBLE: &'static [Step] = &[Step::Withdraw];
+
+    fn is_reversible(&self, step: Step) -> bool {
+        step == Step::Withdraw
+    }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
