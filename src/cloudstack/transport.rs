@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use nix::errno::Errno;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderName};
 use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
 use rustls::CertificateError;
@@ -154,7 +155,16 @@ fn connect_cause(error: &reqwest::Error) -> (String, &'static str) {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 "its certificate comes from an authority that is not trusted here".to_owned()
             }
-            other => printable(&other.to_string()),
+            rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => "its certificate is for another name".to_owned(),
+            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                "its certificate has expired".to_owned()
+            }
+            rustls::Error::InvalidCertificate(_) => "its certificate cannot be accepted".to_owned(),
+            rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS".to_owned(),
+            rustls::Error::AlertReceived(_) => "the other side refused the connection".to_owned(),
+            _ => "the connection could not be secured".to_owned(),
         };
         return (format!("TLS failed: {cause}"), hint);
     }
@@ -162,17 +172,23 @@ fn connect_cause(error: &reqwest::Error) -> (String, &'static str) {
         let cause = format!("its name cannot be resolved ({})", root_cause(error));
         return (cause, "check the host in [cloudstack] endpoint, and this machine's DNS");
     }
-    match find::<io::Error>(error).map(io::Error::kind) {
-        Some(kind) if kind != io::ErrorKind::Other => (kind.to_string(), REACH),
-        _ if error.is_timeout() => ("no connection in time".to_owned(), REACH),
-        _ => (root_cause(error), REACH),
+    match io_cause(error) {
+        Some(cause) => (cause, REACH),
+        None if error.is_timeout() => ("no connection in time".to_owned(), REACH),
+        None => (root_cause(error), REACH),
     }
 }
 
 fn broken_off(error: &reqwest::Error) -> String {
-    match find::<io::Error>(error).map(io::Error::kind) {
-        Some(kind) if kind != io::ErrorKind::Other => kind.to_string(),
-        _ => root_cause(error),
+    io_cause(error).unwrap_or_else(|| root_cause(error))
+}
+
+/// What the kernel said: `connection refused`, `too many open files`.
+fn io_cause(error: &reqwest::Error) -> Option<String> {
+    let error = find::<io::Error>(error)?;
+    match error.raw_os_error() {
+        Some(code) => Some(Errno::from_raw(code).desc().to_lowercase()),
+        None => Some(error.kind()).filter(|kind| *kind != io::ErrorKind::Other).map(|kind| kind.to_string()),
     }
 }
 

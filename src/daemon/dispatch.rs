@@ -7,11 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::asker::asker;
 use super::health;
 use super::rights::Rights;
-use crate::api::{
-    self, Asker, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method,
-};
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Request, Shown};
@@ -221,12 +220,20 @@ impl Dispatch {
         if row.status == Status::Succeeded {
             return answer(self.engine.changed(row)?);
         }
-        let error = row.error.clone().unwrap_or_else(|| Error::new(Kind::Internal, "the operation has no outcome"));
+        let error = row.error.clone().unwrap_or_else(|| self.not_driven(shown));
         let error = match row.status {
             Status::Stuck => Error { kind: Kind::Stuck, ..error },
             _ => error,
         };
         Err(failed(error, shown.operation()))
+    }
+
+    /// Why an operation that has not ended makes no step.
+    fn not_driven(&self, shown: &Shown) -> Error {
+        match self.engine.world().store.refuse_if_read_only() {
+            Err(error) => error.doing(format!("the operation stays at \"{}\"", shown.row.step_words)),
+            Ok(()) => Error::new(Kind::Internal, "the operation has no outcome"),
+        }
     }
 
     /// The caller's time is over, and what it asked for goes on.
@@ -370,13 +377,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Who asks, as far as the kernel tells.
-fn asker(peer: &Peer, change: &Change) -> Asker {
-    let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", peer.pid)).ok();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
-    let login_uid = read("loginuid").and_then(|bytes| text(bytes).trim().parse().ok()).filter(|uid| *uid != u32::MAX);
-    let command = read("cmdline").map(|bytes| printable(&text(bytes)).chars().take(1000).collect());
-    Asker { uid: Some(peer.uid), login_uid, command, reason: change.reason.clone() }
 }

@@ -52,7 +52,9 @@ async fn cloudstack(world: &World) -> Check {
 
 async fn this_vm(world: &World) -> Check {
     let looked = match tokio::time::timeout(PATIENCE, world.prove_this_vm()).await {
-        Ok(proven) => proven.map(|vm| format!("{vm}, proven")).map_err(|error| error.message),
+        Ok(proven) => proven
+            .map(|vm| format!("{vm}, {}", world.this_vm_known_by().unwrap_or_default()))
+            .map_err(|error| error.message),
         Err(_) => Err(format!("not proven: CloudStack has not answered within {}ms", PATIENCE.as_millis())),
     };
     now("this_vm", looked)
@@ -66,8 +68,13 @@ fn devices(world: &World) -> Check {
 }
 
 fn store(world: &World) -> Check {
-    let looked = world.refuse_without_room().and_then(|()| world.store.count_unfinished());
-    now("store", looked.map(|_| format!("{} answers", world.store.path().display())).map_err(|error| error.message))
+    let looked = world.refuse_without_room().and_then(|()| world.store.created_at());
+    let answers = |since: Option<Timestamp>| {
+        let since =
+            since.map(|at| format!("; history and export wishes since {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
+        format!("{} answers{}", world.store.path().display(), since.unwrap_or_default())
+    };
+    now("store", looked.map(answers).map_err(|error| error.message))
 }
 
 fn exports(world: &World) -> Check {

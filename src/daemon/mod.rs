@@ -1,5 +1,6 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
+mod asker;
 mod dispatch;
 mod health;
 mod idle;
@@ -146,8 +147,12 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     keeper.abort();
     reconciler.abort();
     close.send_replace(true);
-    serving.await.ok();
-    world.nbd.shutdown().await;
+    // A step that went on would take what now ends for its own failure.
+    engine.halt_all();
+    let _ = tokio::join!(serving, world.nbd.shutdown());
+    if let Err(error) = world.store.settle() {
+        tracing::warn!(%error, "the state store is left as it is");
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, chown};
 
+use super::asker;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::peer::Peer;
 
@@ -32,7 +33,8 @@ impl Rights {
         if peer.uid == 0 || peer.uid == self.own_uid || is_member {
             return Ok(());
         }
-        tracing::warn!(uid = peer.uid, pid = peer.pid, "a change was refused: no right");
+        let command = asker::command(peer).unwrap_or_default();
+        tracing::warn!(uid = peer.uid, pid = peer.pid, command, "a change was refused: no right");
         Err(Error::new(Kind::NotPermitted, format!("user {} may look but not change anything", peer.uid))
             .hint(format!("an administrator can add the user to the group {CHANGE_GROUP}")))
     }

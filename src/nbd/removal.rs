@@ -27,7 +27,8 @@ const LAST_FLUSH: Duration = Duration::from_millis(150);
 /// What becomes of the clients of an export that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// There must be none, and everything written must reach stable storage; else the export stays.
+    /// There must be none, and everything written must reach stable storage; else the export stays. What was written to
+    /// a device that is gone cannot be waited for.
     MustBeGone,
     /// Requests in flight are answered, later ones refused, and the connections closed. The export goes even where
     /// its device cannot be flushed any more.
@@ -55,14 +56,16 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
             return Err(stalled(name));
         }
     }
-    let flushed = flush(exports.served(name)?).await;
-    if let (Err(error), Clients::MustBeGone) = (&flushed, clients) {
+    let served = exports.served(name)?;
+    let device_is_gone = served.is_gone();
+    let flushed = flush(served).await;
+    if let (Err(error), Clients::MustBeGone, false) = (&flushed, clients, device_is_gone) {
         return Err(error.clone().hint("--force lets it go without; what clients wrote last may then be lost"));
     }
     let gone = exports.take(name)?;
     let departure = api::Departure {
         flushed_at: flushed.as_ref().ok().copied(),
-        bytes_written: Some(gone.bytes_written),
+        bytes_written: gone.bytes_written,
         last_client: gone.last_client,
         device_gone_at: None,
     };

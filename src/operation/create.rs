@@ -17,6 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{DiskOffering, GIB, VmRecord, VolumeId, VolumeRecord, Zone, format_size, printable, whole_gib};
 use crate::store::Outcome;
 
+/// One EiB, in bytes; CloudStack's own limit is far below (`storage.max.volume.size`, 2000 GiB by default).
+const LARGEST: u64 = 1 << 60;
+
 /// What a creation has learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Create {
@@ -73,6 +76,9 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
     check_name(&params.name)?;
     if params.size_bytes == Some(0) {
         return Err(Error::new(Kind::Usage, "the size must be at least 1 byte"));
+    }
+    if params.size_bytes.is_some_and(|bytes| bytes > LARGEST) {
+        return Err(Error::new(Kind::Usage, "the size is over an exbibyte, which no CloudStack makes"));
     }
     let mut notes = Vec::new();
     let zone = zone(world, params, &mut notes).await?;
@@ -386,7 +392,7 @@ impl Create {
         if self.attach.as_ref().is_some_and(Attach::perhaps_written) {
             return Ok(());
         }
-        cx.prove_this_vm().await?;
+        cx.prove_this_vm(true).await?;
         let doing = format!("deleting the new volume {} again", printable(&self.new.name));
         let mut refused = None;
         let mut backoff = Backoff::default();

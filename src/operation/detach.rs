@@ -26,7 +26,7 @@ use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
-use crate::store::{Outcome, Wish};
+use crate::store::Outcome;
 
 /// What a detach has learned.
 #[derive(Serialize, Deserialize)]
@@ -36,8 +36,6 @@ pub(super) struct Detach {
     vm_label: String,
     here: bool,
     terms: Terms,
-    /// The export as it was, to give back if the detach is refused.
-    former: Option<Wish>,
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
     gave_up_at: Option<Timestamp>,
@@ -118,7 +116,6 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         vm_label: vm.label(),
         here,
         terms: Terms { drain_seconds: params.drain_seconds, force: params.force },
-        former: None,
         job: Job::default(),
         gave_up_at: None,
         committed: false,
@@ -184,9 +181,9 @@ impl Detach {
             )));
         };
         self.volume = volume;
-        self.former = if self.here { cx.world.store.wish_of(id)? } else { None };
         if self.volume.vm_id.is_none() {
-            let nothing_here = self.former.is_none() && !self.device_is_here(cx)?;
+            let is_wished = self.here && cx.world.store.wish_of(id)?.is_some();
+            let nothing_here = !is_wished && !self.device_is_here(cx)?;
             return Ok(if nothing_here { Next::Done } else { Next::On });
         }
         if !self.attached(&self.volume) {
@@ -417,7 +414,7 @@ impl Story for Detach {
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.held = None;
-        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.volume.id).await } else { Ok(()) }
     }
 
     /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.

@@ -111,20 +111,28 @@ impl Engine {
         self.0.ended.subscribe()
     }
 
-    /// Drives on what an earlier daemon had accepted.
-    pub fn resume(&self) -> Result<usize> {
-        let rows = self.world().store.unfinished()?;
-        let plan = recovery::plan(rows);
+    /// Drives on what an earlier daemon had accepted, as far as its steps can be journaled.
+    pub fn resume(&self) -> Result<()> {
+        let store = &self.world().store;
+        let plan = recovery::plan(store.unfinished()?);
+        if let Err(error) = store.refuse_if_read_only() {
+            tracing::warn!(operations = plan.len(), %error, "not resumed");
+            return Ok(());
+        }
         let mut live = self.live();
-        for row in &plan {
+        for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
-            if let Err(error) = self.world().store.note(row.id, "resumed by a new volctld, which looks how far it got")
-            {
+            if let Err(error) = store.note(row.id, "resumed by a new volctld, which looks how far it got") {
                 tracing::warn!(operation = %row.id, %error, "not in its history");
             }
-            live.insert(row.id, self.start(row.clone(), true));
+            live.insert(row.id, self.start(row, true));
         }
-        Ok(plan.len())
+        Ok(())
+    }
+
+    /// Leaves every operation at its step, for the next daemon.
+    pub fn halt_all(&self) {
+        self.live().values().filter_map(|live| live.task.as_ref()).for_each(JoinHandle::abort);
     }
 
     /// Journals an operation and starts it.

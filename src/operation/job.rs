@@ -102,7 +102,8 @@ impl Job {
         if cx.past_deadline() && !self.completes {
             return Err(Halt::Fail(cx.nothing_was_sent("its time had passed before CloudStack could be asked")));
         }
-        cx.prove_this_vm().await?;
+        let proven = cx.prove_this_vm(self.completes).await;
+        proven.map_err(|error| if self.completes { Halt::Stuck(error) } else { Halt::Fail(error) })?;
         let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());

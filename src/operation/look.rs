@@ -154,7 +154,14 @@ impl World {
         }
         let asked = tokio::time::timeout(LOOK_TIMEOUT.min(self.config.cloudstack.timeout), all_volumes(self)).await;
         let trouble = match asked {
-            Ok(Ok(_)) => return Ok(Fresh { volumes: self.store.volumes()?, trouble: None }),
+            Ok(Ok(_)) if self.store.listed_at()? != listed => {
+                return Ok(Fresh { volumes: self.store.volumes()?, trouble: None });
+            }
+            // The store had no room for it.
+            Ok(Ok(records)) => {
+                let volumes = records.into_iter().map(|record| CachedVolume { record, as_of: now }).collect();
+                return Ok(Fresh { volumes, trouble: None });
+            }
             Ok(Err(error)) => error.into_error("asking CloudStack for the volumes"),
             Err(_) => Error::new(
                 Kind::CloudstackUnreachable,

@@ -12,6 +12,7 @@ const MOST_UNFINISHED: usize = 4096;
 impl World {
     /// Refuses what could not be journaled to its end.
     pub fn refuse_without_room(&self) -> Result<()> {
+        self.store.refuse_if_read_only()?;
         let path = self.store.path();
         let stat = path.parent().and_then(|directory| nix::sys::statvfs::statvfs(directory).ok());
         if let Some(stat) = stat {

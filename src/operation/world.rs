@@ -171,12 +171,12 @@ impl Cx {
     }
 
     /// Proves this VM before anything is sent: in a copy of the appliance the journal is another machine's. A daemon
-    /// proves it once, so only a resumed operation may have to wait for it.
-    pub async fn prove_this_vm(&self) -> Result<()> {
+    /// proves it once, so only a resumed operation may have to wait for it: without end where something was `sent`.
+    pub async fn prove_this_vm(&self, sent: bool) -> Result<()> {
         let mut backoff = Backoff::default();
         loop {
             match self.world.prove_this_vm().await {
-                Err(error) if error.retryable && !self.past_deadline() => {
+                Err(error) if error.retryable && (sent || !self.past_deadline()) => {
                     self.note(Some(Note::Text(error.message)));
                     backoff.wait(None).await;
                 }

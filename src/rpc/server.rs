@@ -1,7 +1,9 @@
 //! The server: accepts connections, within limits, until it is told to stop. [`super::connection`] serves each.
 
+use std::fmt;
+use std::fs::File;
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,20 +127,21 @@ pub async fn serve<H: Handler>(
 ) {
     let shared = Arc::new(Shared { handler, limits, load: Arc::new(load), shutdown: shutdown.clone() });
     let mut connections = JoinSet::new();
+    let mut door = Door { listener, spare: None };
     loop {
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => {}
-            stream = accept(&listener) => if connections.len() < limits.connections {
+            stream = door.next() => if connections.len() < limits.connections {
                 admit(stream, &mut connections, &shared);
             } else {
-                refuse(stream, limits.connections);
+                refuse(stream, format_args!("the daemon has {} connections, and takes no more", limits.connections));
             },
         }
         shared.load.send_modify(|load| load.connections = connections.len());
     }
-    drop(listener);
+    drop(door);
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(limits.shutdown, all).await.is_err() {
         tracing::info!("closing connections whose requests are not answered yet");
@@ -147,17 +150,42 @@ pub async fn serve<H: Handler>(
     shared.load.send_modify(|load| load.connections = 0);
 }
 
-/// The next connection. A lack of descriptors or memory passes: it is waited out, longer each time.
-async fn accept(listener: &UnixListener) -> UnixStream {
-    let mut pause = Duration::from_millis(5);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => tracing::warn!(%error, ?pause, "cannot accept a connection"),
+/// Where connections come in.
+struct Door {
+    listener: UnixListener,
+    /// A file descriptor in reserve: when there is no other one, a client can still be told so.
+    spare: Option<File>,
+}
+
+impl Door {
+    /// The next connection. A lack of descriptors or memory passes: it is waited out, longer each time.
+    async fn next(&mut self) -> UnixStream {
+        let mut pause = Duration::from_millis(5);
+        loop {
+            self.spare = self.spare.take().or_else(|| File::open("/dev/null").ok());
+            match self.listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(error) if is_out_of_descriptors(&error) && self.spare.is_some() => self.turn_one_away().await,
+                Err(error) => {
+                    tracing::warn!(%error, ?pause, "cannot accept a connection");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
     }
+
+    /// Tells one client, over the descriptor in reserve, that there is none for it.
+    async fn turn_one_away(&mut self) {
+        self.spare = None;
+        if let Ok(Ok((stream, _))) = timeout(Duration::ZERO, self.listener.accept()).await {
+            refuse(stream, format_args!("the daemon has no file descriptor left for another connection"));
+        }
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn admit<H: Handler>(stream: UnixStream, connections: &mut JoinSet<()>, shared: &Arc<Shared<H>>) {
@@ -170,10 +198,9 @@ fn admit<H: Handler>(stream: UnixStream, connections: &mut JoinSet<()>, shared: 
 }
 
 /// Says why at once, without waiting for a client that does not read; a fresh socket has room for one line.
-fn refuse(stream: UnixStream, limit: usize) {
-    tracing::warn!(limit, "too many connections");
-    let error = Error::new(Kind::Busy, format_args!("the daemon has {limit} connections, and takes no more"))
-        .hint("try again when some have ended");
+fn refuse(stream: UnixStream, why: fmt::Arguments<'_>) {
+    tracing::warn!("a connection was refused: {why}");
+    let error = Error::new(Kind::Busy, why).hint("try again when some have ended");
     let line = format!("{}\n", Response { id: Id::null(), outcome: Err(error.into()) });
     let written = stream.into_std().and_then(|mut stream| stream.write_all(line.as_bytes()));
     if let Err(error) = written {

@@ -39,6 +39,8 @@ pub struct Config {
     pub daemon: String,
     /// The secret.
     pub secret_key: String,
+    /// What starts the daemon, before its own command line.
+    pub launcher: Vec<String>,
     /// Environment of the daemon.
     pub environment: Vec<(String, String)>,
 }
@@ -53,6 +55,7 @@ impl Default for Config {
             nbd: "listen = [\"127.0.0.1:0\"]\n".to_owned(),
             daemon: String::new(),
             secret_key: SECRET_KEY.to_owned(),
+            launcher: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -174,8 +177,10 @@ impl Appliance {
     /// The daemon's command line.
     pub fn daemon_command(&self) -> Command {
         let log = fs::File::options().create(true).append(true).open(self.path("volctld.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_volctld"));
+        let mut words = self.config.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_volctld")]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(self.config.environment.iter().map(|(key, value)| (key, value)))
@@ -199,6 +204,11 @@ impl Appliance {
             assert!(ended.is_none(), "volctld ended: {ended:?}\n{}", self.log());
             answers(&self.socket())
         });
+    }
+
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
     }
 
     /// SIGKILL, and waits for the end.
