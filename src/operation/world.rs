@@ -132,11 +132,13 @@ impl Cx {
                 Err(_) => return Err(silence(doing)),
             };
             let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
-            if hopeless || Instant::now() >= until {
-                return Err(error.into_error(&format!("{doing}; nothing was sent")));
+            if !hopeless {
+                self.trouble(&error);
+                if timeout_at(until, backoff.wait(error.retry_after())).await.is_ok() {
+                    continue;
+                }
             }
-            self.trouble(&error);
-            backoff.wait(error.retry_after()).await;
+            return Err(error.into_error(&format!("{doing}; nothing was sent")));
         }
     }
 
