@@ -11,6 +11,7 @@ mod layering;
 mod lost_answers;
 mod machine;
 mod outages;
+mod races;
 mod refusals;
 mod rights;
 mod simulator;
