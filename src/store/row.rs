@@ -46,6 +46,20 @@ pub struct OperationRow {
 }
 
 impl OperationRow {
+    /// Why it failed or is held up; what is stuck names the two ways on.
+    pub fn shown_error(&self) -> Option<Error> {
+        let error = self.error.clone()?;
+        if self.status != Status::Stuck {
+            return Some(error);
+        }
+        let ways = format!(
+            "`volctl ops retry {0}` looks again and goes on; `volctl ops abandon {0} --reason TEXT --yes` ends it, and you take over",
+            self.id
+        );
+        let hint = error.hint.as_ref().map_or_else(|| ways.clone(), |hint| format!("{hint}; {ways}"));
+        Some(Error { kind: Kind::Stuck, ..error }.hint(hint))
+    }
+
     /// As everybody sees it.
     pub fn shown(&self) -> Operation {
         Operation {
@@ -59,7 +73,7 @@ impl OperationRow {
             volume_id: self.volume_id,
             volume_name: self.volume_name.clone(),
             vm_id: self.vm_id,
-            error: self.error.clone(),
+            error: self.shown_error(),
             created_at: self.created_at,
             updated_at: self.updated_at,
             finished_at: self.finished_at,
