@@ -163,9 +163,9 @@ pub enum LastClient {
 pub struct Departure {
     /// When everything written was on stable storage.
     pub flushed_at: Option<Timestamp>,
-    /// Bytes that clients wrote through the export.
+    /// Bytes that clients wrote through the export; none where another volctld served it before and nobody counted.
     pub bytes_written: Option<u64>,
-    /// How the last client left; none where there never was one.
+    /// How the last client left; none where this volctld has seen none.
     pub last_client: Option<LastClient>,
     /// When this kernel had let the device go.
     pub device_gone_at: Option<Timestamp>,

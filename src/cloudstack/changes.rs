@@ -8,6 +8,7 @@ use super::CloudStack;
 use super::error::CallError;
 use super::request::{Request, expiry};
 use super::wire::{Scalar, id, optional_id};
+use crate::error::CloudStackFault;
 use crate::model::{JobId, VmId, VolumeId};
 
 /// A change that is about to be sent: saved by the caller before the send, so that its fate can be found out.
@@ -147,12 +148,23 @@ impl CloudStack {
                 hint: "this machine was busy or asleep for a minute, or its clock was set: try again",
             });
         }
-        self.ask(&request.with("customjobid", intent.job_id), intent.expires).await.outcome
+        let command = request.command();
+        let outcome = self.ask(&request.with("customjobid", intent.job_id), intent.expires).await.outcome;
+        match outcome {
+            Err(CallError::Auth { fault, .. }) if self.ping().await.is_ok() => Err(not_offered(command, fault)),
+            outcome => outcome,
+        }
     }
 }
 
 fn job_id(answered: Option<Scalar>) -> Result<Option<JobId>, CallError> {
     optional_id("the job's id", answered)
+}
+
+/// A command that CloudStack does not have answers like a wrong key (facts sheet, 3.3): where the key is right, that is it.
+fn not_offered(command: &str, fault: CloudStackFault) -> CallError {
+    let text = format!("{command} is not offered: this CloudStack is too old for it, or the key's role lacks it");
+    CallError::Refused(CloudStackFault { text: Some(text), ..fault })
 }
 
 #[cfg(test)]

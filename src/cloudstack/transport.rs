@@ -155,7 +155,16 @@ fn connect_cause(error: &reqwest::Error) -> (String, &'static str) {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 "its certificate comes from an authority that is not trusted here".to_owned()
             }
-            other => printable(&other.to_string()),
+            rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => "its certificate is for another name".to_owned(),
+            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                "its certificate has expired".to_owned()
+            }
+            rustls::Error::InvalidCertificate(_) => "its certificate cannot be accepted".to_owned(),
+            rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS".to_owned(),
+            rustls::Error::AlertReceived(_) => "the other side refused the connection".to_owned(),
+            _ => "the connection could not be secured".to_owned(),
         };
         return (format!("TLS failed: {cause}"), hint);
     }

@@ -22,6 +22,9 @@ use crate::store::OperationRow;
 /// For so many seconds CloudStack may leave open whether a change can be accepted.
 const ACCEPTANCE: u64 = 28;
 
+/// So much longer the end of an operation is waited for that is about to give up by itself.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What is shown with its age is shown anew so often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -175,6 +178,7 @@ impl Dispatch {
     /// Watches an operation to its end and answers with what it came to.
     async fn follow(&self, id: OperationId, watch: Watch, mut caller: Caller) -> Answer {
         let mut watched = self.engine.watch(id)?;
+        let mut late = false;
         let mut deadline = watch.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         loop {
             let shown = watched.borrow_and_update().clone();
@@ -196,10 +200,15 @@ impl Dispatch {
                 () = tokio::time::sleep(TICK), if shown.ages() => {}
                 () = until(deadline) => {
                     // What has sent nothing ends now, and its end is the answer.
-                    if !watch.own || !self.engine.expire(id).await? {
+                    if watch.own && self.engine.expire(id).await? {
+                        deadline = None;
+                    } else if watch.own && !late {
+                        // It has the same deadline: where it has sent nothing yet it is about to end.
+                        late = true;
+                        deadline = Some(Instant::now() + GRACE);
+                    } else {
                         return self.out_of_time(&watched.borrow().clone(), &watch);
                     }
-                    deadline = None;
                 }
                 () = caller.gone.wait() => return Err(failed(abandoned(id), shown.operation())),
             }

@@ -52,7 +52,9 @@ async fn cloudstack(world: &World) -> Check {
 
 async fn this_vm(world: &World) -> Check {
     let looked = match tokio::time::timeout(PATIENCE, world.prove_this_vm()).await {
-        Ok(proven) => proven.map(|vm| format!("{vm}, proven")).map_err(|error| error.message),
+        Ok(proven) => proven
+            .map(|vm| format!("{vm}, {}", world.this_vm_known_by().unwrap_or_default()))
+            .map_err(|error| error.message),
         Err(_) => Err(format!("not proven: CloudStack has not answered within {}ms", PATIENCE.as_millis())),
     };
     now("this_vm", looked)

@@ -129,7 +129,8 @@ type Table = BTreeMap<String, Entry>;
 /// An export that has left the table, and what can be said of its time in it.
 pub(super) struct Gone {
     pub file: File,
-    pub bytes_written: u64,
+    /// None where another process served it before.
+    pub bytes_written: Option<u64>,
     pub last_client: Option<api::LastClient>,
 }
 
@@ -349,7 +350,7 @@ impl Exports {
         }
         let gone = table.remove(name).and_then(|entry| {
             let served = Arc::into_inner(entry.served)?;
-            let bytes_written = served.bytes_written.into_inner();
+            let bytes_written = (!served.served_before).then(|| served.bytes_written.into_inner());
             Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
         });
         self.publish(&table);

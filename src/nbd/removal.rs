@@ -65,7 +65,7 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
     let gone = exports.take(name)?;
     let departure = api::Departure {
         flushed_at: flushed.as_ref().ok().copied(),
-        bytes_written: Some(gone.bytes_written),
+        bytes_written: gone.bytes_written,
         last_client: gone.last_client,
         device_gone_at: None,
     };

@@ -29,6 +29,8 @@ pub struct ExportSpec {
     pub file: File,
     /// The size that the device must have, in bytes.
     pub size_bytes: u64,
+    /// It was served before, by another process: what clients did then is not known.
+    pub served_before: bool,
 }
 
 /// An export as its clients' threads see it.
@@ -42,6 +44,8 @@ pub(super) struct Served {
     pub stop: Latch,
     /// Bytes that clients wrote or zeroed.
     pub bytes_written: AtomicU64,
+    /// Bytes were written that this process did not count.
+    pub served_before: bool,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
     gone: AtomicBool,
@@ -69,6 +73,7 @@ impl Served {
             device_path: spec.device_path,
             backend,
             bytes_written: AtomicU64::new(0),
+            served_before: spec.served_before,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })

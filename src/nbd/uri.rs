@@ -21,9 +21,12 @@ impl Locations {
     /// From the addresses that are bound, what the configuration says instead of them, and the name of this machine,
     /// which stands for an address that names none.
     pub fn new(bound: &[SocketAddr], advertise: Option<&str>, hostname: &str, socket: &Path) -> Self {
+        let reaches_others = bound.iter().any(|address| !address.ip().is_loopback());
         let mut authorities: Vec<String> = Vec::new();
         for address in bound {
             let authority = match advertise {
+                // What is told of the others does not lead to a loopback listener; where it is the only one, it does.
+                Some(_) if reaches_others && address.ip().is_loopback() => address.to_string(),
                 Some(host) => with_port(host, address.port()),
                 None if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
                 None => address.to_string(),
@@ -75,8 +78,9 @@ mod tests {
         assert_eq!(uris(&["127.0.0.1:7"], None, "d"), ["nbd://127.0.0.1:7/d"]);
         assert_eq!(uris(&["[::1]:7"], None, "d"), ["nbd://[::1]:7/d"]);
         assert_eq!(uris(&["0.0.0.0:7", "[::]:7"], None, "d"), ["nbd://appliance:7/d"]);
-        assert_eq!(uris(&["0.0.0.0:7", "127.0.0.1:8"], Some("h"), "d"), ["nbd://h:7/d", "nbd://h:8/d"]);
-        assert_eq!(uris(&["0.0.0.0:7", "127.0.0.1:8"], Some("h:9"), "d"), ["nbd://h:9/d"]);
+        assert_eq!(uris(&["0.0.0.0:7", "127.0.0.1:8"], Some("h"), "d"), ["nbd://h:7/d", "nbd://127.0.0.1:8/d"]);
+        assert_eq!(uris(&["127.0.0.1:8"], Some("h"), "d"), ["nbd://h:8/d"]);
+        assert_eq!(uris(&["0.0.0.0:7"], Some("h:9"), "d"), ["nbd://h:9/d"]);
         assert_eq!(uris(&["0.0.0.0:7"], Some("2001:db8::1"), "d"), ["nbd://[2001:db8::1]:7/d"]);
         assert_eq!(uris(&["0.0.0.0:7"], Some("[2001:db8::1]:9"), "d"), ["nbd://[2001:db8::1]:9/d"]);
     }

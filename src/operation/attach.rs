@@ -164,6 +164,10 @@ impl Attach {
             return Ok(());
         }
         if let Some(other) = volume.vm_id {
+            if world.is_here(other) {
+                return conflict("is attached to this VM".to_owned())
+                    .map_err(|error: Error| error.hint(format!("`volctl detach {}` detaches it here", volume.id)));
+            }
             let name = volume.vm_name.as_deref().map(printable).unwrap_or_default();
             return conflict(format!("is attached elsewhere, to VM {name} ({other})")).map_err(|error: Error| {
                 error.hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id))

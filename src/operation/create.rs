@@ -17,6 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{DiskOffering, GIB, VmRecord, VolumeId, VolumeRecord, Zone, format_size, printable, whole_gib};
 use crate::store::Outcome;
 
+/// One EiB, in bytes; CloudStack's own limit is far below (`storage.max.volume.size`, 2000 GiB by default).
+const LARGEST: u64 = 1 << 60;
+
 /// What a creation has learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Create {
@@ -73,6 +76,9 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
     check_name(&params.name)?;
     if params.size_bytes == Some(0) {
         return Err(Error::new(Kind::Usage, "the size must be at least 1 byte"));
+    }
+    if params.size_bytes.is_some_and(|bytes| bytes > LARGEST) {
+        return Err(Error::new(Kind::Usage, "the size is over an exbibyte, which no CloudStack makes"));
     }
     let mut notes = Vec::new();
     let zone = zone(world, params, &mut notes).await?;
@@ -371,10 +377,8 @@ impl Create {
     /// Too long ago for CloudStack to say: a volume of the name may be this one's, or somebody else's.
     async fn unknown(&self, cx: &Cx) -> Halt {
         if cx.persistently(|| self.existing(&cx.world)).await.is_empty() {
-            let what = format!("{}: CloudStack has no volume of that name; nothing was made", self.doing());
-            return Halt::Fail(
-                Error::new(Kind::Cancelled, what).hint("ask again if it is still wanted").retryable(true),
-            );
+            let what = format!("{}: CloudStack has no volume of that name; the request never arrived", self.doing());
+            return Halt::Fail(Error::new(Kind::CloudstackUnreachable, what).hint("ask again if it is still wanted"));
         }
         Halt::Stuck(
             Error::new(Kind::Stuck, format!("{}: CloudStack no longer knows whether it was done", self.doing()))

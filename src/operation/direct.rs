@@ -1,9 +1,7 @@
 //! A call without a job (`deleteVolume`, `recoverVolume`): the volume itself says whether it was carried out, and asking
 //! again is safe.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Halt;
 use super::world::{Backoff, Cx};
@@ -12,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
 
 /// For so long a request whose answer was lost can still be carried out: its `expires`, and a margin for the clocks.
-const IN_FLIGHT: Duration = Duration::from_secs(70);
+const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(70);
 
 /// Calls until the volume shows that it is done.
 ///
@@ -29,13 +27,14 @@ where
     F: Future<Output = Result<(), CallError>>,
 {
     let mut backoff = Backoff::default();
-    let mut in_flight = cx.resumed.then(|| Instant::now() + IN_FLIGHT);
+    // An earlier daemon sent nothing after the deadline either.
+    let mut in_flight = cx.resumed.then(|| Timestamp::now().min(cx.row.deadline) + IN_FLIGHT);
     loop {
         let found = cx.persistently(|| cx.world.look_up(volume)).await;
         if is_done(found.as_ref())? {
             return Ok(());
         }
-        let open = in_flight.is_some_and(|until| Instant::now() < until);
+        let open = in_flight.is_some_and(|until| Timestamp::now() < until);
         if cx.past_deadline() {
             if !open {
                 return Err(Halt::Fail(too_late(cx, doing, in_flight.is_some())));
@@ -48,7 +47,7 @@ where
             Ok(()) => None,
             Err(error) => {
                 if error.accepted_unknown() {
-                    in_flight = Some(Instant::now() + IN_FLIGHT);
+                    in_flight = Some(Timestamp::now() + IN_FLIGHT);
                 } else if !open && error.retry_after().is_none() {
                     return Err(Halt::Fail(error.into_error(doing)));
                 }
@@ -64,7 +63,6 @@ fn too_late(cx: &Cx, doing: &str, was_sent: bool) -> Error {
     if !was_sent {
         return cx.nothing_was_sent("its time had passed before CloudStack could be asked");
     }
-    Error::new(Kind::Cancelled, format!("{doing}: CloudStack has not done it, and its time has passed"))
+    Error::new(Kind::CloudstackUnreachable, format!("{doing}: CloudStack has not done it, and its time has passed"))
         .hint("ask again if it is still wanted")
-        .retryable(true)
 }

@@ -88,7 +88,7 @@ impl World {
             failed: false,
         };
         self.store.put_wish(&wish)?;
-        match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
+        match self.nbd.add(spec(&wish, held, device.size_bytes, false)).await {
             Ok(export) => Ok(export),
             Err(error) => {
                 self.store.forget_wish(volume.id)?;
@@ -114,7 +114,7 @@ impl World {
                 format!("{} is not the device that was exported", device.path.display()),
             ));
         }
-        self.nbd.add(spec(wish, held, device.size_bytes)).await?;
+        self.nbd.add(spec(wish, held, device.size_bytes, true)).await?;
         Ok(())
     }
 
@@ -188,7 +188,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
     }
 }
 
-fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
+fn spec(wish: &Wish, held: Held, size_bytes: u64, served_before: bool) -> ExportSpec {
     ExportSpec {
         name: wish.name.clone(),
         volume_id: wish.volume_id,
@@ -196,6 +196,7 @@ fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
         device_path: wish.device_path.clone(),
         file: held.file,
         size_bytes,
+        served_before,
     }
 }
 

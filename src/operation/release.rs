@@ -65,7 +65,8 @@ async fn drain(cx: &Cx, volume: &Subject, export: &Export, seconds: u64, force: 
     }
     cx.world.nbd.undrain(&export.name)?;
     let now = cx.world.nbd.of_volume(volume.id);
-    Err(connected(volume, now.as_ref().unwrap_or(export)))
+    let over = format!("clients have not finished within {seconds}s, and new ones are taken again");
+    Err(connected(volume, now.as_ref().unwrap_or(export)).doing(over))
 }
 
 /// The refusal that names each client.

@@ -10,6 +10,9 @@ use crate::model::{VmId, VmRecord, VolumeId, VolumeRecord, printable};
 /// Shorter prefixes of an id are taken for names only.
 const SHORTEST_PREFIX: usize = 6;
 
+/// A shorter name inside of another one says nothing.
+const TELLING: usize = 3;
+
 /// How many suggestions an error makes.
 const SUGGESTIONS: usize = 3;
 
@@ -116,6 +119,13 @@ fn missing(word: &str, candidates: &[VolumeRecord]) -> Error {
         )
         .hint(format!("`volctl recover {}` brings it back", deleted.id));
     }
+    let lower = word.to_ascii_lowercase();
+    if let Some(begun) =
+        candidates.iter().find(|record| may_be_prefix(&lower) && record.id.to_string().starts_with(&lower))
+    {
+        let what = format!("{} is only the beginning of an id, and this verb takes the whole one", printable(word));
+        return Error::new(Kind::NotFound, what).hint(format!("it fits volume {}", begun.label()));
+    }
     let names = candidates.iter().filter(|record| !is_deleted(record)).map(|record| record.name.as_str());
     not_found("volume", word, names, "`volctl ls` lists the volumes that this key can see")
 }
@@ -136,7 +146,8 @@ pub(super) fn not_found<'a>(what: &str, word: &str, names: impl Iterator<Item = 
 
 fn nearness(word: &str, name: &str) -> f64 {
     let (word, name) = (word.to_lowercase(), name.to_lowercase());
-    if !name.is_empty() && (name.contains(&word) || word.contains(&name)) {
+    let shorter = word.chars().count().min(name.chars().count());
+    if shorter >= TELLING && (name.contains(&word) || word.contains(&name)) {
         return 1.0;
     }
     strsim::jaro_winkler(&word, &name)

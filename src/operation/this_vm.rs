@@ -5,7 +5,7 @@
 //! disagree every change is refused, with both ids: a wrong one would attach to, or detach from, somebody else's machine.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::resolve::all_volumes;
 use super::world::World;
@@ -18,12 +18,28 @@ const BOUND_TO: &str = "vm_id";
 
 /// What was proven, once.
 #[derive(Default)]
-pub(super) struct ThisVm(Mutex<Option<VmId>>);
+pub(super) struct ThisVm(Mutex<Option<Known>>);
+
+/// This VM, and what says so.
+#[derive(Clone, Debug)]
+struct Known {
+    id: VmId,
+    by: String,
+}
 
 impl World {
     /// This VM, if it was proven before.
     pub fn this_vm_known(&self) -> Option<VmId> {
-        *self.this_vm.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.this_vm().as_ref().map(|known| known.id)
+    }
+
+    /// What says that it is this VM, in words: a proof, or what fills its place.
+    pub fn this_vm_known_by(&self) -> Option<String> {
+        self.this_vm().as_ref().map(|known| known.by.clone())
+    }
+
+    fn this_vm(&self) -> MutexGuard<'_, Option<Known>> {
+        self.this_vm.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Proves which VM this is, before the first change; later asks nobody.
@@ -31,14 +47,15 @@ impl World {
         if let Some(known) = self.this_vm_known() {
             return Ok(known);
         }
-        let proven = self.proof().await?;
-        self.bind(proven)?;
-        *self.this_vm.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(proven);
-        tracing::info!(vm = %proven, "this VM is proven");
-        Ok(proven)
+        let known = self.proof().await?;
+        let id = known.id;
+        self.bind(id)?;
+        tracing::info!(vm = %id, by = known.by, "this VM is known");
+        *self.this_vm() = Some(known);
+        Ok(id)
     }
 
-    async fn proof(&self) -> Result<VmId> {
+    async fn proof(&self) -> Result<Known> {
         let evidence = self.devices.this_vm();
         let mut claims: BTreeMap<VmId, String> = BTreeMap::new();
         if let Ok(smbios) = evidence.smbios
@@ -57,9 +74,9 @@ impl World {
             (Some((vm, claim)), None, Some(hint)) if self.config.cloudstack.vm_id.is_some() && hint != *vm => {
                 Err(contradiction(*vm, claim, hint, source))
             }
-            (Some((vm, _)), None, _) => Ok(*vm),
+            (Some((vm, claim)), None, _) => Ok(Known { id: *vm, by: format!("proven by {claim}") }),
             (None, _, Some(hint)) => match self.known_vm(hint).await? {
-                Some(vm) => Ok(vm.id),
+                Some(vm) => Ok(Known { id: vm.id, by: format!("said by {source}, which nothing here contradicts or proves") }),
                 None => Err(Error::new(
                     Kind::Config,
                     format!("this VM is not known: {source} says {hint}, which CloudStack does not know; nothing was sent"),

@@ -119,7 +119,8 @@ impl Cx {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let until = Instant::now() + PATIENCE;
+        let left = self.row.deadline.duration_since(Timestamp::now());
+        let until = Instant::now() + PATIENCE.min(Duration::try_from(left).unwrap_or_default());
         let mut backoff = Backoff::default();
         loop {
             let error = match timeout_at(until, ask()).await {
@@ -131,7 +132,7 @@ impl Cx {
                 Err(_) => return Err(silence(doing)),
             };
             let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
-            if hopeless || Instant::now() >= until || self.past_deadline() {
+            if hopeless || Instant::now() >= until {
                 return Err(error.into_error(&format!("{doing}; nothing was sent")));
             }
             self.trouble(&error);
@@ -233,12 +234,8 @@ impl Cx {
 
 /// CloudStack took the question and said nothing.
 fn silence(doing: &str) -> Error {
-    let seconds = PATIENCE.as_secs();
-    Error::new(
-        Kind::CloudstackUnreachable,
-        format!("{doing}; nothing was sent: CloudStack has not answered for {seconds}s"),
-    )
-    .hint("`volctl health` shows whether it answers")
+    Error::new(Kind::CloudstackUnreachable, format!("{doing}; nothing was sent: CloudStack has not answered in time"))
+        .hint("`volctl health` shows whether it answers")
 }
 
 /// Waits that widen from 250 ms to 10 s.

@@ -52,7 +52,10 @@ impl OperationRow {
             id: self.id,
             kind: self.kind,
             status: self.status,
-            step: self.step_words.clone(),
+            step: match self.status {
+                Status::Queued => "waiting in line for its volume".to_owned(),
+                _ => self.step_words.clone(),
+            },
             volume_id: self.volume_id,
             volume_name: self.volume_name.clone(),
             vm_id: self.vm_id,
