@@ -220,11 +220,7 @@ impl Dispatch {
         if row.status == Status::Succeeded {
             return answer(self.engine.changed(row)?);
         }
-        let error = row.error.clone().unwrap_or_else(|| self.not_driven(shown));
-        let error = match row.status {
-            Status::Stuck => Error { kind: Kind::Stuck, ..error },
-            _ => error,
-        };
+        let error = row.failure().unwrap_or_else(|| self.not_driven(shown));
         Err(failed(error, shown.operation()))
     }
 

@@ -122,12 +122,17 @@ impl Engine {
         let mut live = self.live();
         for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
-            if let Err(error) = store.note(row.id, "resumed by a new volctld, which looks how far it got") {
-                tracing::warn!(operation = %row.id, %error, "not in its history");
-            }
+            self.note(row.id, "resumed by a new volctld, which looks how far it got");
             live.insert(row.id, self.start(row, true));
         }
         Ok(())
+    }
+
+    /// Adds to a history, which is for people: nothing is given up for it.
+    fn note(&self, id: OperationId, note: &str) {
+        if let Err(error) = self.world().store.note(id, note) {
+            tracing::warn!(operation = %id, %error, "not in its history: {note}");
+        }
     }
 
     /// Leaves every operation at its step, for the next daemon.
@@ -269,12 +274,12 @@ impl Engine {
     pub async fn retry(&self, id: OperationId, who: &str) -> Result<Operation> {
         let note = format!("retried by {who}");
         if let Some(row) = self.world().store.unstick(id)? {
-            self.world().store.note(id, &note)?;
+            self.note(id, &note);
             self.restart(row.clone(), true, Arc::new(watch::Sender::new(Shown::plain(row))));
             return self.operation(id);
         }
         if self.redirect(id, again).await? {
-            self.world().store.note(id, &note)?;
+            self.note(id, &note);
             return self.operation(id);
         }
         let row = self.row(id)?;

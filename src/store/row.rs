@@ -46,6 +46,20 @@ pub struct OperationRow {
 }
 
 impl OperationRow {
+    /// Why it failed, or what holds it up; what is stuck is for a human, who learns both ways on.
+    pub fn failure(&self) -> Option<Error> {
+        let error = self.error.clone()?;
+        if self.status != Status::Stuck {
+            return Some(error);
+        }
+        let found = error.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; "));
+        let ways = format!(
+            "`volctl ops retry {id}` looks again; `volctl ops abandon {id} --reason TEXT --yes` ends it",
+            id = self.id
+        );
+        Some(Error { kind: Kind::Stuck, ..error }.hint(format!("{found}{ways}")))
+    }
+
     /// As everybody sees it.
     pub fn shown(&self) -> Operation {
         Operation {
@@ -59,7 +73,7 @@ impl OperationRow {
             volume_id: self.volume_id,
             volume_name: self.volume_name.clone(),
             vm_id: self.vm_id,
-            error: self.error.clone(),
+            error: self.failure(),
             created_at: self.created_at,
             updated_at: self.updated_at,
             finished_at: self.finished_at,
