@@ -392,7 +392,7 @@ impl Create {
         if self.attach.as_ref().is_some_and(Attach::perhaps_written) {
             return Ok(());
         }
-        cx.prove_this_vm().await?;
+        cx.prove_this_vm(true).await?;
         let doing = format!("deleting the new volume {} again", printable(&self.new.name));
         let mut refused = None;
         let mut backoff = Backoff::default();

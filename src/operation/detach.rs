@@ -26,7 +26,7 @@ use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
-use crate::store::{Outcome, Wish};
+use crate::store::Outcome;
 
 /// What a detach has learned.
 #[derive(Serialize, Deserialize)]
@@ -36,8 +36,8 @@ pub(super) struct Detach {
     vm_label: String,
     here: bool,
     terms: Terms,
-    /// The export as it was, to give back if the detach is refused.
-    former: Option<Wish>,
+    /// CloudStack had it attached when it was last looked at before a send.
+    attached: bool,
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
     gave_up_at: Option<Timestamp>,
@@ -57,6 +57,7 @@ pub(super) enum Step {
     Check,
     Withdraw,
     Hold,
+    Look,
     Send,
     Await,
     Gone,
@@ -69,6 +70,7 @@ impl super::Step for Step {
             Step::Check => "check",
             Step::Withdraw => "withdraw",
             Step::Hold => "hold",
+            Step::Look => "look",
             Step::Send => "send",
             Step::Await => "await",
             Step::Gone => "gone",
@@ -81,6 +83,7 @@ impl super::Step for Step {
             Step::Check => "looking at the volume",
             Step::Withdraw => "ending the export",
             Step::Hold => "flushing the device",
+            Step::Look => "looking at the volume once more",
             Step::Send => "asking CloudStack to detach",
             Step::Await => "waiting for CloudStack to detach",
             Step::Gone => "waiting for the guest to let go",
@@ -118,7 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         vm_label: vm.label(),
         here,
         terms: Terms { drain_seconds: params.drain_seconds, force: params.force },
-        former: None,
+        attached: true,
         job: Job::default(),
         gave_up_at: None,
         committed: false,
@@ -167,7 +170,7 @@ fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
 }
 
 impl Detach {
-    fn attached(&self, volume: &VolumeRecord) -> bool {
+    fn is_attached(&self, volume: &VolumeRecord) -> bool {
         volume.vm_id == Some(self.vm_id)
     }
 
@@ -184,12 +187,12 @@ impl Detach {
             )));
         };
         self.volume = volume;
-        self.former = if self.here { cx.world.store.wish_of(id)? } else { None };
         if self.volume.vm_id.is_none() {
-            let nothing_here = self.former.is_none() && !self.device_is_here(cx)?;
+            let is_wished = self.here && cx.world.store.wish_of(id)?.is_some();
+            let nothing_here = !is_wished && !self.device_is_here(cx)?;
             return Ok(if nothing_here { Next::Done } else { Next::On });
         }
-        if !self.attached(&self.volume) {
+        if !self.is_attached(&self.volume) {
             return Err(Halt::Fail(Error::new(
                 Kind::Conflict,
                 format!("volume {} was attached to another VM meanwhile; nothing was sent", self.volume.label()),
@@ -197,8 +200,6 @@ impl Detach {
         }
         if self.here {
             self.refuse_if_used(cx).await?;
-        } else {
-            self.job = Job::choose();
         }
         Ok(Next::On)
     }
@@ -234,8 +235,8 @@ impl Detach {
         Ok(Next::On)
     }
 
-    /// Holds the device, looks again who uses it, flushes it, and chooses the job. The look before the hold is for the
-    /// names: who holds it exclusively keeps us from it.
+    /// Holds the device, looks again who uses it, and flushes it. The look before the hold is for the names: who holds it
+    /// exclusively keeps us from it.
     async fn hold(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.held = None;
         if let Some(device) = self.device(cx).await? {
@@ -246,7 +247,27 @@ impl Detach {
             self.departure.flushed_at = Some(Timestamp::now());
             self.held = Some(held);
         }
-        self.job = Job::choose();
+        Ok(Next::On)
+    }
+
+    /// Looks immediately before a send whether it is still to be sent, and chooses the job.
+    async fn look(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        self.hold_again(cx);
+        self.job.rest().await;
+        let (doing, id) = (self.doing(), self.volume.id);
+        let volume = cx.asking(self.committed, &doing, || cx.world.look_up(id)).await?;
+        self.attached = volume.is_some_and(|volume| self.is_attached(&volume));
+        if self.attached
+            && self.committed
+            && self.held.is_none()
+            && let Err(used) = self.refuse_if_used(cx).await
+        {
+            // What was sent before may still be followed, but nothing is added to it while somebody uses the disk.
+            cx.world.store.note(cx.row.id, &used.message)?;
+            self.gave_up_at = Some(Timestamp::now());
+            return Ok(Next::Back(Step::Gone));
+        }
+        self.job.choose_again();
         Ok(Next::On)
     }
 
@@ -262,13 +283,6 @@ impl Detach {
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.hold_again(cx);
-        if !cx.resumed {
-            let (doing, id) = (self.doing(), self.volume.id);
-            let volume = cx.asking(self.committed, &doing, || cx.world.look_up(id)).await?;
-            if !volume.is_some_and(|volume| self.attached(&volume)) {
-                return Ok(Next::On);
-            }
-        }
         let (doing, id) = (self.doing(), self.volume.id);
         let sent =
             self.job.send(cx, &doing, |intent| async move { cx.world.cloud.detach_volume(&intent, id).await }).await?;
@@ -278,12 +292,8 @@ impl Detach {
                 Ok(Next::On)
             }
             Sent::Refused(error) => self.judge(cx, Some(error.into_error(&doing))).await,
-            Sent::Never => {
-                self.job.rest().await;
-                self.job.choose_again();
-                // Somebody may have begun to use the device meanwhile.
-                Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Send }))
-            }
+            // Somebody may have begun to use the device meanwhile.
+            Sent::Never => Ok(Next::Back(if self.here && !self.committed { Step::Hold } else { Step::Look })),
             Sent::Forgotten => self.judge(cx, None).await,
         }
     }
@@ -307,7 +317,7 @@ impl Detach {
                 volume => break volume,
             }
         };
-        if !volume.is_some_and(|volume| self.attached(&volume)) {
+        if !volume.is_some_and(|volume| self.is_attached(&volume)) {
             self.changed = true;
             return Ok(Next::On);
         }
@@ -360,10 +370,10 @@ impl Detach {
         }
         let id = self.volume.id;
         let volume = cx.persistently(|| cx.world.look_up(id)).await;
-        if volume.is_some_and(|volume| self.attached(&volume)) {
+        if volume.is_some_and(|volume| self.is_attached(&volume)) {
             self.corrected = true;
             self.job = Job::choose_without_deadline();
-            return Ok(Next::Back(Step::Send));
+            return Ok(Next::Back(Step::Look));
         }
         Ok(Next::On)
     }
@@ -388,15 +398,19 @@ impl Story for Detach {
     const KIND: OperationKind = OperationKind::Detach;
     type Step = Step;
     const STEPS: &'static [Step] =
-        &[Step::Check, Step::Withdraw, Step::Hold, Step::Send, Step::Await, Step::Gone, Step::Forget];
+        &[Step::Check, Step::Withdraw, Step::Hold, Step::Look, Step::Send, Step::Await, Step::Gone, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
-    const REVERSIBLE: &'static [Step] = &[Step::Withdraw, Step::Hold];
+
+    fn is_reversible(&self, step: Step) -> bool {
+        matches!(step, Step::Withdraw | Step::Hold | Step::Look) && !self.committed
+    }
 
     fn takes(&self, step: Step) -> bool {
         match step {
             Step::Withdraw | Step::Hold | Step::Gone | Step::Forget => self.here,
             Step::Await => self.job.is_accepted(),
-            Step::Check | Step::Send => true,
+            Step::Send => self.attached,
+            Step::Check | Step::Look => true,
         }
     }
 
@@ -405,6 +419,7 @@ impl Story for Detach {
             Step::Check => self.check(cx).await,
             Step::Withdraw => self.withdraw(cx).await,
             Step::Hold => self.hold(cx).await,
+            Step::Look => self.look(cx).await,
             Step::Send => self.send(cx).await,
             Step::Await => self.wait(cx).await,
             Step::Gone => self.gone(cx).await,
@@ -417,14 +432,14 @@ impl Story for Detach {
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.held = None;
-        if step == Step::Withdraw { give_back(cx, self.volume.id, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.volume.id).await } else { Ok(()) }
     }
 
     /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.
     fn again(&mut self, step: Step) -> Option<Step> {
         self.gave_up_at.take().filter(|_| step == Step::Gone)?;
         self.job = Job::choose_without_deadline();
-        Some(Step::Send)
+        Some(Step::Look)
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -42,7 +42,7 @@ where
             backoff.wait(None).await;
             continue;
         }
-        cx.prove_this_vm().await?;
+        cx.prove_this_vm(false).await?;
         let retry_after = match call().await {
             Ok(()) => None,
             Err(error) => {

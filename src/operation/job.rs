@@ -102,7 +102,8 @@ impl Job {
         if cx.past_deadline() && !self.completes {
             return Err(Halt::Fail(cx.nothing_was_sent("its time had passed before CloudStack could be asked")));
         }
-        cx.prove_this_vm().await?;
+        let proven = cx.prove_this_vm(self.completes).await;
+        proven.map_err(|error| if self.completes { Halt::Stuck(error) } else { Halt::Fail(error) })?;
         let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());
@@ -116,7 +117,8 @@ impl Job {
                 JobAnswer::Unknown { .. } => Ok(Sent::Refused(error)),
                 _ => Ok(self.known()),
             },
-            CallError::Refused(_) => Ok(Sent::Refused(error)),
+            // A key or a role that comes and goes says nothing about the volume: what completes a change outlasts it.
+            CallError::Refused(ref fault) if fault.code != 401 || !self.completes => Ok(Sent::Refused(error)),
             CallError::Auth { .. } | CallError::Project(_) if !self.completes => {
                 Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))))
             }

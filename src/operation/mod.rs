@@ -102,8 +102,6 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     const STEPS: &'static [Self::Step];
     /// The steps in which nothing is changed anywhere: there it simply ends when it is cancelled or too late.
     const LOOKING: &'static [Self::Step];
-    /// The steps after those in which CloudStack was not asked yet: there it is undone when it is cancelled or too late.
-    const REVERSIBLE: &'static [Self::Step] = &[];
 
     /// Whether this one takes a step.
     fn takes(&self, _step: Self::Step) -> bool {
@@ -112,6 +110,12 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// Does a step. `cx.resumed` says that an earlier daemon may have done it, or part of it.
     fn run(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<Next<Self::Step>, Halt>> + Send;
+
+    /// Whether at a step after those nothing was sent to CloudStack yet: there it is undone when it is cancelled or too
+    /// late.
+    fn is_reversible(&self, _step: Self::Step) -> bool {
+        false
+    }
 
     /// Undoes a step that may or may not have been done. Touches only what this operation itself made; by itself,
     /// nothing.
@@ -288,7 +292,7 @@ fn looking(kind: OperationKind) -> Vec<&'static str> {
 fn turn_back(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
     fn of<S: Story>(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
         let (story, step) = read_row::<S>(row)?;
-        let can = row.status == Status::Running && S::REVERSIBLE.contains(&step);
+        let can = row.status == Status::Running && story.is_reversible(step);
         can.then(|| transition(&story, Status::Unwinding, step, Some(why))).transpose()
     }
     with_story!(row.kind, S => of::<S>(row, why))

@@ -13,7 +13,6 @@ use crate::api::{Client, Departure, Export};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, clock_time, format_age};
 use crate::nbd::{Clients, Removed};
-use crate::store::Wish;
 
 /// What becomes of the clients.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -90,7 +89,7 @@ fn client(client: &Client) -> String {
 }
 
 /// Serves again what was withdrawn, or takes new clients again where it was not, for an operation that then failed.
-pub(super) async fn give_back(cx: &Cx, volume: VolumeId, former: Option<&Wish>) -> Result<()> {
+pub(super) async fn give_back(cx: &Cx, volume: VolumeId) -> Result<()> {
     if let Some(export) = cx.world.nbd.of_volume(volume) {
         if cx.world.nbd.undrain(&export.name).is_ok() {
             return Ok(());
@@ -98,9 +97,8 @@ pub(super) async fn give_back(cx: &Cx, volume: VolumeId, former: Option<&Wish>) 
         // It was being removed when the operation was turned back: that is ended first.
         log_unflushed(&export, &cx.world.nbd.remove(&export.name, Clients::Close).await?);
     }
-    let Some(wish) = former.filter(|wish| !wish.failed) else { return Ok(()) };
-    cx.world.store.put_wish(wish)?;
-    match cx.world.serve_again(wish).await {
+    let Some(wish) = cx.world.store.wish_of(volume)?.filter(|wish| !wish.failed) else { return Ok(()) };
+    match cx.world.serve_again(&wish).await {
         Err(error) if error.kind == Kind::DeviceMissing => Ok(()),
         served => served,
     }

@@ -10,15 +10,13 @@ use super::{Halt, Next, Story};
 use crate::api::{Departure, ExportDelete, OperationKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
-use crate::store::{Outcome, Wish};
+use crate::store::Outcome;
 
 /// What an unexport has learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Unexport {
     subject: Subject,
     terms: Terms,
-    /// The export as it was.
-    former: Option<Wish>,
     changed: bool,
     departure: Departure,
 }
@@ -52,7 +50,7 @@ impl super::Step for Step {
 pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
     let subject = exported_volume(world, &params.export).await?;
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
-    let story = Unexport { subject, terms, former: None, changed: false, departure: Departure::default() };
+    let story = Unexport { subject, terms, changed: false, departure: Departure::default() };
     Ok(Draft { subject: Some(story.subject.clone()), ..Draft::of(story) })
 }
 
@@ -93,7 +91,10 @@ impl Story for Unexport {
     type Step = Step;
     const STEPS: &'static [Step] = &[Step::Check, Step::Withdraw, Step::Forget];
     const LOOKING: &'static [Step] = &[Step::Check];
-    const REVERSIBLE: &'static [Step] = &[Step::Withdraw];
+
+    fn is_reversible(&self, step: Step) -> bool {
+        step == Step::Withdraw
+    }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
@@ -101,7 +102,6 @@ impl Story for Unexport {
                 if cx.world.export_of(self.subject.id).is_none() {
                     return Ok(Next::Done);
                 }
-                self.former = cx.world.store.wish_of(self.subject.id)?;
                 self.changed = true;
             }
             Step::Withdraw => {
@@ -115,7 +115,7 @@ impl Story for Unexport {
     /// What could not be withdrawn, or only began to be, is as it was.
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.changed = false;
-        if step == Step::Withdraw { give_back(cx, self.subject.id, self.former.as_ref()).await } else { Ok(()) }
+        if step == Step::Withdraw { give_back(cx, self.subject.id).await } else { Ok(()) }
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -132,11 +132,13 @@ impl Cx {
                 Err(_) => return Err(silence(doing)),
             };
             let hopeless = matches!(error, CallError::Refused(_) | CallError::Auth { .. } | CallError::Project(_));
-            if hopeless || Instant::now() >= until {
-                return Err(error.into_error(&format!("{doing}; nothing was sent")));
+            if !hopeless {
+                self.trouble(&error);
+                if timeout_at(until, backoff.wait(error.retry_after())).await.is_ok() {
+                    continue;
+                }
             }
-            self.trouble(&error);
-            backoff.wait(error.retry_after()).await;
+            return Err(error.into_error(&format!("{doing}; nothing was sent")));
         }
     }
 
@@ -169,12 +171,12 @@ impl Cx {
     }
 
     /// Proves this VM before anything is sent: in a copy of the appliance the journal is another machine's. A daemon
-    /// proves it once, so only a resumed operation may have to wait for it.
-    pub async fn prove_this_vm(&self) -> Result<()> {
+    /// proves it once, so only a resumed operation may have to wait for it: without end where something was `sent`.
+    pub async fn prove_this_vm(&self, sent: bool) -> Result<()> {
         let mut backoff = Backoff::default();
         loop {
             match self.world.prove_this_vm().await {
-                Err(error) if error.retryable && !self.past_deadline() => {
+                Err(error) if error.retryable && (sent || !self.past_deadline()) => {
                     self.note(Some(Note::Text(error.message)));
                     backoff.wait(None).await;
                 }

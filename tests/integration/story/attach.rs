@@ -59,7 +59,7 @@ fn elsewhere_is_a_conflict() {
     }
     appliance.ok(&["create", "data2", "--size", "1G", "--attach"]);
     let error = appliance.json(&["attach", "data2", "--vm", "worker"]).failure(4, "conflict");
-    names(message(&error), &["attached elsewhere", "appliance", APPLIANCE]);
+    names(message(&error), &["attached to this VM"]);
     assert_eq!(appliance.cloud.calls("attachVolume"), 2);
 }
 
