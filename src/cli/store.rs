@@ -22,8 +22,8 @@ pub struct Store {
 enum StoreCommand {
     /// Copy the store to a new file while it is in use
     ///
-    /// volctld writes the file, readable by its user only. To restore it, stop volctld and put it in the place of
-    /// volctl.db in the state directory.
+    /// volctld writes the file, readable by its user only. To restore it, stop volctld, empty the state directory, and
+    /// put the file there as volctl.db.
     Backup {
         /// The file to write; nothing may be there yet
         file: PathBuf,

@@ -220,7 +220,7 @@ impl Dispatch {
         if row.status == Status::Succeeded {
             return answer(self.engine.changed(row)?);
         }
-        let error = row.shown_error().unwrap_or_else(|| self.not_driven(shown));
+        let error = row.failure().unwrap_or_else(|| self.not_driven(shown));
         Err(failed(error, shown.operation()))
     }
 

@@ -122,12 +122,17 @@ impl Engine {
         let mut live = self.live();
         for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
-            if let Err(error) = store.note(row.id, "resumed by a new volctld, which looks how far it got") {
-                tracing::warn!(operation = %row.id, %error, "not in its history");
-            }
+            self.note(row.id, "resumed by a new volctld, which looks how far it got");
             live.insert(row.id, self.start(row, true));
         }
         Ok(())
+    }
+
+    /// Adds to a history, which is for people: nothing is given up for it.
+    fn note(&self, id: OperationId, note: &str) {
+        if let Err(error) = self.world().store.note(id, note) {
+            tracing::warn!(operation = %id, %error, "not in its history: {note}");
+        }
     }
 
     /// Leaves every operation at its step, for the next daemon.
@@ -277,13 +282,13 @@ impl Engine {
                 None => store.unstick(id)?,
             };
             if let Some(row) = freed {
-                store.note(id, &note)?;
+                self.note(id, &note);
                 self.restart(row.clone(), chosen_anew.is_none(), Arc::new(watch::Sender::new(Shown::plain(row))));
             }
             return self.operation(id);
         }
         if self.redirect(id, again).await? {
-            self.world().store.note(id, &note)?;
+            self.note(id, &note);
             return self.operation(id);
         }
         Err(Error::new(

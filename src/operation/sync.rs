@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::resolve::all_volumes;
 use super::world::World;
 use crate::api::{Difference, Export, ExportState, Synced};
-use crate::error::Result;
-use crate::model::{VolumeId, VolumeRecord, printable};
+use crate::error::{Error, Result};
+use crate::model::{VmId, VolumeId, VolumeRecord, VolumeType, printable};
 use crate::store::CachedVolume;
 
 /// How often it is looked without being asked.
@@ -19,12 +19,20 @@ const INTERVAL: Duration = Duration::from_secs(300);
 impl World {
     /// Looks at everything, and tells what differed and what was done.
     pub async fn sync(&self) -> Result<Synced> {
+        let is_new = self.store.listed_at()?.is_none();
         let before = self.store.volumes()?;
         let volumes = all_volumes(self)
             .await
             .map_err(|error| error.into_error("asking CloudStack for the volumes; what the store has is kept"))?;
-        let mut differences = changed_in_cloudstack(&before, &volumes);
-        differences.extend(self.devices_that_differ(&volumes)?);
+        let mut differences = Vec::new();
+        if is_new {
+            differences.push(rebuilt());
+        }
+        differences.extend(changed_in_cloudstack(&before, &volumes));
+        match self.prove_this_vm().await {
+            Ok(this) => differences.extend(self.devices_that_differ(this, &volumes)?),
+            Err(error) => differences.push(unproven(&error)),
+        }
         self.keep_exports().await?;
         for export in self.exports()? {
             differences.extend(self.export_that_differs(&export, &volumes)?);
@@ -33,10 +41,13 @@ impl World {
     }
 
     /// Disks that this kernel has and CloudStack has elsewhere, or the other way round.
-    fn devices_that_differ(&self, volumes: &[VolumeRecord]) -> Result<Vec<Difference>> {
-        let Some(this) = self.this_vm_known() else { return Ok(Vec::new()) };
+    fn devices_that_differ(&self, this: VmId, volumes: &[VolumeRecord]) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
-        for volume in volumes {
+        for volume in volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk) {
+            if self.store.operation_on(volume.id)?.is_some() {
+                // On its way: the operation sees to it.
+                continue;
+            }
             let here = self.devices.find(&volume.id.serial())?;
             let attached = volume.vm_id == Some(this);
             let found = match (here, attached) {
@@ -75,6 +86,20 @@ impl World {
             ExportState::Active | ExportState::Draining => None,
         })
     }
+}
+
+/// The first list in the life of a store.
+fn rebuilt() -> Difference {
+    Difference {
+        volume_id: None,
+        found: "the state store is new: history and export wishes of an earlier one are lost".to_owned(),
+        done: "volumes were taken from CloudStack, devices from this kernel".to_owned(),
+    }
+}
+
+fn unproven(error: &Error) -> Difference {
+    let done = "devices were not compared, and every change is refused".to_owned();
+    Difference { volume_id: None, found: error.message.clone(), done }
 }
 
 /// What CloudStack says otherwise than when it was last asked.

@@ -46,18 +46,18 @@ pub struct OperationRow {
 }
 
 impl OperationRow {
-    /// Why it failed or is held up; what is stuck names the two ways on.
-    pub fn shown_error(&self) -> Option<Error> {
+    /// Why it failed, or what holds it up; what is stuck is for a human, who learns both ways on.
+    pub fn failure(&self) -> Option<Error> {
         let error = self.error.clone()?;
         if self.status != Status::Stuck {
             return Some(error);
         }
+        let found = error.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; "));
         let ways = format!(
-            "`volctl ops retry {0}` looks again and goes on; `volctl ops abandon {0} --reason TEXT --yes` ends it, and you take over",
-            self.id
+            "`volctl ops retry {id}` looks again; `volctl ops abandon {id} --reason TEXT --yes` ends it",
+            id = self.id
         );
-        let hint = error.hint.as_ref().map_or_else(|| ways.clone(), |hint| format!("{hint}; {ways}"));
-        Some(Error { kind: Kind::Stuck, ..error }.hint(hint))
+        Some(Error { kind: Kind::Stuck, ..error }.hint(format!("{found}{ways}")))
     }
 
     /// As everybody sees it.
@@ -73,7 +73,7 @@ impl OperationRow {
             volume_id: self.volume_id,
             volume_name: self.volume_name.clone(),
             vm_id: self.vm_id,
-            error: self.shown_error(),
+            error: self.failure(),
             created_at: self.created_at,
             updated_at: self.updated_at,
             finished_at: self.finished_at,
