@@ -1,4 +1,4 @@
-.PHONY: build demo test fmt generate
+.PHONY: build demo test fuzz fmt generate
 .DEFAULT_GOAL := build
 
 # target/release/volctl, target/release/volctld
@@ -25,8 +25,21 @@ ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
 endif
 
+# Hostile bytes at length, FUZZ_SECONDS each. What fails is kept in tests/fuzz/artifacts/ and belongs into the corpus.
+FUZZ_SECONDS ?= 300
+fuzz:
+	@tests/setup.sh fuzz
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@cp Cargo.lock tests/fuzz/
+	@for target in rpc cloudstack nbd; do \
+		mkdir -p tests/fuzz/target/found/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz -s none $$target tests/fuzz/target/found/$$target tests/fuzz/corpus/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+	done
+
 fmt:
 	cargo fmt
+	cd tests/fuzz && cargo fmt
 
 # Rewrites completions/ and man/ from the definition of the command line.
 generate:

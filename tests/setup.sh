@@ -1,13 +1,14 @@
 #!/bin/sh
 # Installs the packages that a level needs on a Debian or Ubuntu machine; asks nothing of apt where they are all there.
 #
-#   setup.sh build|demo|test|bench
+#   setup.sh build|demo|test|fuzz|bench
 set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
 test="$build debian-archive-keyring e2fsprogs fio libnbd-bin mmdebstrap nbd-client nbdkit qemu-system-x86 qemu-utils
     socat systemd"
+fuzz="$build g++"
 bench="$test nbd-server"
 
 stop() {
@@ -19,8 +20,9 @@ case ${1-} in
 build) wanted=$build ;;
 demo) wanted=$demo ;;
 test) wanted=$test ;;
+fuzz) wanted=$fuzz ;;
 bench) wanted=$bench ;;
-*) stop "say which level: build, demo, test or bench" ;;
+*) stop "say which level: build, demo, test, fuzz or bench" ;;
 esac
 
 command -v cargo >/dev/null || stop "cargo is not in the PATH: install a Rust toolchain, see https://rustup.rs"

@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod daemon;
 mod generated;
+mod hostile_corpus;
 mod human;
 mod layering;
 mod lost_answers;
