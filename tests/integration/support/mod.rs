@@ -11,13 +11,18 @@ pub mod wording;
 use std::time::{Duration, Instant};
 
 /// Waits until `look` finds something; panics after 20 s, naming what was waited for.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_up_to(Duration::from_secs(20), what, look)
+}
+
+/// Waits until `look` finds something; panics after `limit`, naming what was waited for.
+pub fn wait_up_to<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited 20 s for: {what}");
+        assert!(Instant::now() < deadline, "waited {} s for: {what}", limit.as_secs());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
