@@ -1,4 +1,4 @@
-.PHONY: build demo test fmt generate
+.PHONY: build demo test fuzz fmt generate
 .DEFAULT_GOAL := build
 
 # target/release/volctl, target/release/volctld
@@ -19,10 +19,23 @@ test:
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo build --examples
 	RUST_TEST_THREADS=4 cargo test --lib --test integration
+	cargo test --test integration races -- --ignored --nocapture
 	cargo build --release --bins
 ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
 endif
+
+# Hostile bytes at length: each target for FUZZ_SECONDS, from the stored corpus on. What is found stays under target/.
+FUZZ_SECONDS ?= 600
+fuzz:
+	@tests/setup.sh build
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@for target in nbd rpc cloudstack; do \
+		mkdir -p target/fuzz/corpus/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none $$target \
+			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 || exit; \
+	done
 
 fmt:
 	cargo fmt

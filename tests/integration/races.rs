@@ -1,0 +1,111 @@
+//! Races: 100 clients attach, export and detach 30 volumes in random order against a CloudStack in trouble. Afterwards
+//! CloudStack's truth, the store, `ls`, the exports and every answer must agree.
+//!
+//! `VOLCTL_SEED` runs a sequence again, `VOLCTL_RACES_SECONDS` makes it shorter or longer. What each client asks for is
+//! decided by the seed; how the answers meet each other is not.
+
+mod client;
+mod random;
+mod trouble;
+mod verdict;
+
+use std::env;
+use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use volctl::rpc::client::{Client, Wait};
+
+use crate::support::appliance::{Appliance, Config};
+use client::Acknowledged;
+use random::Random;
+
+const CLIENTS: u64 = 100;
+const VOLUMES: usize = 30;
+/// Fewer than the volumes, so that some attaches are refused.
+const SLOTS: usize = 24;
+/// What the daemon's heap may grow by between the first quarter and the end, in KiB.
+const SLACK: u64 = 24 << 10;
+/// A lost answer is waited out until the request's own expiry has passed; all ends well within this.
+const AFTERMATH: Duration = Duration::from_secs(200);
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+#[test]
+#[ignore = "two minutes by itself: `make test` runs it last"]
+fn a_hundred_clients_and_thirty_volumes() {
+    let seed = number("VOLCTL_SEED").unwrap_or_else(|| Random::seed());
+    let duration = Duration::from_secs(number("VOLCTL_RACES_SECONDS").unwrap_or(120));
+    println!("races: VOLCTL_SEED={seed}, {CLIENTS} clients, {VOLUMES} volumes, {} s", duration.as_secs());
+    let appliance = prepared();
+    let volumes: Vec<String> = (0..VOLUMES).map(|index| appliance.cloud.volume(&format!("data{index}"))).collect();
+
+    let acknowledged = Mutex::new(Vec::new());
+    let over = AtomicBool::new(false);
+    let warm = thread::scope(|scope| {
+        for index in 0..CLIENTS {
+            let (appliance, volumes, over, acknowledged) = (&appliance, &volumes, &over, &acknowledged);
+            scope.spawn(move || {
+                let mine = client::run(appliance, volumes, Random::of(seed, index), index, over);
+                acknowledged.lock().unwrap().extend(mine);
+            });
+        }
+        scope.spawn(|| trouble::make(&appliance.cloud, &volumes, Random::of(seed, CLIENTS), &over));
+        thread::sleep(duration / 4);
+        let warm = heap(&appliance);
+        thread::sleep(duration - duration / 4);
+        over.store(true, Ordering::Relaxed);
+        warm
+    });
+    trouble::end(&appliance.cloud, &volumes);
+    wait_until_quiet(&appliance);
+    let acknowledged: Vec<Acknowledged> = acknowledged.into_inner().unwrap();
+    verdict::all_agree(&appliance, &volumes, &acknowledged);
+    let grown = heap(&appliance).saturating_sub(warm);
+    println!("races: the daemon's heap was {warm} KiB after a quarter, and grew by {grown} KiB");
+    assert!(grown < SLACK, "the daemon's heap has grown by {grown} KiB");
+}
+
+fn prepared() -> Appliance {
+    let device = format!("timeout = \"30s\"\nmax_disks = {SLOTS}\n");
+    let appliance = Appliance::with(Config { device, ..Config::default() });
+    appliance.cloud.settings(json!({
+        "latency": {"default": {"min_ms": 1, "max_ms": 30}},
+        "device_delay_ms": 10,
+        "wait_detach_device_ms": 200,
+        "max_data_disks": SLOTS,
+    }));
+    appliance
+}
+
+/// The daemon's heap, in KiB.
+fn heap(appliance: &Appliance) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", appliance.daemon_id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A connection of one's own.
+fn connect(appliance: &Appliance) -> Client {
+    Client::connect(&appliance.socket()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn wait_until_quiet(appliance: &Appliance) {
+    let end = Instant::now() + AFTERMATH;
+    loop {
+        let mut connection = connect(appliance);
+        let health = connection.call("system.health", &json!({}), &Wait::default(), |_, _| {}).unwrap();
+        let checks = health["checks"].as_array().unwrap();
+        let operations = checks.iter().find(|check| check["name"] == "operations").unwrap();
+        if operations["message"] == "0 under way" {
+            return;
+        }
+        assert!(Instant::now() < end, "operations do not end: {operations}\n{}", appliance.ok(&["ops"]));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
