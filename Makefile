@@ -18,8 +18,8 @@ test:
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo build --examples
-	RUST_TEST_THREADS=4 cargo test --lib --test integration
-	cargo test --test integration races -- --ignored --nocapture
+	RUST_TEST_THREADS=4 cargo test --lib --test integration -- --skip races::
+	cargo test --test integration races::
 	cargo build --release --bins
 ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture

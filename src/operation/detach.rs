@@ -341,6 +341,11 @@ impl Detach {
         if self.committed {
             return Err(Halt::Stuck(error.doing("an earlier request to detach may still be followed")));
         }
+        if may_still_happen {
+            let stuck =
+                error.doing("the guest of the other VM may still let go of the disk, which cannot be seen from here");
+            return Err(Halt::Stuck(stuck));
+        }
         Err(Halt::Fail(error))
     }
 
@@ -435,9 +440,17 @@ impl Story for Detach {
         if step == Step::Withdraw { give_back(cx, self.volume.id).await } else { Ok(()) }
     }
 
-    /// CloudStack gave up, the disk is still here, and a human says that the guest would let it go now.
-    fn again(&mut self, step: Step) -> Option<Step> {
-        self.gave_up_at.take().filter(|_| step == Step::Gone)?;
+    /// CloudStack gave up, and a human says that the guest would let go of the disk now.
+    fn again(&mut self, step: Step, status: Status) -> Option<Step> {
+        let gave_up = match status {
+            Status::Running => step == Step::Gone && self.gave_up_at.is_some(),
+            Status::Stuck => matches!(step, Step::Send | Step::Await),
+            _ => false,
+        };
+        if !gave_up {
+            return None;
+        }
+        self.gave_up_at = None;
         self.job = Job::choose_without_deadline();
         Some(Step::Look)
     }

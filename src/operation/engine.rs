@@ -273,16 +273,24 @@ impl Engine {
     /// Lets a stuck operation look again and go on from its step; sends a detach again that the guest did not follow.
     pub async fn retry(&self, id: OperationId, who: &str) -> Result<Operation> {
         let note = format!("retried by {who}");
-        if let Some(row) = self.world().store.unstick(id)? {
-            self.note(id, &note);
-            self.restart(row.clone(), true, Arc::new(watch::Sender::new(Shown::plain(row))));
+        let row = self.row(id)?;
+        if row.status == Status::Stuck {
+            let chosen_anew = again(&row)?;
+            let store = &self.world().store;
+            let freed = match &chosen_anew {
+                Some(transition) => store.transition(id, transition)?,
+                None => store.unstick(id)?,
+            };
+            if let Some(row) = freed {
+                self.note(id, &note);
+                self.restart(row.clone(), chosen_anew.is_none(), Arc::new(watch::Sender::new(Shown::plain(row))));
+            }
             return self.operation(id);
         }
         if self.redirect(id, again).await? {
             self.note(id, &note);
             return self.operation(id);
         }
-        let row = self.row(id)?;
         Err(Error::new(
             Kind::Conflict,
             format!("operation {id} cannot be retried: it is {}, {}", status_word(row.status), row.step_words),

@@ -7,7 +7,7 @@ use super::exports::default_name;
 use super::request::{Draft, Subject};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
-use crate::api::{ExportCreate, ExportState, OperationKind};
+use crate::api::{self, ExportCreate, ExportState, OperationKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
 use crate::store::Outcome;
@@ -60,12 +60,12 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
 pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) -> Result<bool> {
     let _serving = cx.world.serving.lock().await;
     let name = share.name.clone().unwrap_or_else(|| default_name(volume.id));
-    if let Some(export) = cx.world.nbd.of_volume(volume.id)
-        && export.state != ExportState::Failed
-    {
-        if export.name == name && export.read_only == share.read_only {
-            return Ok(false);
-        }
+    let existing = cx.world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
+    let is_same = |export: &api::Export| export.name == name && export.read_only == share.read_only;
+    if existing.as_ref().is_some_and(|export| is_same(export) && export.state != ExportState::Pending) {
+        return Ok(false);
+    }
+    if let Some(export) = existing.filter(|export| !is_same(export)) {
         let mode = if export.read_only { "read-only" } else { "writable" };
         return Err(Error::new(
             Kind::Conflict,

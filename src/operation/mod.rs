@@ -123,8 +123,9 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Prepares the story to do again, on a human's word, what it only waits for at a step; gives the step to go back to.
-    fn again(&mut self, _step: Self::Step) -> Option<Self::Step> {
+    /// Prepares the story to do again, on a human's word, what it only waits for at a step, or is stuck at; gives the
+    /// step to go back to.
+    fn again(&mut self, _step: Self::Step, _status: Status) -> Option<Self::Step> {
         None
     }
 
@@ -302,8 +303,7 @@ fn turn_back(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
 fn again(row: &OperationRow) -> Result<Option<Transition>> {
     fn of<S: Story>(row: &OperationRow) -> Result<Option<Transition>> {
         let (mut story, step) = read_row::<S>(row)?;
-        let back = if row.status == Status::Running { story.again(step) } else { None };
-        back.map(|back| transition(&story, Status::Running, back, None)).transpose()
+        story.again(step, row.status).map(|back| transition(&story, Status::Running, back, None)).transpose()
     }
     with_story!(row.kind, S => of::<S>(row))
 }

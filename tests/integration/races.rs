@@ -5,7 +5,6 @@
 //! decided by the seed; how the answers meet each other is not.
 
 mod client;
-mod random;
 mod trouble;
 mod verdict;
 
@@ -16,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use serde_json::json;
 use volctl::rpc::client::{Client, Wait};
 
 use crate::support::appliance::{Appliance, Config};
+use crate::support::matrix::announce;
 use client::Acknowledged;
-use random::Random;
 
 const CLIENTS: u64 = 100;
 const VOLUMES: usize = 30;
@@ -37,11 +37,10 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "two minutes by itself: `make test` runs it last"]
 fn a_hundred_clients_and_thirty_volumes() {
-    let seed = number("VOLCTL_SEED").unwrap_or_else(|| Random::seed());
+    let seed = number("VOLCTL_SEED").unwrap_or_else(|| fastrand::u64(..));
     let duration = Duration::from_secs(number("VOLCTL_RACES_SECONDS").unwrap_or(120));
-    println!("races: VOLCTL_SEED={seed}, {CLIENTS} clients, {VOLUMES} volumes, {} s", duration.as_secs());
+    announce(&format!("races: {CLIENTS} clients, {VOLUMES} volumes, {} s, VOLCTL_SEED={seed}", duration.as_secs()));
     let appliance = prepared();
     let volumes: Vec<String> = (0..VOLUMES).map(|index| appliance.cloud.volume(&format!("data{index}"))).collect();
 
@@ -51,11 +50,11 @@ fn a_hundred_clients_and_thirty_volumes() {
         for index in 0..CLIENTS {
             let (appliance, volumes, over, acknowledged) = (&appliance, &volumes, &over, &acknowledged);
             scope.spawn(move || {
-                let mine = client::run(appliance, volumes, Random::of(seed, index), index, over);
+                let mine = client::run(appliance, volumes, Rng::with_seed(seed ^ index), index, over);
                 acknowledged.lock().unwrap().extend(mine);
             });
         }
-        scope.spawn(|| trouble::make(&appliance.cloud, &volumes, Random::of(seed, CLIENTS), &over));
+        scope.spawn(|| trouble::make(&appliance.cloud, &volumes, Rng::with_seed(!seed), &over));
         thread::sleep(duration / 4);
         let warm = heap(&appliance);
         thread::sleep(duration - duration / 4);
@@ -67,7 +66,7 @@ fn a_hundred_clients_and_thirty_volumes() {
     let acknowledged: Vec<Acknowledged> = acknowledged.into_inner().unwrap();
     verdict::all_agree(&appliance, &volumes, &acknowledged);
     let grown = heap(&appliance).saturating_sub(warm);
-    println!("races: the daemon's heap was {warm} KiB after a quarter, and grew by {grown} KiB");
+    announce(&format!("races: the daemon's heap was {warm} KiB after a quarter, and grew by {grown} KiB"));
     assert!(grown < SLACK, "the daemon's heap has grown by {grown} KiB");
 }
 

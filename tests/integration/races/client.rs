@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use volctl::rpc::client::{CallFailure, Wait};
 
 use super::connect;
-use super::random::Random;
 use crate::support::appliance::Appliance;
 use crate::support::nbd;
 
@@ -37,7 +37,7 @@ const EXPECTED: [&str; 9] = [
 pub fn run(
     appliance: &Appliance,
     volumes: &[String],
-    mut random: Random,
+    mut random: Rng,
     index: u64,
     over: &AtomicBool,
 ) -> Vec<Acknowledged> {
@@ -47,19 +47,19 @@ pub fn run(
         if over.load(Ordering::Relaxed) {
             break;
         }
-        let volume = random.of_these(volumes);
+        let volume = &volumes[random.usize(..volumes.len())];
         let (method, mut params) = choice(volume, &mut random);
         let changes = !method.ends_with(".list");
         if changes {
             params["wait"] = true.into();
             params["request_id"] = format!("{index}-{number}").into();
-            params["queue"] = random.once_in(4).into();
-            params["timeout_seconds"] = (*random.of_these(&[1, 5, 300])).into();
+            params["queue"] = (random.u8(..4) == 0).into();
+            params["timeout_seconds"] = [1, 5, 300][random.usize(..3)].into();
         }
         match connection.call(method, &params, &Wait::default(), |_, _| {}) {
             Ok(answer) if changes => {
                 acknowledged.extend(noted(&answer["operation"]));
-                if method == "export.create" && random.once_in(2) {
+                if method == "export.create" && random.bool() {
                     look_at_bytes(appliance, volume);
                 }
             }
@@ -76,14 +76,14 @@ pub fn run(
     acknowledged
 }
 
-fn choice(volume: &str, random: &mut Random) -> (&'static str, Value) {
-    match random.below(16) {
+fn choice(volume: &str, random: &mut Rng) -> (&'static str, Value) {
+    match random.u8(..16) {
         0..=2 => ("volume.attach", json!({"volume": volume})),
         3..=5 => ("volume.attach", json!({"volume": volume, "export": true})),
         6..=7 => ("export.create", json!({"volume": volume})),
-        8..=9 => ("export.delete", json!({"export": volume, "force": random.once_in(2)})),
-        10..=13 => ("volume.detach", json!({"volume": volume, "force": random.once_in(2)})),
-        14 => ("volume.list", json!({"max_age_seconds": random.below(3)})),
+        8..=9 => ("export.delete", json!({"export": volume, "force": random.bool()})),
+        10..=13 => ("volume.detach", json!({"volume": volume, "force": random.bool()})),
+        14 => ("volume.list", json!({"max_age_seconds": random.u8(..3)})),
         _ => ("export.list", json!({})),
     }
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::random::Random;
 use crate::support::simulator::Simulator;
 
 /// What may befall a call that only looks.
@@ -16,14 +16,14 @@ const LOOKS: [&str; 7] = ["cut-before", "cut-after", "502-html-before", "truncat
 const CHANGES: [&str; 5] = ["cut-after", "502-html-after", "empty-200-after", "429", "503"];
 
 /// Makes trouble until it is over.
-pub fn make(cloud: &Simulator, volumes: &[String], mut random: Random, over: &AtomicBool) {
+pub fn make(cloud: &Simulator, volumes: &[String], mut random: Rng, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
-        match random.below(20) {
+        match random.u8(..20) {
             0 => cloud.settings(json!({"throttle": {"max": 40, "interval_ms": 1000}})),
             1..=3 => cloud.settings(json!({"throttle": null})),
             4..=6 => {
-                let hold = *random.of_these(&[0.3, 0.6, 1.0]);
-                cloud.admin("POST", "guest", json!({"volume": random.of_these(volumes), "hold": hold}));
+                let hold = random.choice([0.3, 0.6, 1.0]);
+                cloud.admin("POST", "guest", json!({"volume": random.choice(volumes), "hold": hold}));
             }
             _ => cloud.fault(fault(&mut random)),
         }
@@ -31,20 +31,20 @@ pub fn make(cloud: &Simulator, volumes: &[String], mut random: Random, over: &At
     }
 }
 
-fn fault(random: &mut Random) -> Value {
-    match random.below(40) {
+fn fault(random: &mut Rng) -> Value {
+    match random.u8(..40) {
         0 => json!({"command": "detachVolume", "mode": "cut-before"}),
         1 => json!({"command": "attachVolume", "mode": "502-html-before"}),
         2..=4 => json!({"command": "attachVolume", "mode": "job-fail", "code": 530, "text": "no host"}),
         5..=7 => json!({"command": "attachVolume", "mode": "job-fail", "code": 530, "after_effect": true}),
         8..=10 => json!({"command": "detachVolume", "mode": "job-fail", "code": 530, "after_effect": true}),
         11..=20 => json!({
-            "command": random.of_these(&["attachVolume", "detachVolume"]),
-            "mode": random.of_these(&CHANGES),
+            "command": random.choice(["attachVolume", "detachVolume"]),
+            "mode": random.choice(CHANGES),
         }),
         _ => json!({
-            "command": random.of_these(&["listVolumes", "queryAsyncJobResult", "listAsyncJobs", "listVirtualMachines"]),
-            "mode": random.of_these(&LOOKS),
+            "command": random.choice(["listVolumes", "queryAsyncJobResult", "listAsyncJobs", "listVirtualMachines"]),
+            "mode": random.choice(LOOKS),
         }),
     }
 }

@@ -12,6 +12,7 @@ use volctl::rpc::client::{Client, Wait};
 use super::client::Acknowledged;
 use super::{VOLUMES, connect};
 use crate::support::appliance::Appliance;
+use crate::support::matrix::announce;
 use crate::support::nbd;
 use crate::support::simulator::APPLIANCE;
 
@@ -37,12 +38,12 @@ pub fn all_agree(appliance: &Appliance, volumes: &[String], acknowledged: &[Ackn
             assert_eq!(is, *should, "{volume} is not as the last operation that did something left it");
         }
     }
-    println!(
+    announce(&format!(
         "races: {} operations acknowledged, {} attached and {} exported at the end",
         operations.len(),
         attached.len(),
         exported.len()
-    );
+    ));
 }
 
 fn ask(connection: &mut Client, method: &str, params: Value) -> Value {

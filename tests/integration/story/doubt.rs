@@ -70,3 +70,24 @@ fn what_corrects_cloudstack_outlasts_a_refused_key() {
     assert_eq!(status(&appliance), "succeeded");
     assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], json!(null));
 }
+
+#[test]
+fn a_detach_from_another_vm_that_cloudstack_gave_up_is_for_a_human() {
+    let appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G"]);
+    appliance.ok(&["attach", "data1", "--vm", "worker"]);
+    appliance
+        .cloud
+        .fault(json!({"command": "detachVolume", "mode": "job-fail", "code": 530, "text": "the guest holds it"}));
+    let ended = appliance.json(&["detach", "data1", "--from", "worker", "--yes"]);
+    let id = ended.json()["operation"]["id"].as_str().unwrap().to_owned();
+    let error = ended.failure(9, "stuck");
+    assert!(error["message"].as_str().unwrap().contains("the guest holds it"), "{error}");
+    for way in ["ops retry", "ops abandon"] {
+        assert!(error["hint"].as_str().unwrap().contains(way), "{error}");
+    }
+    appliance.ok(&["ops", "retry", &id]);
+    appliance.ok(&["ops", "wait", &id]);
+    assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], json!(null));
+    assert_eq!(appliance.cloud.calls("detachVolume"), 2);
+}
