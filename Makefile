@@ -25,16 +25,16 @@ ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
 endif
 
-# Hostile bytes at length, FUZZ_SECONDS each. What fails is kept in tests/fuzz/artifacts/ and belongs into the corpus.
-FUZZ_SECONDS ?= 300
+# Hostile bytes at length: each target for FUZZ_SECONDS, from the stored corpus on. What is found stays under target/.
+FUZZ_SECONDS ?= 600
 fuzz:
 	@tests/setup.sh fuzz
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@cp Cargo.lock tests/fuzz/
-	@for target in rpc cloudstack nbd; do \
-		mkdir -p tests/fuzz/target/found/$$target && \
-		cargo fuzz run --fuzz-dir tests/fuzz -s none $$target tests/fuzz/target/found/$$target tests/fuzz/corpus/$$target \
-			-- -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+	@for target in nbd rpc cloudstack; do \
+		mkdir -p target/fuzz/corpus/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none $$target \
+			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 || exit; \
 	done
 
 fmt:

@@ -40,7 +40,7 @@ pub enum JobAnswer {
 
 /// Only the outer fields count: the volume in the result still shows its job as pending.
 #[derive(Deserialize)]
-pub(super) struct WireJob {
+struct WireJob {
     jobid: Option<Scalar>,
     jobinstanceid: Option<Scalar>,
     jobstatus: Option<Scalar>,
@@ -108,7 +108,7 @@ impl CloudStack {
 }
 
 impl WireJob {
-    pub(super) fn read(self, asked: JobId) -> Result<JobAnswer, CallError> {
+    fn read(self, asked: JobId) -> Result<JobAnswer, CallError> {
         if optional_id::<JobId>("the job's id", self.jobid)?.is_some_and(|answered| answered != asked) {
             return Err(CallError::unusable(format_args!("asked for job {asked}, it tells of another")));
         }

@@ -27,7 +27,7 @@ const PARAM_ERROR: i64 = 431;
 
 /// One page of any list. An empty one has no array, and may have no count.
 #[derive(Deserialize)]
-pub(super) struct Listing<W> {
+struct Listing<W> {
     count: Option<Scalar>,
     #[serde(alias = "volume", alias = "virtualmachine", alias = "zone", alias = "diskoffering", alias = "project")]
     objects: Option<Objects<W>>,
@@ -63,22 +63,10 @@ impl<'de, W: Deserialize<'de>> Visitor<'de> for ObjectsVisitor<W> {
     }
 }
 
-pub(super) struct Page<R> {
+struct Page<R> {
     /// Matches over all pages.
     count: Option<usize>,
-    pub(super) records: Vec<R>,
-}
-
-impl<R: Record> Page<R> {
-    pub(super) fn read(listing: Listing<R::Wire>) -> Result<Self, CallError> {
-        let records = listing
-            .objects
-            .map_or_else(Vec::new, |objects| objects.0)
-            .into_iter()
-            .map(R::read)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { count: listing.count.and_then(Scalar::number), records })
-    }
+    records: Vec<R>,
 }
 
 /// A list, read to its end.
@@ -307,7 +295,14 @@ impl CloudStack {
     }
 
     async fn page<R: Record>(&self, request: &Request) -> Result<Page<R>, CallError> {
-        Page::read(self.call(request).await?)
+        let listing: Listing<R::Wire> = self.call(request).await?;
+        let records = listing
+            .objects
+            .map_or_else(Vec::new, |objects| objects.0)
+            .into_iter()
+            .map(R::read)
+            .collect::<Result<_, _>>()?;
+        Ok(Page { count: listing.count.and_then(Scalar::number), records })
     }
 }
 

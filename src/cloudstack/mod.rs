@@ -4,7 +4,6 @@
 //! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
-mod answer;
 mod changes;
 mod contact;
 mod envelope;
@@ -27,7 +26,6 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
-pub use answer::RawAnswer;
 pub use changes::{Accepted, Intent, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};

@@ -2,6 +2,7 @@
 
 mod cloudstack;
 mod config;
+mod limits;
 mod nbd;
 mod socket;
 mod words;

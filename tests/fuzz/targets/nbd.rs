@@ -1,16 +1,12 @@
-//! Fuzz target: see `feed/nbd.rs`.
-
 #![no_main]
-
-#[path = "../feed/nbd.rs"]
-mod feed;
 
 use std::sync::LazyLock;
 
-use feed::Place;
+use libfuzzer_sys::fuzz_target;
 
-static PLACE: LazyLock<Place> = LazyLock::new(Place::new);
+#[path = "../harness/nbd.rs"]
+mod harness;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    PLACE.answer_to(bytes);
-});
+static DOOR: LazyLock<harness::Door> = LazyLock::new(harness::Door::open);
+
+fuzz_target!(|bytes: &[u8]| DOOR.try_bytes(bytes));

@@ -1,8 +1,12 @@
-//! Fuzz target: see `feed/rpc.rs`.
-
 #![no_main]
 
-#[path = "../feed/rpc.rs"]
-mod feed;
+use std::sync::LazyLock;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| feed::rpc(bytes));
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../harness/rpc.rs"]
+mod harness;
+
+static DOOR: LazyLock<harness::Door> = LazyLock::new(harness::Door::open);
+
+fuzz_target!(|bytes: &[u8]| DOOR.try_bytes(bytes));

@@ -1,0 +1,82 @@
+//! Bytes at the door of the NBD server: the handshake, and after it the transmission, over its real socket.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use volctl::config;
+use volctl::model::VolumeId;
+use volctl::nbd::{ExportSpec, Server};
+
+/// Bytes of the one export, `disk`.
+const SIZE: u64 = 1 << 20;
+/// By then a client that sends no more has been answered; far above what it takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server with an export.
+pub struct Door {
+    socket: PathBuf,
+    _server: Server,
+    _runtime: Runtime,
+    _directory: TempDir,
+}
+
+impl Door {
+    /// Starts the server.
+    pub fn open() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket = directory.path().join("nbd.sock");
+        let settings =
+            config::Nbd { listen: Vec::new(), unix_socket: socket.clone(), advertise: None, allow: Vec::new() };
+        let device_path = directory.path().join("disk");
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&device_path).expect("a file");
+        file.set_len(SIZE).expect("a size");
+        let runtime = Runtime::new().expect("a runtime");
+        let server = runtime.block_on(async {
+            let server = Server::bind(&settings).await.expect("a server");
+            let spec = ExportSpec {
+                name: "disk".to_owned(),
+                volume_id: VolumeId::random(),
+                read_only: false,
+                device_path,
+                file,
+                size_bytes: SIZE,
+                served_before: false,
+            };
+            server.add(spec).await.expect("an export");
+            server
+        });
+        Self { socket, _server: server, _runtime: runtime, _directory: directory }
+    }
+
+    /// Sends bytes, and panics unless the server answers what it will and closes, and still serves others.
+    pub fn try_bytes(&self, bytes: &[u8]) {
+        let mut client = UnixStream::connect(&self.socket).expect("a connection");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut answers = client.try_clone().expect("a second handle");
+        let reader = std::thread::spawn(move || {
+            let mut chunk = [0; 64 << 10];
+            let mut received = 0;
+            loop {
+                match answers.read(&mut chunk) {
+                    Ok(0) => return received,
+                    Ok(count) => received += count,
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return received,
+                    Err(error) => panic!("the server neither answers nor closes: {error}"),
+                }
+            }
+        });
+        // It may close before it has read everything.
+        let _ = client.write_all(bytes);
+        let _ = client.shutdown(Shutdown::Write);
+        let received = reader.join().expect("no hang");
+        assert!(received >= 18, "every client is greeted");
+    }
+}
