@@ -34,7 +34,7 @@ fuzz:
 		mkdir -p target/fuzz/corpus/$$target && \
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none $$target \
 			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 || exit; \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -max_len=65536 || exit; \
 	done
 
 fmt:
