@@ -54,7 +54,7 @@ pub fn run(
             params["wait"] = true.into();
             params["request_id"] = format!("{index}-{number}").into();
             params["queue"] = (random.u8(..4) == 0).into();
-            params["timeout_seconds"] = [1, 5, 300][random.usize(..3)].into();
+            params["timeout_seconds"] = [1, 5, 30][random.usize(..3)].into();
         }
         match connection.call(method, &params, &Wait::default(), |_, _| {}) {
             Ok(answer) if changes => {
