@@ -6,6 +6,7 @@ mod delete;
 mod detach;
 mod documents;
 mod doubt;
+mod dry_run;
 mod export;
 mod look;
 mod waiting;
