@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::engine::Shown;
-use super::world::Cx;
+use super::world::{Cx, World};
 use super::{Engine, Halt, Next, Story, after};
 use crate::api::{Changed, Status};
 use crate::cloudstack::Request;
@@ -42,7 +42,7 @@ impl Engine {
             plan.extend(first);
             plan.extend(self.steps_of(&mut story, new.clone()).await?);
         }
-        Ok(Changed { plan: Some(plan), notes: story.outcome().notes, ..self.untouched(new.volume_id)? })
+        Ok(Changed { plan: Some(plan), notes: story.outcome().notes, ..self.world().untouched(new.volume_id)? })
     }
 
     /// Walks the looking steps, and asks what would come after them.
@@ -64,10 +64,12 @@ impl Engine {
             None => Ok(Vec::new()),
         }
     }
+}
 
-    /// A volume that nothing was done to.
+impl World {
+    /// What there is to say of a volume that no operation was done to.
     pub(super) fn untouched(&self, id: Option<VolumeId>) -> Result<Changed> {
-        let volume = id.map(|id| self.world().volume_now(id)).transpose()?.flatten();
+        let volume = id.map(|id| self.volume_now(id)).transpose()?.flatten();
         let export = volume.as_ref().and_then(|volume| volume.export.clone());
         Ok(Changed {
             changed: Some(false),

@@ -44,9 +44,9 @@ pub enum Request {
 /// What a request has come to.
 pub enum Taken {
     /// Its operation, which runs or waits in line.
-    Operation(OperationRow),
+    Operation(Box<OperationRow>),
     /// Of a dry run: what it would do.
-    Plan(Changed),
+    Plan(Box<Changed>),
 }
 
 /// Who asks for what, and how.
@@ -131,18 +131,19 @@ impl Engine {
 
     fn taken_before(&self, row: OperationRow, change: &Change) -> Result<Taken> {
         if !change.dry_run {
-            return Ok(Taken::Operation(row));
+            return Ok(Taken::Operation(Box::new(row)));
         }
         let notes = vec![format!("the request id was used before: operation {}", row.id)];
-        Ok(Taken::Plan(Changed { plan: Some(Vec::new()), notes, ..self.untouched(row.volume_id)? }))
+        let told = Changed { plan: Some(Vec::new()), notes, ..self.world().untouched(row.volume_id)? };
+        Ok(Taken::Plan(Box::new(told)))
     }
 
     async fn take<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Taken> {
         let new = new_operation(&draft, asked)?;
         if asked.change.dry_run {
-            return Ok(Taken::Plan(self.dry_run(draft.story, new).await?));
+            return Ok(Taken::Plan(Box::new(self.dry_run(draft.story, new).await?)));
         }
-        self.accept(&new).map(Taken::Operation)
+        Ok(Taken::Operation(Box::new(self.accept(&new)?)))
     }
 
     /// What a change has come to, with what is true now.

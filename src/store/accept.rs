@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
+use super::holds::refuse_if_held;
 use super::operations::{end, note_transition};
 use super::row::{OperationRow, UNFINISHED, name, one};
 use super::{Store, sql, time_text, to_json};
@@ -62,6 +63,7 @@ impl Store {
             {
                 return same_request(row, &new.request).map(Accepted::Same);
             }
+            refuse_if_held(db, new.kind, new.volume_id)?;
             if let Some((id, step)) = &new.supersedes {
                 supersede(db, *id, step, new.id)?;
             }
@@ -81,14 +83,15 @@ impl Store {
     /// Whom an operation would have to wait for in line; `busy` where it would not wait. Accepts nothing.
     pub fn in_line_behind(&self, new: &NewOperation) -> Result<Option<OperationRow>> {
         let superseded = new.supersedes.as_ref().map(|(id, _)| *id);
-        match self.read(|db| holder(db, new))? {
+        match self.read(|db| refuse_if_held(db, new.kind, new.volume_id).and_then(|()| holder(db, new)))? {
             Some(holder) if Some(holder.id) == superseded => Ok(None),
             Some(holder) if !new.queue => Err(busy(new, &holder)),
             holder => Ok(holder),
         }
     }
 
-    /// Starts an operation that waits in line, if it is its turn; none where it is not.
+    /// Starts an operation that waits in line, if it is its turn; none where it is not. One whose volume was held
+    /// meanwhile ends.
     pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
         self.write(|db| {
             let started = db
@@ -105,6 +108,12 @@ impl Store {
                 return Ok(None);
             }
             note_transition(db, id)?;
+            let started = one(db, "id = ?1", &id.to_string())?;
+            let Some(row) = &started else { return Ok(None) };
+            match refuse_if_held(db, row.kind, row.volume_id) {
+                Err(held) if held.kind == Kind::Conflict => end(db, id, Status::Failed, &held)?,
+                looked => return looked.map(|()| started),
+            }
             one(db, "id = ?1", &id.to_string())
         })
     }

@@ -8,5 +8,6 @@ mod documents;
 mod doubt;
 mod dry_run;
 mod export;
+mod hold;
 mod look;
 mod waiting;

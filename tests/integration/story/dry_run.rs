@@ -167,6 +167,10 @@ fn refusals_are_those_of_the_real_request() {
     refused_alike(&appliance, &["delete", "data1", "--yes"], 4, "conflict");
     refused_alike(&appliance, &["detach", "ROOT-appliance"], 4, "conflict");
 
+    appliance.ok(&["hold", "data1", "--note", "in use elsewhere"]);
+    refused_alike(&appliance, &["detach", "data1"], 4, "conflict");
+    appliance.ok(&["release", "data1"]);
+
     let holder = Holder::of(&appliance, "data1");
     refused_alike(&appliance, &["detach", "data1"], 4, "in_use");
     refused_alike(&appliance, &["export", "data1"], 4, "in_use");
