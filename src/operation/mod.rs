@@ -30,6 +30,7 @@ mod exports;
 mod job;
 mod look;
 pub mod pause;
+mod place;
 mod recover;
 mod recovery;
 mod release;
