@@ -7,5 +7,6 @@ mod detach;
 mod documents;
 mod doubt;
 mod export;
+mod hold;
 mod look;
 mod waiting;
