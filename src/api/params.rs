@@ -90,6 +90,25 @@ pub struct VolumeRecover {
     pub volume: String,
 }
 
+/// `volume.hold`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeHold {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Why, for whoever is refused; 1 to 500 characters.
+    pub note: String,
+}
+
+/// `volume.release`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRelease {
+    /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
+    /// had when it was held.
+    pub volume: String,
+}
+
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

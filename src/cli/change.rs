@@ -88,6 +88,22 @@ impl ChangeFlags {
     }
 }
 
+/// Does for each volume what needs no operation, and shows what came of it.
+///
+/// # Errors
+/// As [`ChangeFlags::run`].
+pub fn run_at_once<P: Serialize>(
+    verb: Verb,
+    volumes: Vec<(&str, P)>,
+    (session, output): (&Session, &Output),
+    phrase: impl Fn(&Changed) -> String,
+) -> Answer<u8> {
+    each_once(volumes.iter().map(|(word, _)| *word))?;
+    let request = |(word, params): &(&str, P)| Request::new(verb.method, format!("{} {word}", verb.word), params);
+    let requests = volumes.iter().map(request).collect::<Result<Vec<_>>>()?;
+    Ok(output.answers(session.ask_all(requests), |changed| page(changed, &phrase)))
+}
+
 /// Each volume once: two changes of one volume on one line cannot both be meant.
 fn each_once<'a>(words: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = HashSet::new();

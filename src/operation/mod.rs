@@ -27,6 +27,7 @@ mod direct;
 mod engine;
 mod export;
 mod exports;
+mod hold;
 mod job;
 mod look;
 pub mod pause;
@@ -54,6 +55,7 @@ use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
+pub use hold::Holder;
 pub use request::Request;
 pub use sync::keep_in_step;
 pub use world::World;

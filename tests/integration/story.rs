@@ -8,5 +8,6 @@ mod detach;
 mod documents;
 mod doubt;
 mod export;
+mod hold;
 mod look;
 mod waiting;
