@@ -31,6 +31,7 @@ pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
 pub use request::Request;
+pub use wire::VmSnapshot;
 
 use contact::ContactLog;
 use keys::Keys;

@@ -32,6 +32,7 @@ mod hold;
 mod job;
 mod look;
 pub mod pause;
+mod place;
 mod recover;
 mod recovery;
 mod release;

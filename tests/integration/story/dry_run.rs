@@ -118,6 +118,10 @@ fn what_is_planned_is_what_is_done() {
     appliance.ok(&elsewhere);
     planned_and_done(&appliance, &["attach", "data3", "--vm", "worker"], &["attachVolume"]);
     planned_and_done(&appliance, &["detach", "data3", "--from", "worker", "--yes"], &["detachVolume"]);
+    let root = appliance.truth("ROOT-old").unwrap()["id"].as_str().unwrap().to_owned();
+    appliance.cloud.job("detachVolume", &[("id", &root)]);
+    let steps = planned_and_done(&appliance, &["attach", "data3", "--vm", "old", "--root"], &["attachVolume"]);
+    names(&steps[0], &["deviceid=0"]);
 }
 
 #[test]
