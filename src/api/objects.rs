@@ -111,13 +111,14 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+    Resize,
 }
 
 impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete => true,
+            Self::Detach | Self::Unexport | Self::Delete | Self::Resize => true,
             Self::Create | Self::Attach | Self::Export | Self::Recover => false,
         }
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -20,7 +20,7 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// An open file or device.
 pub(super) struct Backend {
     file: File,
-    size: u64,
+    size: AtomicU64,
     /// The device's logical block size in bytes; none for a regular file.
     logical_block: Option<u64>,
     flush_failed: AtomicBool,
@@ -28,8 +28,8 @@ pub(super) struct Backend {
 
 impl Backend {
     /// Takes a file over. Its size in bytes is read from the kernel.
-    pub fn new(mut file: File) -> io::Result<Self> {
-        let size = file.seek(SeekFrom::End(0))?;
+    pub fn new(file: File) -> io::Result<Self> {
+        let size = AtomicU64::new(end(&file)?);
         let logical_block = match file.metadata()?.file_type().is_block_device() {
             true => Some(ioctl::logical_block_size(&file)?),
             false => None,
@@ -37,9 +37,15 @@ impl Backend {
         Ok(Self { file, size, logical_block, flush_failed: AtomicBool::new(false) })
     }
 
-    /// Size in bytes when it was taken over.
+    /// Size in bytes when it was taken over, or last seen to have grown.
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Takes over the size that the kernel has now, where it is larger; gives the size.
+    pub fn grow(&self) -> io::Result<u64> {
+        let now = end(&self.file)?;
+        Ok(self.size.fetch_max(now, Ordering::AcqRel).max(now))
     }
 
     /// Gives the file back.
@@ -143,6 +149,11 @@ impl Backend {
         }
         Ok(())
     }
+}
+
+/// The size of a file in bytes. Only this moves the file's position, which nothing else uses.
+fn end(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
 }
 
 /// What a client is told of an error: refusals keep their meaning, everything else is the device's failure.

@@ -61,6 +61,8 @@ pub(super) enum Phase {
 /// seat taken knows that nobody uses the device.
 pub(super) struct Session {
     served: Arc<Served>,
+    /// As it was when the client came: an export that grows does so for those who come after.
+    offer: Offer,
     seat: Seat,
 }
 
@@ -72,7 +74,7 @@ impl Session {
 
     /// What the client was told of it.
     pub fn offer(&self) -> Offer {
-        self.served.offer()
+        self.offer
     }
 
     /// Notes that a request has come now.
@@ -218,7 +220,8 @@ impl Exports {
         entry.clients.push(Arc::clone(&client));
         let served = Arc::clone(&entry.served);
         self.publish(&table);
-        Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
+        let offer = served.offer();
+        Ok(Session { served, offer, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
     }
 
     /// The names that a client may enter.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::dry_run;
 use super::export;
 use super::exports::{check_size, default_name};
-use super::job::{End, Job, Sent};
+use super::job::{End, Job, Sent, refuse_if_busy};
 use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
@@ -233,15 +233,7 @@ impl Attach {
             self.attached = true;
             return Ok(Next::On);
         }
-        if let Some(job) = self.volume.job_id {
-            return Err(Halt::Fail(
-                Error::new(
-                    Kind::Busy,
-                    format!("volume {} is busy with CloudStack job {job}; nothing was sent", self.volume.label()),
-                )
-                .hint("ask again when that job has ended"),
-            ));
-        }
+        refuse_if_busy(&self.volume)?;
         let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
         refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
         self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };

@@ -11,4 +11,5 @@ mod dry_run;
 mod export;
 mod hold;
 mod look;
+mod resize;
 mod waiting;
