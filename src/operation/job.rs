@@ -65,6 +65,16 @@ impl Job {
         Self { intent: Some(Intent::new()), chosen_at: Some(Timestamp::now()), ..Self::default() }
     }
 
+    /// Not chosen yet; when it is, it completes what was sent before.
+    pub fn completing() -> Self {
+        Self { completes: true, ..Self::default() }
+    }
+
+    /// Whether it completes what was sent before.
+    pub fn completes(&self) -> bool {
+        self.completes
+    }
+
     /// A job that completes what was sent before.
     pub fn choose_without_deadline() -> Self {
         Self { completes: true, ..Self::choose() }

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeRecover,
+    VolumeMove, VolumeRecover,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -35,6 +35,7 @@ pub enum Request {
     Create(VolumeCreate),
     Attach(VolumeAttach),
     Detach(VolumeDetach),
+    Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Export(ExportCreate),
@@ -114,6 +115,7 @@ impl Engine {
             Request::Create(params) => self.journal(create::ask(world, params).await?, asked),
             Request::Attach(params) => self.journal(attach::ask(world, params).await?, asked),
             Request::Detach(params) => self.journal(detach::ask(world, params).await?, asked),
+            Request::Move(params) => self.journal(r#move::ask(world, params).await?, asked),
             Request::Delete(params) => self.journal(delete::ask(world, params).await?, asked),
             Request::Recover(params) => self.journal(recover::ask(world, params).await?, asked),
             Request::Export(params) => self.journal(export::ask(world, params).await?, asked),
@@ -153,6 +155,7 @@ impl Engine {
             export: volume.as_ref().and_then(|volume| volume.export.clone()),
             volume,
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
+            swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }

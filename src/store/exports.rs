@@ -1,9 +1,9 @@
-//! The exports that are wished for: what is served again after a restart.
+//! The exports that are wished for: what is served again after a restart; and how a volume was exported last.
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, parse, sql, time_text};
@@ -25,6 +25,15 @@ pub struct Wish {
     pub identity: String,
     /// Its device failed under it: it does not come back by itself.
     pub failed: bool,
+}
+
+/// How a volume was exported before its export was ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FormerExport {
+    /// Its name.
+    pub name: String,
+    /// Whether writes were refused.
+    pub read_only: bool,
 }
 
 impl Store {
@@ -87,7 +96,35 @@ impl Store {
         })
     }
 
-    /// Takes a wish back.
+    /// Ends a wish that was fulfilled, and remembers how the volume was exported.
+    pub fn end_wish(&self, volume: VolumeId) -> Result<()> {
+        self.write(|db| {
+            let id = volume.to_string();
+            db.execute(
+                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only)
+                 SELECT volume_id, name, read_only FROM exports WHERE volume_id = ?1",
+                [&id],
+            )
+            .map_err(sql)?;
+            db.execute("DELETE FROM exports WHERE volume_id = ?1", [&id]).map_err(sql)?;
+            Ok(())
+        })
+    }
+
+    /// How a volume was exported before its last export was ended.
+    pub fn former_export(&self, volume: VolumeId) -> Result<Option<FormerExport>> {
+        self.read(|db| {
+            db.query_row(
+                "SELECT name, read_only FROM former_exports WHERE volume_id = ?1",
+                [volume.to_string()],
+                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)? }),
+            )
+            .optional()
+            .map_err(sql)
+        })
+    }
+
+    /// Takes a wish back that was not fulfilled.
     pub fn forget_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [volume.to_string()]).map_err(sql)?;

@@ -10,4 +10,5 @@ mod doubt;
 mod export;
 mod hold;
 mod look;
+mod r#move;
 mod waiting;

@@ -80,3 +80,10 @@ CREATE TABLE exports (
     failed      INTEGER NOT NULL DEFAULT 0,
     created_at  TEXT NOT NULL
 ) STRICT;
+
+-- How a volume was exported before its export was ended: how it is exported again when it is brought back.
+CREATE TABLE former_exports (
+    volume_id TEXT PRIMARY KEY,
+    name      TEXT NOT NULL,
+    read_only INTEGER NOT NULL
+) STRICT;
