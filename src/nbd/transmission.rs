@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 
 use super::exports::Session;
 use super::protocol::{self, Errno, Fault, MAXIMUM_PAYLOAD, Request, command, command_flag};
@@ -96,6 +95,7 @@ impl Transmission<'_> {
                 return self.answer(request, Err(fault));
             }
         }
+        served.traffic.count_read(request.length.into());
         GO_ON
     }
 
@@ -140,7 +140,7 @@ impl Transmission<'_> {
     }
 
     fn written(&self, request: &Request) -> Result<(), Fault> {
-        self.session.served().bytes_written.fetch_add(request.length.into(), Ordering::Relaxed);
+        self.session.served().traffic.count_written(request.length.into());
         self.made_durable(request)
     }
 

@@ -38,6 +38,7 @@ mod request;
 mod resolve;
 mod room;
 mod sync;
+mod tally;
 mod this_vm;
 mod unexport;
 mod world;
@@ -57,6 +58,7 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::Request;
 pub use sync::keep_in_step;
+pub use tally::keep as keep_tally;
 pub use world::World;
 
 use world::Cx;
