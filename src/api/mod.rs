@@ -27,6 +27,8 @@ pub mod method {
     pub const VOLUME_DETACH: &str = "volume.detach";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
+    pub const VOLUME_HOLD: &str = "volume.hold";
+    pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
     pub const VM_GET: &str = "vm.get";

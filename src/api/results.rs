@@ -14,7 +14,7 @@ use crate::model::{Device, VmId, VolumeId};
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
-    /// The operation; none where there was nothing to do.
+    /// The operation; none where none was needed, as for a hold.
     pub operation: Option<Operation>,
     /// The volume as it is now; none where it is gone.
     pub volume: Option<Volume>,

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::asker;
+use super::asker::{asker, holder};
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
@@ -78,6 +78,8 @@ impl Dispatch {
             method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
+            method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
@@ -241,6 +243,16 @@ impl Dispatch {
         let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
             .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
+    }
+
+    async fn hold(&self, params: Map<String, Value>, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().hold(&read(params)?, holder(peer).await).await?)
+    }
+
+    async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().release(&params).await?)
     }
 
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {

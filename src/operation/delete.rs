@@ -54,6 +54,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDelete) -> Result<Draft<De
     world.prove_this_vm().await?;
     let meaning = if params.expunge { Meaning::Deleted } else { Meaning::PerhapsDeleted };
     let volume = resolve::volume(world, &params.volume, meaning).await?;
+    world.refuse_if_held(volume.id)?;
     let story = Delete { volume, expunge: params.expunge, job: Job::default(), changed: false };
     story.refuse_if_used(world, &story.volume)?;
     Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })

@@ -97,6 +97,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
     let this = world.prove_this_vm().await?;
     let volume = resolve::volume(world, &params.volume, Meaning::Exact).await?;
     world.refuse_own_root(&volume)?;
+    world.refuse_if_held(volume.id)?;
     let vm = match &params.from {
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,

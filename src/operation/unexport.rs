@@ -49,6 +49,7 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
     let subject = exported_volume(world, &params.export).await?;
+    world.refuse_if_held(subject.id)?;
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
     let story = Unexport { subject, terms, changed: false, departure: Departure::default() };
     Ok(Draft { subject: Some(story.subject.clone()), ..Draft::of(story) })

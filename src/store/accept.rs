@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
+use super::holds::refuse_if_held;
 use super::operations::{end, note_transition};
 use super::row::{OperationRow, UNFINISHED, name, one};
 use super::{Store, sql, time_text, to_json};
@@ -62,6 +63,7 @@ impl Store {
             {
                 return same_request(row, &new.request).map(Accepted::Same);
             }
+            refuse_if_held(db, new.kind, new.volume_id)?;
             if let Some((id, step)) = &new.supersedes {
                 supersede(db, *id, step, new.id)?;
             }
@@ -78,7 +80,8 @@ impl Store {
         })
     }
 
-    /// Starts an operation that waits in line, if it is its turn; none where it is not.
+    /// Starts an operation that waits in line, if it is its turn; none where it is not. One whose volume was held
+    /// meanwhile ends.
     pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
         self.write(|db| {
             let started = db
@@ -95,6 +98,12 @@ impl Store {
                 return Ok(None);
             }
             note_transition(db, id)?;
+            let started = one(db, "id = ?1", &id.to_string())?;
+            let Some(row) = &started else { return Ok(None) };
+            match refuse_if_held(db, row.kind, row.volume_id) {
+                Err(held) if held.kind == Kind::Conflict => end(db, id, Status::Failed, &held)?,
+                looked => return looked.map(|()| started),
+            }
             one(db, "id = ?1", &id.to_string())
         })
     }
