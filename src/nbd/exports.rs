@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::client::{Client, Peer};
+use super::protocol::Headers;
 use super::served::{ExportSpec, Moved, Offer, Served};
 use super::uri::Locations;
 use crate::api::{self, LastClient, Leaving, Usage};
@@ -69,11 +70,6 @@ impl Session {
     /// The export.
     pub fn served(&self) -> &Served {
         &self.served
-    }
-
-    /// What the client was told of it.
-    pub fn offer(&self) -> Offer {
-        self.served.offer()
     }
 
     /// Notes that a request has come now.
@@ -207,12 +203,12 @@ impl Exports {
         Ok(self.shown(entry))
     }
 
-    /// What a client would be let in to.
-    pub fn offer(&self, name: &str) -> Result<Offer, Refusal> {
+    /// What a client with such headers would be let in to.
+    pub fn offer(&self, name: &str, headers: Headers) -> Result<Offer, Refusal> {
         match self.table().get(name) {
             None => Err(Refusal::Unknown),
             Some(entry) if entry.served.is_gone() => Err(Refusal::Gone),
-            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer()),
+            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer(headers)),
             Some(_) => Err(Refusal::Leaving),
         }
     }
