@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
@@ -364,6 +365,10 @@ impl Story for Attach {
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

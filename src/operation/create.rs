@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, Share};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
@@ -462,6 +463,14 @@ impl Story for Create {
             },
             (Step::Attach(_), None) => Ok(Next::Done),
         }
+    }
+
+    /// With an attachment it waits before the volume is created: then there is nothing to take back yet.
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm = self.vm.as_ref()?;
+        let is_before = step == Step::Check;
+        let is_after = matches!(step, Step::Attach(attach::Step::Device | attach::Step::Export));
+        (!is_before && !is_after).then(|| Turn::of(vm.id, Some(&vm.name)))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
 use super::engine::Note;
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::release::{Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
@@ -434,6 +435,11 @@ impl Story for Detach {
                 Ok(Next::On)
             }
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm_name = self.volume.vm_name.as_deref();
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of_detach(self.vm_id, vm_name))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

@@ -8,5 +8,6 @@ mod documents;
 mod doubt;
 mod export;
 mod hold;
+mod lane;
 mod look;
 mod waiting;
