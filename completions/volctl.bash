@@ -227,7 +227,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__attach)
-            opts="-q -h --vm --export --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --vm --root --export --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -69,6 +69,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand attach" -l timeout -d 'Wai
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l root -d 'Attach as the root disk of that VM, which must be stopped and have none'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l export -d 'Export over NBD as well'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l read-only -d 'The export refuses writes'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l no-wait -d 'Return as soon as the operation is accepted, and print it'

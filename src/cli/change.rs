@@ -13,7 +13,7 @@ use super::render::{self, Output, Page};
 use super::session::{Request, Session};
 use crate::api::{Change, Changed, Departure, Operation, Volume};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, clock_time, format_size, printable};
+use crate::model::{VolumeId, VolumeType, clock_time, format_size, printable};
 
 /// The flags of every changing verb.
 #[derive(Args, Debug)]
@@ -160,7 +160,8 @@ pub fn whereabouts(volume: &Volume) -> String {
     let device = volume.device.as_ref().map(|device| format!(": {}", render::path(&device.path)));
     let uri = volume.export.as_ref().and_then(|export| render::uris(export).next());
     let export = uri.map(|uri| format!(", exported at {uri}"));
-    format!("attached to {place}{}{}", device.unwrap_or_default(), export.unwrap_or_default())
+    let as_root = if volume.volume_type == VolumeType::Root { " as its root disk" } else { "" };
+    format!("attached to {place}{as_root}{}{}", device.unwrap_or_default(), export.unwrap_or_default())
 }
 
 /// A device's or export's last moments: `; flushed at 14:07:05, 1.5G written, last client disconnected, ...`.

@@ -84,12 +84,22 @@ impl CloudStack {
         Ok(Accepted { volume_id, job_id: job_id(submitted.jobid)? })
     }
 
-    /// `attachVolume`; CloudStack chooses the device id.
+    /// `attachVolume`; 0 is the place of the root disk, and where none is named CloudStack chooses one.
     ///
     /// # Errors
     /// As each call.
-    pub async fn attach_volume(&self, intent: &Intent, volume: VolumeId, vm: VmId) -> Result<Accepted, CallError> {
+    pub async fn attach_volume(
+        &self,
+        intent: &Intent,
+        volume: VolumeId,
+        vm: VmId,
+        device_id: Option<u32>,
+    ) -> Result<Accepted, CallError> {
         let request = Request::new("attachVolume").with("id", volume).with("virtualmachineid", vm);
+        let request = match device_id {
+            Some(place) => request.with("deviceid", place),
+            None => request,
+        };
         self.change(intent, request).await
     }
 
@@ -210,18 +220,22 @@ mod tests {
     async fn attach_detach_and_destroy_name_what_they_change() {
         let other = JobId::random();
         let reply = |key: &str| json(200, &format!(r#"{{"{key}":{{"jobid":"{other}"}}}}"#));
-        let replies = [reply("attachvolumeresponse"), reply("detachvolumeresponse"), reply("destroyvolumeresponse")];
+        let answers = ["attachvolumeresponse", "attachvolumeresponse", "detachvolumeresponse", "destroyvolumeresponse"];
+        let replies = answers.map(reply);
         let server = Server::start(replies).await;
         let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
         let accepted = Accepted { job_id: Some(other), volume_id: None };
-        assert_eq!(client.attach_volume(&Intent::new(), volume, vm).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, None).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, Some(0)).await.unwrap(), accepted);
         assert_eq!(client.detach_volume(&Intent::new(), volume).await.unwrap(), accepted);
         assert_eq!(client.destroy_volume(&Intent::new(), volume, true).await.unwrap(), accepted);
         let forms = server.forms();
         assert!(forms.iter().all(|form| form["id"] == VOLUME));
         assert_eq!(forms[0]["virtualmachineid"], VM);
-        assert!(!forms[1].contains_key("virtualmachineid"));
-        assert_eq!(forms[2]["expunge"], "true");
+        assert!(!forms[0].contains_key("deviceid"));
+        assert_eq!(forms[1]["deviceid"], "0");
+        assert!(!forms[2].contains_key("virtualmachineid"));
+        assert_eq!(forms[3]["expunge"], "true");
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ pub use changes::{Accepted, Intent, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
+pub use wire::VmSnapshot;
 
 use contact::ContactLog;
 use keys::Keys;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
+use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
@@ -24,6 +25,7 @@ use crate::store::Outcome;
 pub(super) struct Attach {
     volume: VolumeRecord,
     vm: VmRecord,
+    place: Place,
     /// The VM is this one.
     here: bool,
     export: Option<Share>,
@@ -92,13 +94,19 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
         None => world.this_vm_record().await?,
     };
     let share = params.export.then_some(Share { name: None, read_only: params.read_only });
-    let story = Attach::new(world, volume, vm, share).await?;
+    let story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
 }
 
 impl Attach {
     /// An attach of a volume that is known to be there. Everything that can be refused is refused here.
-    pub async fn new(world: &World, volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Result<Self> {
+    pub async fn new(
+        world: &World,
+        volume: VolumeRecord,
+        vm: VmRecord,
+        place: Place,
+        export: Option<Share>,
+    ) -> Result<Self> {
         let this = world.prove_this_vm().await?;
         let here = vm.id == this;
         if export.is_some() && !here {
@@ -113,14 +121,29 @@ impl Attach {
             .hint("leave --export away, or attach it to this VM"));
         }
         world.refuse_own_root(&volume)?;
+        if here && place == Place::Root {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "volume {} cannot become the root disk of this VM, {}: it runs, and only a stopped VM takes one; \
+                     nothing was sent",
+                    volume.label(),
+                    vm.label()
+                ),
+            )
+            .hint("name a stopped VM with --vm"));
+        }
         let notes = match here {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story = Self { here, notes, completes: false, ..Self::of_new(volume, vm, export) };
+        let story = Self { here, place, notes, completes: false, ..Self::of_new(volume, vm, export) };
         story.refuse_if_wrong(world, &story.volume)?;
         if !story.attached_there(&story.volume) {
-            world.refuse_if_full(&story.vm).await?;
+            world.refuse_if_occupied(&story.vm, place).await?;
+            if place == Place::Root {
+                world.refuse_vm_snapshots(&story.vm).await?;
+            }
         }
         Ok(story)
     }
@@ -130,6 +153,7 @@ impl Attach {
         Self {
             volume,
             vm,
+            place: Place::Data,
             here: true,
             export,
             completes: true,
@@ -150,7 +174,6 @@ impl Attach {
         volume.vm_id == Some(self.vm.id)
     }
 
-    /// The rules of the facts sheet (4.3), each with its own sentence.
     fn refuse_if_wrong(&self, world: &World, volume: &VolumeRecord) -> Result<()> {
         let conflict = |what: String| {
             Err(Error::new(Kind::Conflict, format!("volume {} {what}; nothing was sent", volume.label())))
@@ -160,6 +183,12 @@ impl Attach {
         }
         if let Some(share) = &self.export {
             world.check_name(volume, &share.name.clone().unwrap_or_else(|| default_name(volume.id)))?;
+        }
+        if self.attached_there(volume) && self.place == Place::Root && !is_root_disk(volume) {
+            return conflict(format!("is attached to VM {} as a data disk, not as its root disk", self.vm.label()))
+                .map_err(|error: Error| {
+                    error.hint(format!("`volctl detach {} --from {}` first", volume.id, self.vm.id))
+                });
         }
         if self.attached_there(volume) {
             return Ok(());
@@ -174,16 +203,7 @@ impl Attach {
                 error.hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id))
             });
         }
-        if volume.job_id.is_none() && !matches!(volume.state.as_str(), "Allocated" | "Ready" | "Uploaded") {
-            return conflict(format!("is in state {}", printable(&volume.state)));
-        }
-        if !matches!(self.vm.state.as_str(), "Running" | "Stopped") {
-            return conflict(format!("cannot be attached: VM {} is {}", self.vm.label(), printable(&self.vm.state)));
-        }
-        if self.vm.zone_id != volume.zone_id {
-            return conflict(format!("is in another zone than VM {}", self.vm.label()));
-        }
-        Ok(())
+        refuse_unfit(volume, &self.vm, self.place)
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
@@ -192,6 +212,12 @@ impl Attach {
         let id = self.volume.id;
         let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;
         let volume = found.ok_or_else(|| gone(&self.volume))?;
+        let vm = self.vm.id;
+        if self.place == Place::Root {
+            // It may have been started since it was looked at.
+            let found = cx.asking(self.completes, &doing, || cx.world.cloud.vm(vm)).await?;
+            self.vm = found.ok_or_else(|| vm_gone(&self.vm))?;
+        }
         self.refuse_if_wrong(&cx.world, &volume)?;
         self.volume = volume;
         if self.attached_there(&self.volume) {
@@ -207,19 +233,22 @@ impl Attach {
                 .hint("ask again when that job has ended"),
             ));
         }
-        let vm = self.vm.id;
         let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
-        cx.world.refuse_too_many(&self.vm, &disks)?;
+        refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
         self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
         Ok(Next::On)
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let doing = self.doing();
-        let (volume, vm) = (self.volume.id, self.vm.id);
+        let (volume, vm, device_id) = (self.volume.id, self.vm.id, self.place.device_id());
         let sent = self
             .job
-            .send(cx, &doing, |intent| async move { cx.world.cloud.attach_volume(&intent, volume, vm).await })
+            .send(
+                cx,
+                &doing,
+                |intent| async move { cx.world.cloud.attach_volume(&intent, volume, vm, device_id).await },
+            )
             .await?;
         match sent {
             Sent::Accepted(_) => Ok(Next::On),
@@ -329,13 +358,18 @@ impl Attach {
     }
 
     fn doing(&self) -> String {
-        format!("attaching volume {} to VM {}", self.volume.label(), self.vm.label())
+        let role = if self.place == Place::Root { " as its root disk" } else { "" };
+        format!("attaching volume {} to VM {}{role}", self.volume.label(), self.vm.label())
     }
 }
 
 /// A job is still at work on it.
 pub(super) fn volume_is_moving(volume: &VolumeRecord) -> bool {
     volume.job_id.is_some() || matches!(volume.state.as_str(), "Attaching" | "Creating")
+}
+
+fn vm_gone(vm: &VmRecord) -> Error {
+    Error::new(Kind::NotFound, format!("VM {} is no longer there; nothing was sent", vm.label()))
 }
 
 fn gone(volume: &VolumeRecord) -> Error {
@@ -400,30 +434,6 @@ impl World {
             return Ok(());
         }
         Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
-    }
-
-    /// Counts before anything is sent: CloudStack would say so only inside the job.
-    pub(super) async fn refuse_if_full(&self, vm: &VmRecord) -> Result<()> {
-        let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
-        let volumes = self.cloud.volumes_of_vm(vm.id).await.map_err(|error| error.into_error(&doing))?;
-        self.refuse_too_many(vm, &volumes)
-    }
-
-    /// Whether a VM can take one more than these.
-    fn refuse_too_many(&self, vm: &VmRecord, volumes: &[VolumeRecord]) -> Result<()> {
-        let disks = volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
-        if disks < self.config.device.max_disks as usize {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "VM {} has no free slot: {disks} of {} data disks are attached; nothing was sent",
-                vm.label(),
-                self.config.device.max_disks
-            ),
-        )
-        .hint("detach one first"))
     }
 
     /// Whether a VM is this one.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::attach::{self, Attach, Share};
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
+use super::place::Place;
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
@@ -126,8 +127,10 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         .map_err(|error| error.into_error("looking whether the name is free; nothing was sent"))?;
     let volume = story.agreeing(existing)?;
     match (&story.vm, &volume) {
-        (Some(vm), None) => world.refuse_if_full(vm).await?,
-        (Some(vm), Some(volume)) => drop(Attach::new(world, volume.clone(), vm.clone(), story.share()).await?),
+        (Some(vm), None) => world.refuse_if_occupied(vm, Place::Data).await?,
+        (Some(vm), Some(volume)) => {
+            drop(Attach::new(world, volume.clone(), vm.clone(), Place::Data, story.share()).await?)
+        }
         (None, _) => {}
     }
     Ok(Draft {
@@ -316,7 +319,9 @@ impl Create {
                 self.existed = true;
                 self.notes.push("it was there already, and is what was asked for".to_owned());
                 self.attach = match &self.vm {
-                    Some(vm) => Some(Attach::new(&cx.world, volume.clone(), vm.clone(), self.share()).await?),
+                    Some(vm) => {
+                        Some(Attach::new(&cx.world, volume.clone(), vm.clone(), Place::Data, self.share()).await?)
+                    }
                     None => None,
                 };
                 self.know(&cx.world, volume);

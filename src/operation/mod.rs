@@ -32,6 +32,7 @@ mod job;
 mod lane;
 mod look;
 pub mod pause;
+mod place;
 mod recover;
 mod recovery;
 mod release;

@@ -1,6 +1,7 @@
 //! The main job, one chapter a verb: what an operator types, what comes of it, and what CloudStack then has.
 
 mod attach;
+mod attach_root;
 mod create;
 mod delete;
 mod detach;
