@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, Share};
+use super::dry_run;
+use super::export;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
 use super::place::Place;
@@ -14,7 +16,7 @@ use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeCreate};
-use crate::cloudstack::{CallError, NewVolume};
+use crate::cloudstack::{CallError, NewVolume, Request};
 use crate::error::{Error, Kind, Result};
 use crate::model::{DiskOffering, GIB, VmRecord, VolumeId, VolumeRecord, Zone, format_size, printable, whole_gib};
 use crate::store::Outcome;
@@ -450,6 +452,21 @@ impl Story for Create {
             Step::Send | Step::Await => !self.existed,
             Step::Attach(step) => self.attach.as_ref().is_some_and(|attach| attach.takes(step)),
         }
+    }
+
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        if let Some(attach) = &self.attach {
+            return attach.plan(world).await;
+        }
+        let failed = |error: CallError| error.into_error(&format!("{}; nothing was sent", self.doing()));
+        let request = world.cloud.in_project(Request::create_volume(&self.new)).await.map_err(failed)?;
+        let mut plan = vec![dry_run::job(&request)];
+        if let Some(vm) = &self.vm {
+            plan.push(dry_run::job(&Request::attach_volume("(the new volume's)", vm.id, None)));
+            plan.push(attach::wait_for_device("of the new volume"));
+        }
+        plan.extend(self.share().map(|share| export::sentence("vol-(the new volume's id)", &share)));
+        Ok(plan)
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

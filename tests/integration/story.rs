@@ -7,6 +7,7 @@ mod delete;
 mod detach;
 mod documents;
 mod doubt;
+mod dry_run;
 mod export;
 mod hold;
 mod lane;
