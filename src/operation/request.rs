@@ -95,10 +95,20 @@ impl Engine {
         {
             return Ok(row);
         }
-        world.refuse_without_room()?;
+        world.refuse_while_draining()?;
+        self.journaled_as(request, &asked).await
+    }
+
+    /// As [`Engine::request`], for what a drain itself asks for.
+    pub(super) async fn journaled(&self, request: &Request, change: &Change, asker: Asker) -> Result<OperationRow> {
+        self.journaled_as(request, &Asked { request: to_json(request)?, change, asker }).await
+    }
+
+    async fn journaled_as(&self, request: &Request, asked: &Asked<'_>) -> Result<OperationRow> {
+        self.world().refuse_without_room()?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.ask(request, &asked).await {
+            match self.ask(request, asked).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
