@@ -233,7 +233,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__attach)
-            opts="-q -h --vm --export --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --vm --root --export --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,7 +267,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__create)
-            opts="-q -h --size --offering --zone --attach --export --exists-ok --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --size --offering --zone --attach --export --exists-ok --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -309,7 +309,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__delete)
-            opts="-q -h --expunge --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --expunge --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -339,7 +339,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__detach)
-            opts="-q -h --from --drain --force --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -421,7 +421,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__export)
-            opts="-q -h --name --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1163,7 +1163,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__recover)
-            opts="-q -h --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1329,7 +1329,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__unexport)
-            opts="-q -h --drain --force --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --drain --force --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

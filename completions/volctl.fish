@@ -60,6 +60,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand create" -l socket -d 'The 
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l attach -d 'Attach it to this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l export -d 'Export it over NBD; implies --attach'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l exists-ok -d 'Take a volume that has this name already, where size, offering and zone agree'
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -70,8 +71,10 @@ complete -c volctl -n "__fish_volctl_using_subcommand attach" -l timeout -d 'Wai
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l root -d 'Attach as the root disk of that VM, which must be stopped and have none'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l export -d 'Export over NBD as well'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l read-only -d 'The export refuses writes'
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -85,6 +88,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand detach" -l request-id -d '
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l force -d 'Close the connections of NBD clients; overrides nothing else'
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l yes -d 'Do not ask'
+complete -c volctl -n "__fish_volctl_using_subcommand detach" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand detach" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -96,6 +100,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand export" -l reason -d 'Why,
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l read-only -d 'Refuse writes'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -107,6 +112,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l reason -d 'Wh
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l force -d 'Close the connections of NBD clients'
+complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand unexport" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -118,6 +124,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand delete" -l request-id -d '
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l expunge -d 'Delete for ever'
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l yes -d 'Do not ask; needed where there is no terminal'
+complete -c volctl -n "__fish_volctl_using_subcommand delete" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand delete" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -127,6 +134,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand recover" -l timeout -d 'Wa
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand recover" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l json -d 'Print one JSON document on stdout, also for errors'

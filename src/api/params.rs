@@ -40,6 +40,9 @@ pub struct VolumeAttach {
     /// VM, id or name; this VM where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
+    /// As the root disk of that VM, which is stopped and has none.
+    #[serde(default)]
+    pub root: bool,
     /// Export it as well.
     #[serde(default)]
     pub export: bool,

@@ -24,6 +24,9 @@ pub struct Changed {
     /// Sentences that the caller must see: what was chosen, what could not be checked.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Of a dry run: what would be done, a sentence a step, in order; empty where there is nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<String>>,
     /// Of a detach or an unexport.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::request::Request;
+use super::request::{Request, Taken};
 use super::world::World;
 use super::{Engine, Shown};
-use crate::api::{Asker, Change, Drained, ExportDelete, SystemDrain, Volume, VolumeDetach};
+use crate::api::{Asker, Drained, ExportDelete, SystemDrain, Volume, VolumeDetach};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeType, clock_time, printable};
 use crate::store::OperationRow;
@@ -113,7 +113,7 @@ impl Engine {
 
     /// Has a change of the drain's own carried out, and waits for its end.
     async fn to_its_end(&self, request: Request, asker: &Asker) -> Result<()> {
-        let row = self.journaled(&request, &Change::default(), asker.clone()).await?;
+        let Taken::Operation(row) = self.request_of_drain(&request, asker.clone()).await? else { return Ok(()) };
         let mut watched = self.watch(row.id)?;
         // Its sender goes when nobody drives it any more; what it shows then is its end.
         let _ = watched.wait_for(Shown::settled).await;

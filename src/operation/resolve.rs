@@ -182,7 +182,7 @@ pub(super) async fn vm(world: &World, word: &str) -> Result<VmRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::VolumeType;
+    use crate::model::{Owner, VolumeType};
 
     fn volume(id: &str, name: &str, state: &str) -> VolumeRecord {
         VolumeRecord {
@@ -199,6 +199,8 @@ mod tests {
             vm_state: None,
             device_id: None,
             job_id: None,
+            owner: Owner::default(),
+            hypervisor: None,
         }
     }
 
