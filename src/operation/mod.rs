@@ -24,6 +24,7 @@ mod create;
 mod delete;
 mod detach;
 mod direct;
+mod drain;
 mod dry_run;
 mod engine;
 mod export;
