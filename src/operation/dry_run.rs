@@ -49,7 +49,7 @@ impl Engine {
     async fn steps_of<S: Story>(&self, story: &mut S, new: NewOperation) -> Result<Vec<String>> {
         let row = not_journaled(new);
         let shown = Arc::new(watch::Sender::new(Shown { row: row.clone(), note: None, overdue: None }));
-        let cx = Cx { world: self.world().clone(), row, resumed: false, shown };
+        let cx = Cx { world: self.world().clone(), row, resumed: false, shown, pass: None };
         let mut step = S::STEPS.first().copied();
         while let Some(looking) = step.filter(|step| S::LOOKING.contains(step)) {
             step = match story.run(looking, &cx).await {

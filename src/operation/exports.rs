@@ -152,7 +152,12 @@ impl World {
 
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
         match self.serve_again(wish).await {
-            Ok(()) => tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again"),
+            Ok(()) => {
+                tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again");
+                if self.store.draining()?.is_some() {
+                    self.nbd.drain(&wish.name)?;
+                }
+            }
             Err(error) if error.kind == Kind::DeviceMismatch => {
                 tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "not exported again");
                 self.store.fail_wish(wish.volume_id)?;
