@@ -43,6 +43,7 @@ pub mod method {
     pub const OPERATION_RETRY: &str = "operation.retry";
     pub const OPERATION_ABANDON: &str = "operation.abandon";
     pub const STORE_BACKUP: &str = "store.backup";
+    pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
@@ -71,9 +72,14 @@ pub struct Change {
     /// Comes back in each `progress` notification; without it there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Value>,
+    /// Answer at once with what would be done, and do nothing: all is looked at and refused as it would be, and nothing
+    /// is sent to CloudStack, changed here or journaled.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl Change {
     /// The names of its fields, which a caller may put beside a change's own parameters.
-    pub const FIELDS: [&'static str; 6] = ["wait", "queue", "timeout_seconds", "request_id", "reason", "token"];
+    pub const FIELDS: [&'static str; 7] =
+        ["wait", "queue", "timeout_seconds", "request_id", "reason", "token", "dry_run"];
 }

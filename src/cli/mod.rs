@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod detach;
 mod device;
+mod drain;
 mod duration;
 mod exchange;
 mod export;
@@ -107,6 +108,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Drain(drain::Drain),
     Version(version::Version),
 }
 
@@ -132,6 +134,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Drain(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

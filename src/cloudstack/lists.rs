@@ -202,7 +202,7 @@ impl CloudStack {
     }
 
     /// A request with the configured project, where there is one.
-    pub(super) async fn in_project(&self, request: Request) -> Result<Request, CallError> {
+    pub async fn in_project(&self, request: Request) -> Result<Request, CallError> {
         let Some(configured) = &self.shared.project else { return Ok(request) };
         let id = self.shared.project_id.get_or_try_init(|| self.find_project(configured)).await?;
         Ok(request.with("projectid", id))

@@ -13,11 +13,10 @@ use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
-use crate::operation::{Engine, Request, Shown};
+use crate::operation::{Engine, Request, Shown, Taken};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
-use crate::store::OperationRow;
 
 /// For so many seconds CloudStack may leave open whether a change can be accepted.
 const ACCEPTANCE: u64 = 28;
@@ -87,6 +86,7 @@ impl Dispatch {
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
@@ -149,7 +149,10 @@ impl Dispatch {
         self.rights.may_change(&caller.peer)?;
         let change: Change = read(split(&mut params))?;
         let request = request(read(params)?);
-        let row = self.accepted(&request, &change, &caller.peer).await?;
+        let row = match self.accepted(&request, &change, &caller.peer).await? {
+            Taken::Operation(row) => row,
+            Taken::Plan(changed) => return answer(changed),
+        };
         if !change.wait {
             return answer(self.engine.changed(&row)?);
         }
@@ -158,11 +161,11 @@ impl Dispatch {
     }
 
     /// Has a request journaled, within the caller's time: until it is, nothing is sent.
-    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<OperationRow> {
+    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<Taken> {
         let accepting = self.engine.request(request, change, asker(peer, change));
         let seconds = change.timeout_seconds.map_or(ACCEPTANCE, |seconds| seconds.min(ACCEPTANCE));
         match tokio::time::timeout(Duration::from_secs(seconds), accepting).await {
-            Ok(row) => Ok(row?),
+            Ok(taken) => Ok(taken?),
             Err(_) => {
                 let what = format!("CloudStack has not answered within {seconds}s; nothing was sent");
                 Err(Error::new(Kind::CloudstackUnreachable, what)
@@ -284,6 +287,13 @@ impl Dispatch {
         }
         let bytes = self.engine.world().store.backup(&params.path)?;
         answer(api::BackedUp { path: params.path, bytes })
+    }
+
+    async fn drain(&self, params: api::SystemDrain, peer: &Peer) -> Answer {
+        if !params.dry_run {
+            self.rights.may_change(peer)?;
+        }
+        answer(self.engine.drain(&params, &asker(peer, &Change::default())).await?)
     }
 
     async fn sync(&self, _: Nothing, peer: &Peer) -> Answer {

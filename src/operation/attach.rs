@@ -9,15 +9,19 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::dry_run;
 use super::engine::Note;
+use super::export;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeAttach};
+use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
 use crate::store::Outcome;
@@ -49,6 +53,13 @@ pub(super) struct Share {
     pub name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
+}
+
+impl Share {
+    /// The export name of a volume.
+    pub fn name_for(&self, volume: VolumeId) -> String {
+        self.name.clone().unwrap_or_else(|| default_name(volume))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +217,7 @@ impl Attach {
             return conflict(format!("is deleted (state {})", printable(&volume.state)));
         }
         if let Some(share) = &self.export {
-            world.check_name(volume, &share.name.clone().unwrap_or_else(|| default_name(volume.id)))?;
+            world.check_name(volume, &share.name_for(volume.id))?;
         }
         self.refuse_as_other_kind(volume)?;
         if self.attached_there(volume) {
@@ -385,17 +396,39 @@ impl Attach {
 
     async fn share(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let Some(share) = &self.export else { return Ok(Next::On) };
-        let served = super::export::serve_once(cx, &self.volume, share).await;
+        let served = export::serve_once(cx, &self.volume, share).await;
         let stands =
             |error: Error| error.doing(format!("volume {} is attached, but it is not exported", self.volume.label()));
         self.changed |= served.map_err(stands)?;
         Ok(Next::On)
     }
 
+    /// What would be done here once CloudStack has it attached.
+    pub async fn plan_here(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = Vec::new();
+        if !self.here {
+            return Ok(plan);
+        }
+        let device = world.devices.find(&self.volume.id.serial())?;
+        match &device {
+            Some(device) => check_size(&self.volume, device)?,
+            None => plan.push(wait_for_device(self.volume.id.serial())),
+        }
+        if let Some(share) = &self.export {
+            plan.extend(export::plan(world, &self.volume, share, device.is_some()).await?);
+        }
+        Ok(plan)
+    }
+
     fn doing(&self) -> String {
         let role = if self.place == Place::Root { " as its root disk" } else { "" };
         format!("attaching volume {} to VM {}{role}", self.volume.label(), self.vm.label())
     }
+}
+
+/// The plan of a wait for a device.
+pub(super) fn wait_for_device(serial: impl std::fmt::Display) -> String {
+    format!("wait until this kernel has the disk with the serial {serial}")
 }
 
 /// A job is still at work on it.
@@ -422,6 +455,15 @@ impl Story for Attach {
         }
     }
 
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = Vec::new();
+        if !self.attached_there(&self.volume) {
+            plan.push(dry_run::job(&Request::attach_volume(self.volume.id, self.vm.id, self.place.device_id())));
+        }
+        plan.extend(self.plan_here(world).await?);
+        Ok(plan)
+    }
+
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => self.check(cx).await,
@@ -430,6 +472,10 @@ impl Story for Attach {
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -83,17 +83,7 @@ impl World {
     }
 
     fn held_or_released(&self, changed: bool, volume: VolumeId, notes: Vec<String>) -> Result<Changed> {
-        let volume = self.volume_now(volume)?;
-        let export = volume.as_ref().and_then(|volume| volume.export.clone());
-        Ok(Changed {
-            changed: Some(changed),
-            operation: None,
-            volume,
-            export,
-            notes,
-            departure: None,
-            swapped_root: None,
-        })
+        Ok(Changed { changed: Some(changed), notes, ..self.untouched(Some(volume))? })
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach};
 use super::detach::{self, Detach};
+use super::lane::Turn;
 use super::place::{Place, Target, refuse_unfit};
 use super::release::Terms;
 use super::request::{Draft, Subject};
@@ -279,6 +280,24 @@ impl Story for Move {
             Step::Detach(step) => self.leaves && self.detach.takes(step),
             Step::Root(step) => self.root.as_ref().is_some_and(|root| root.detach.takes(step)),
             Step::Attach(step) => self.attach.takes(step),
+        }
+    }
+
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = if self.leaves { self.detach.plan(world).await? } else { Vec::new() };
+        if let Some(root) = &self.root {
+            plan.extend(root.detach.plan(world).await?);
+        }
+        plan.extend(self.attach.plan(world).await?);
+        Ok(plan)
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        match (step, &self.root) {
+            (Step::Detach(step), _) => self.detach.turn(step),
+            (Step::Root(step), Some(root)) => root.detach.turn(step),
+            (Step::Attach(step), _) => self.attach.turn(step),
+            _ => None,
         }
     }
 

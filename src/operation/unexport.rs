@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{Terms, give_back, withdraw};
+use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::not_found;
 use super::world::{Cx, World};
@@ -95,6 +95,10 @@ impl Story for Unexport {
 
     fn is_reversible(&self, step: Step) -> bool {
         step == Step::Withdraw
+    }
+
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        release::plan(world, &self.subject, self.terms)
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

@@ -1,7 +1,7 @@
 //! How an operation is accepted: atomically, once for a request, one at a time for a volume, in line where it may wait.
 
 use jiff::Timestamp;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::holds::refuse_if_held;
 use super::operations::{end, note_transition};
@@ -80,6 +80,16 @@ impl Store {
         })
     }
 
+    /// Whom an operation would have to wait for in line; `busy` where it would not wait. Accepts nothing.
+    pub fn in_line_behind(&self, new: &NewOperation) -> Result<Option<OperationRow>> {
+        let superseded = new.supersedes.as_ref().map(|(id, _)| *id);
+        match self.read(|db| refuse_if_held(db, new.kind, new.volume_id).and_then(|()| holder(db, new)))? {
+            Some(holder) if Some(holder.id) == superseded => Ok(None),
+            Some(holder) if !new.queue => Err(busy(new, &holder)),
+            holder => Ok(holder),
+        }
+    }
+
     /// Starts an operation that waits in line, if it is its turn; none where it is not. One whose volume was held
     /// meanwhile ends.
     pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
@@ -142,7 +152,7 @@ fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId)
 }
 
 /// Whoever has the volume or the name, or stands in line for it before `new`.
-fn holder(db: &Transaction<'_>, new: &NewOperation) -> Result<Option<OperationRow>> {
+fn holder(db: &Connection, new: &NewOperation) -> Result<Option<OperationRow>> {
     let by = |column: &str, value: Option<String>| match value {
         Some(value) => one(db, &format!("{UNFINISHED} AND {column} = ?1 ORDER BY status = 'queued', seq"), &value),
         None => Ok(None),
