@@ -221,7 +221,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -515,7 +515,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -965,7 +965,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__move)
-            opts="-q -h --to --root --swap-root --drain --force --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --to --root --swap-root --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -51,7 +51,7 @@ impl Move {
             let what = format!("a VM has one root disk, and {} volumes are named", self.volumes.len());
             return Err(Error::new(Kind::Usage, what).hint("name one volume with --root; nothing was sent").into());
         }
-        if self.swap_root && !self.yes {
+        if self.swap_root && !self.yes && !self.change.is_dry_run() {
             confirm::swap_root(&self.to, &self.volumes, output)?;
         }
         let params = |volume: &String| VolumeMove {
