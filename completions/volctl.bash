@@ -46,6 +46,9 @@ _volctl() {
             volctl,help)
                 cmd="volctl__subcmd__help"
                 ;;
+            volctl,hold)
+                cmd="volctl__subcmd__hold"
+                ;;
             volctl,ls)
                 cmd="volctl__subcmd__ls"
                 ;;
@@ -54,6 +57,9 @@ _volctl() {
                 ;;
             volctl,recover)
                 cmd="volctl__subcmd__recover"
+                ;;
+            volctl,release)
+                cmd="volctl__subcmd__release"
                 ;;
             volctl,show)
                 cmd="volctl__subcmd__show"
@@ -100,6 +106,9 @@ _volctl() {
             volctl__subcmd__help,help)
                 cmd="volctl__subcmd__help__subcmd__help"
                 ;;
+            volctl__subcmd__help,hold)
+                cmd="volctl__subcmd__help__subcmd__hold"
+                ;;
             volctl__subcmd__help,ls)
                 cmd="volctl__subcmd__help__subcmd__ls"
                 ;;
@@ -108,6 +117,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,recover)
                 cmd="volctl__subcmd__help__subcmd__recover"
+                ;;
+            volctl__subcmd__help,release)
+                cmd="volctl__subcmd__help__subcmd__release"
                 ;;
             volctl__subcmd__help,show)
                 cmd="volctl__subcmd__help__subcmd__show"
@@ -197,7 +209,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover ls show device find exports ops health sync store version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,7 +227,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__attach)
-            opts="-q -h --vm --export --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --vm --root --export --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -249,7 +261,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__create)
-            opts="-q -h --size --offering --zone --attach --export --exists-ok --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --size --offering --zone --attach --export --exists-ok --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -291,7 +303,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__delete)
-            opts="-q -h --expunge --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --expunge --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -321,7 +333,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__detach)
-            opts="-q -h --from --drain --force --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -381,7 +393,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__export)
-            opts="-q -h --name --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -469,7 +481,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover ls show device find exports ops health sync store version help"
+            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -622,6 +634,20 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__help__subcmd__hold)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__help__subcmd__ls)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -734,6 +760,20 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__help__subcmd__release)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -811,6 +851,28 @@ _volctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__hold)
+            opts="-q -h --note --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1059,7 +1121,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__recover)
-            opts="-q -h --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1077,6 +1139,24 @@ _volctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__release)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1207,7 +1287,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__unexport)
-            opts="-q -h --drain --force --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --drain --force --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

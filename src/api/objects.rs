@@ -34,10 +34,25 @@ pub struct Volume {
     pub device: Option<Device>,
     /// Its export, read from the live server for this answer.
     pub export: Option<Export>,
+    /// Who holds it, so that nobody takes it away; none where it is free.
+    pub hold: Option<Hold>,
     /// When CloudStack said the rest.
     pub cloudstack_as_of: Timestamp,
     /// CloudStack was asked for something newer and did not answer.
     pub stale: bool,
+}
+
+/// Somebody's word that a volume stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The holder's user name, or `user 1000` where it has none.
+    pub holder: String,
+    /// The holder's user id: who logged in, behind a `sudo` say.
+    pub uid: u32,
+    /// Why.
+    pub note: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// What an export is doing.
@@ -96,6 +111,16 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+}
+
+impl OperationKind {
+    /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
+    pub fn is_refused_by_hold(self) -> bool {
+        match self {
+            Self::Detach | Self::Unexport | Self::Delete => true,
+            Self::Create | Self::Attach | Self::Export | Self::Recover => false,
+        }
+    }
 }
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.

@@ -14,7 +14,7 @@ use crate::model::{Device, VmId, VolumeId};
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
-    /// The operation; none where there was nothing to do.
+    /// The operation; none where none was needed, as for a hold.
     pub operation: Option<Operation>,
     /// The volume as it is now; none where it is gone.
     pub volume: Option<Volume>,
@@ -23,6 +23,9 @@ pub struct Changed {
     /// Sentences that the caller must see: what was chosen, what could not be checked.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Of a dry run: what would be done, a sentence a step, in order; empty where there is nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<String>>,
     /// Of a detach or an unexport.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,

@@ -14,10 +14,12 @@ mod export;
 mod exports;
 mod find;
 mod health;
+mod hold;
 mod interrupt;
 mod ls;
 mod ops;
 mod recover;
+mod release;
 mod render;
 mod session;
 mod show;
@@ -92,6 +94,8 @@ enum Command {
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Hold(hold::Hold),
+    Release(release::Release),
     Ls(ls::Ls),
     Show(show::Show),
     Device(device::Device),
@@ -114,6 +118,8 @@ impl Command {
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Hold(command) => command.run(session, output),
+            Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),
             Command::Show(command) => command.run(session, output),
             Command::Device(command) => command.run(session, output),

@@ -31,12 +31,13 @@ pub use changes::{Accepted, Intent, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
+pub use request::Request;
+pub use wire::VmSnapshot;
 
 use clock::Clock;
 use contact::ContactLog;
 use keys::Keys;
 use lists::Capabilities;
-use request::Request;
 use transport::Transport;
 
 use tokio::time::Instant;

@@ -7,17 +7,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::asker;
+use super::asker::{asker, holder};
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
-use crate::operation::{Engine, Request, Shown};
+use crate::operation::{Engine, Request, Shown, Taken};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
-use crate::store::OperationRow;
 
 /// For so many seconds CloudStack may leave open whether a change can be accepted.
 const ACCEPTANCE: u64 = 28;
@@ -78,6 +77,8 @@ impl Dispatch {
             method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
+            method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
@@ -146,7 +147,10 @@ impl Dispatch {
         self.rights.may_change(&caller.peer)?;
         let change: Change = read(split(&mut params))?;
         let request = request(read(params)?);
-        let row = self.accepted(&request, &change, &caller.peer).await?;
+        let row = match self.accepted(&request, &change, &caller.peer).await? {
+            Taken::Operation(row) => row,
+            Taken::Plan(changed) => return answer(changed),
+        };
         if !change.wait {
             return answer(self.engine.changed(&row)?);
         }
@@ -155,11 +159,11 @@ impl Dispatch {
     }
 
     /// Has a request journaled, within the caller's time: until it is, nothing is sent.
-    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<OperationRow> {
+    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<Taken> {
         let accepting = self.engine.request(request, change, asker(peer, change));
         let seconds = change.timeout_seconds.map_or(ACCEPTANCE, |seconds| seconds.min(ACCEPTANCE));
         match tokio::time::timeout(Duration::from_secs(seconds), accepting).await {
-            Ok(row) => Ok(row?),
+            Ok(taken) => Ok(taken?),
             Err(_) => {
                 let what = format!("CloudStack has not answered within {seconds}s; nothing was sent");
                 Err(Error::new(Kind::CloudstackUnreachable, what)
@@ -241,6 +245,16 @@ impl Dispatch {
         let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
             .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
+    }
+
+    async fn hold(&self, params: Map<String, Value>, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().hold(&read(params)?, holder(peer).await).await?)
+    }
+
+    async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().release(&params).await?)
     }
 
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {

@@ -71,6 +71,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            turn_callers_away(&error);
             eprintln!("volctld: {error}");
             if let Some(hint) = error.hint {
                 eprintln!("hint: {hint}");
@@ -87,6 +88,14 @@ fn limit_memory_pools() {
     // SAFETY: it takes two integers and sets a number of the allocator's; no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Tells those whose connection started this daemon why it does not serve them.
+fn turn_callers_away(error: &Error) {
+    if let Ok(Some(listener)) = systemd::inherited_listener() {
+        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
+        rpc::server::turn_away(&listener, &Error { hint: error.hint.clone(), ..why.retryable(false) });
     }
 }
 

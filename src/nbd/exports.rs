@@ -17,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::client::{Client, Peer};
+use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
 use super::uri::Locations;
 use crate::api;
@@ -68,11 +69,6 @@ impl Session {
     /// The export.
     pub fn served(&self) -> &Served {
         &self.served
-    }
-
-    /// What the client was told of it.
-    pub fn offer(&self) -> Offer {
-        self.served.offer()
     }
 
     /// Notes that a request has come now.
@@ -186,12 +182,12 @@ impl Exports {
         Ok(self.shown(entry))
     }
 
-    /// What a client would be let in to.
-    pub fn offer(&self, name: &str) -> Result<Offer, Refusal> {
+    /// What a client with such headers would be let in to.
+    pub fn offer(&self, name: &str, headers: Headers) -> Result<Offer, Refusal> {
         match self.table().get(name) {
             None => Err(Refusal::Unknown),
             Some(entry) if entry.served.is_gone() => Err(Refusal::Gone),
-            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer()),
+            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer(headers)),
             Some(_) => Err(Refusal::Leaving),
         }
     }

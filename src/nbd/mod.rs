@@ -7,6 +7,7 @@
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod backend;
+mod check;
 mod client;
 mod exports;
 mod handshake;
@@ -14,6 +15,7 @@ mod ioctl;
 mod listen;
 mod probe;
 mod protocol;
+mod queue;
 mod removal;
 mod served;
 mod stream;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::backend::{self, Backend};
-use super::protocol::{Errno, Fault, transmission_flag};
+use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
@@ -97,15 +97,20 @@ impl Served {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// What a client learns before it enters.
-    pub fn offer(&self) -> Offer {
-        use transmission_flag::{
-            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
-        };
-        let writing = if self.read_only { READ_ONLY } else { SEND_TRIM | SEND_WRITE_ZEROES };
+    /// What a client with such headers learns before it enters.
+    pub fn offer(&self, headers: Headers) -> Offer {
+        use transmission_flag::*;
         // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
-        let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
-        Offer { size: self.backend.size(), flags }
+        let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
+        if headers != Headers::Simple {
+            flags |= SEND_DF;
+        }
+        if self.read_only {
+            flags |= READ_ONLY;
+        } else {
+            flags |= SEND_WRITE_ZEROES | SEND_FAST_ZERO | if self.backend.trims() { SEND_TRIM } else { 0 };
+        }
+        Offer { size: self.backend.size(), flags, block_sizes: self.backend.block_sizes() }
     }
 
     /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
@@ -132,6 +137,8 @@ pub(super) struct Offer {
     pub size: u64,
     /// Transmission flags.
     pub flags: u16,
+    /// What its requests should keep to.
+    pub block_sizes: BlockSizes,
 }
 
 fn check_name(name: &str) -> Result<()> {

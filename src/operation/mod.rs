@@ -25,12 +25,15 @@ mod deadline;
 mod delete;
 mod detach;
 mod direct;
+mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod hold;
 mod job;
 mod look;
 pub mod pause;
+mod place;
 mod recover;
 mod recovery;
 mod release;
@@ -54,7 +57,8 @@ use crate::store::{OperationRow, Outcome, Transition};
 
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
-pub use request::Request;
+pub use hold::Holder;
+pub use request::{Request, Taken};
 pub use sync::keep_in_step;
 pub use world::World;
 
@@ -108,6 +112,11 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn takes(&self, _step: Self::Step) -> bool {
         true
     }
+
+    /// What is still to be done once the looking steps have passed, for a dry run: a sentence a step, in order, with each
+    /// CloudStack command as it would be sent; none where there is nothing to do. Refuses what the steps would refuse as
+    /// far as that can be seen, and changes nothing.
+    fn plan(&self, world: &World) -> impl Future<Output = Result<Vec<String>>> + Send;
 
     /// Does a step. `cx.resumed` says that an earlier daemon may have done it, or part of it.
     fn run(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<Next<Self::Step>, Halt>> + Send;

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Note;
 use super::request::Subject;
-use super::world::Cx;
+use super::world::{Cx, World};
 use crate::api::{Client, Departure, Export};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, clock_time, format_age};
+use crate::model::{VolumeId, clock_time, format_age, printable};
 use crate::nbd::{Clients, Removed};
 
 /// What becomes of the clients.
@@ -45,6 +45,22 @@ pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<
             })
         }
     }
+}
+
+/// What ending the export of a volume would take. Clients that would keep it from ending are refused as they would be.
+pub(super) fn plan(world: &World, volume: &Subject, terms: Terms) -> Result<Vec<String>> {
+    let Some(export) = world.nbd.of_volume(volume.id) else {
+        let wished = world.export_of(volume.id);
+        return Ok(wished.map(|export| format!("forget the export {}", printable(&export.name))).into_iter().collect());
+    };
+    let (name, count) = (printable(&export.name), export.clients.len());
+    let clients = match terms.drain_seconds {
+        _ if count == 0 => None,
+        Some(seconds) => Some(format!("let {count} clients of the export {name} finish, for at most {seconds}s")),
+        None if terms.force => Some(format!("close {count} clients of the export {name}")),
+        None => return Err(connected(volume, &export)),
+    };
+    Ok(clients.into_iter().chain([format!("end the export {name}")]).collect())
 }
 
 fn log_unflushed(export: &Export, removed: &Removed) {

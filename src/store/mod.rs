@@ -5,6 +5,7 @@
 
 mod accept;
 mod exports;
+mod holds;
 mod open;
 mod operations;
 mod row;
@@ -25,6 +26,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
 pub use exports::Wish;
+pub use holds::HeldVolume;
 pub use operations::Transition;
 pub use row::{OperationRow, Outcome};
 pub use volumes::CachedVolume;

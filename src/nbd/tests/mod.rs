@@ -4,6 +4,7 @@
 mod foreign;
 mod hostile;
 mod life;
+mod model;
 mod raw;
 mod requests;
 

@@ -60,6 +60,16 @@ CREATE TABLE volumes (
     as_of    TEXT NOT NULL
 ) STRICT;
 
+-- Volumes that nobody may take away; a row goes when the volume is released.
+CREATE TABLE holds (
+    volume_id   TEXT PRIMARY KEY,
+    volume_name TEXT NOT NULL,     -- when it was held
+    holder      TEXT NOT NULL,     -- for people
+    uid         INTEGER NOT NULL,  -- who logged in, behind a sudo say
+    note        TEXT NOT NULL,
+    since       TEXT NOT NULL
+) STRICT;
+
 -- The exports that are wished for; what is served is the live server's to say.
 CREATE TABLE exports (
     name        TEXT PRIMARY KEY,

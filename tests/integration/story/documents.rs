@@ -17,6 +17,7 @@ const VOLUME: &[&str] = &[
     "device_id",
     "device",
     "export",
+    "hold",
     "cloudstack_as_of",
     "type",
     "vm_name",
