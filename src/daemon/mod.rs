@@ -20,7 +20,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports, keep_in_step};
+use crate::operation::{Engine, World, keep_exports, keep_in_step, keep_tally};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -159,6 +159,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
+    let counter = tokio::spawn(keep_tally(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
@@ -174,11 +175,12 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     manager.stopping();
     keeper.abort();
     reconciler.abort();
+    counter.abort();
     close.send_replace(true);
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();
     let _ = tokio::join!(serving, world.nbd.shutdown());
-    if let Err(error) = world.store.settle() {
+    if let Err(error) = world.keep_tally().and_then(|()| world.store.settle()) {
         tracing::warn!(%error, "the state store is left as it is");
     }
     Ok(())

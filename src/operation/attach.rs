@@ -11,6 +11,7 @@ use super::dry_run;
 use super::export;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
@@ -440,6 +441,10 @@ impl Story for Attach {
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -18,6 +18,7 @@ use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
 use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
@@ -452,6 +453,11 @@ impl Story for Detach {
                 Ok(Next::On)
             }
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm_name = self.volume.vm_name.as_deref();
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of_detach(self.vm_id, vm_name))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

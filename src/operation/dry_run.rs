@@ -51,7 +51,7 @@ impl Engine {
         let row = not_journaled(new);
         let shown = Arc::new(watch::Sender::new(Shown { row: row.clone(), note: None, overdue: None }));
         let deadline = Deadline::at(row.deadline);
-        let cx = Cx { world: self.world().clone(), row, deadline, resumed: false, shown };
+        let cx = Cx { world: self.world().clone(), row, deadline, resumed: false, shown, pass: None };
         let mut step = S::STEPS.first().copied();
         while let Some(looking) = step.filter(|step| S::LOOKING.contains(step)) {
             step = match story.run(looking, &cx).await {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::deadline::Deadline;
 use super::engine::{Note, Shown};
+use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
 use crate::api::Status;
@@ -36,6 +37,7 @@ pub struct World {
     pub devices: Devices,
     /// The exports.
     pub nbd: Server,
+    pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
@@ -44,7 +46,8 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
-        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default(), serving: tokio::sync::Mutex::default() }
+        let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -69,6 +72,8 @@ pub(super) struct Cx {
     /// An earlier daemon may have done the step, or part of it.
     pub resumed: bool,
     pub shown: Arc<watch::Sender<Shown>>,
+    /// Its right to have a job with CloudStack.
+    pub pass: Option<Pass>,
 }
 
 impl Cx {

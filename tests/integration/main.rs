@@ -7,6 +7,7 @@ mod clients;
 mod clocks;
 mod crash;
 mod daemon;
+mod drain;
 mod fuzz_corpus;
 mod generated;
 mod human;
