@@ -35,8 +35,6 @@ pub(super) struct Attach {
     /// The VM is this one.
     here: bool,
     export: Option<Share>,
-    /// It is part of a creation that was sent: it is never too late for it.
-    completes: bool,
     job: Job,
     /// CloudStack has it attached.
     attached: bool,
@@ -175,7 +173,7 @@ impl Attach {
 
     /// The attach to this VM of a volume that was just made: what could be refused was, before it was made.
     pub fn of_new(volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Self {
-        Self { completes: true, ..Self::later(volume, vm, true, Place::Data, export) }
+        Self { job: Job::completing(), ..Self::later(volume, vm, true, Place::Data, export) }
     }
 
     /// The attach of a volume that is still elsewhere, as a part of another story: it looks when its turn comes.
@@ -186,7 +184,6 @@ impl Attach {
             place,
             here,
             export,
-            completes: false,
             job: Job::default(),
             attached: false,
             perhaps_written: false,
@@ -197,7 +194,9 @@ impl Attach {
 
     /// It completes an operation that has sent something before: it is never too late for it.
     pub fn complete(&mut self) {
-        self.completes = true;
+        if !self.job.completes() {
+            self.job = Job::completing();
+        }
     }
 
     /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.
@@ -256,7 +255,7 @@ impl Attach {
         self.job.rest().await;
         let doing = format!("looking at volume {}", self.volume.label());
         let id = self.volume.id;
-        let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;
+        let found = cx.asking(self.job.completes(), &doing, || cx.world.look_up(id)).await?;
         let volume = found.ok_or_else(|| gone(&self.volume))?;
         self.refuse_if_wrong(&cx.world, &volume)?;
         self.volume = volume;
@@ -265,7 +264,7 @@ impl Attach {
             return Ok(Next::On);
         }
         if let Some(job) = self.volume.job_id {
-            if self.completes {
+            if self.job.completes() {
                 cx.note(Some(Note::Text(format!("the volume is busy with CloudStack job {job}"))));
                 Backoff::default().wait(Some(Duration::from_secs(1))).await;
                 return Ok(Next::Back(Step::Check));
@@ -279,9 +278,9 @@ impl Attach {
             ));
         }
         let (vm, place) = (&self.vm, self.place);
-        let target = cx.asking(self.completes, &doing, || Target::look(&cx.world.cloud, vm, place)).await?;
+        let target = cx.asking(self.job.completes(), &doing, || Target::look(&cx.world.cloud, vm, place)).await?;
         target.refuse(&self.volume, place, &cx.world.config)?;
-        self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
+        self.job.choose(cx);
         Ok(Next::On)
     }
 

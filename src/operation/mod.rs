@@ -21,6 +21,7 @@
 
 mod attach;
 mod create;
+mod deadline;
 mod delete;
 mod detach;
 mod direct;

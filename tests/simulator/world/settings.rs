@@ -54,6 +54,8 @@ pub struct Settings {
     pub job_expire_minutes: i64,
     /// The cloud's clock is ahead of this machine's by so much.
     pub clock_offset_seconds: i64,
+    /// Answers tell that clock's time (`Date`).
+    pub tells_time: bool,
 }
 
 /// What the caller is.
@@ -110,6 +112,7 @@ impl Default for Settings {
             allow_user_force_stop_vm: true,
             job_expire_minutes: 1440,
             clock_offset_seconds: 0,
+            tells_time: true,
         }
     }
 }
