@@ -25,6 +25,7 @@ pub mod method {
     pub const VOLUME_GET: &str = "volume.get";
     pub const VOLUME_ATTACH: &str = "volume.attach";
     pub const VOLUME_DETACH: &str = "volume.detach";
+    pub const VOLUME_MOVE: &str = "volume.move";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
     pub const VOLUME_RESIZE: &str = "volume.resize";
@@ -43,6 +44,7 @@ pub mod method {
     pub const OPERATION_RETRY: &str = "operation.retry";
     pub const OPERATION_ABANDON: &str = "operation.abandon";
     pub const STORE_BACKUP: &str = "store.backup";
+    pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";

@@ -71,6 +71,28 @@ pub struct VolumeDetach {
     pub confirmed: bool,
 }
 
+/// `volume.move`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMove {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it goes to.
+    pub to: String,
+    /// It becomes the root disk of that VM, which is stopped.
+    #[serde(default)]
+    pub root: bool,
+    /// That VM's present root disk is detached first, and kept.
+    #[serde(default)]
+    pub swap_root: bool,
+    /// Let the export's clients finish for so many seconds, and take no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Close the export's clients. Overrides nothing else.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +232,21 @@ pub struct OperationAbandon {
     pub id: String,
     /// Why, for the record; not empty.
     pub reason: String,
+}
+
+/// `system.drain`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SystemDrain {
+    /// Detach this VM's data volumes too.
+    pub detach: bool,
+    /// Wait so many seconds, 60 at most, for what is in the way; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// Take changes and clients again.
+    pub end: bool,
+    /// Only say what is in the way.
+    pub dry_run: bool,
 }
 
 /// `store.backup`

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, Operation, Volume};
+use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -29,6 +30,9 @@ pub struct Changed {
     /// Of a detach or an unexport.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,
+    /// The root disk that made way for a move: detached, and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swapped_root: Option<NamedVolume>,
 }
 
 /// The result of `volume.list`.
@@ -109,6 +113,21 @@ pub struct OperationShown {
     /// What happened to it, oldest first; only `operation.get` tells.
     #[serde(default)]
     pub history: Vec<Moment>,
+}
+
+/// The result of `system.drain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Since when nothing new is taken; none where it is.
+    pub since: Option<Timestamp>,
+    /// What has not ended yet, a sentence each.
+    pub waiting_for: Vec<String>,
+    /// The names of the exports that were ended now.
+    pub unexported: Vec<String>,
+    /// The volumes that were detached now.
+    pub detached: Vec<Volume>,
+    /// This VM's data volumes that stay attached.
+    pub attached: Vec<Volume>,
 }
 
 /// The result of `store.backup`.

@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod detach;
 mod device;
+mod drain;
 mod duration;
 mod exchange;
 mod export;
@@ -17,6 +18,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod r#move;
 mod ops;
 mod recover;
 mod release;
@@ -91,6 +93,7 @@ enum Command {
     Create(create::Create),
     Attach(attach::Attach),
     Detach(detach::Detach),
+    Move(r#move::Move),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -107,6 +110,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Drain(drain::Drain),
     Version(version::Version),
 }
 
@@ -116,6 +120,7 @@ impl Command {
             Command::Create(command) => command.run(session, output),
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
+            Command::Move(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
@@ -132,6 +137,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Drain(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

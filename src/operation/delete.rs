@@ -116,7 +116,7 @@ impl Delete {
             refuse_if_busy(&volume)?;
             self.volume = volume;
         }
-        self.job = Job::choose();
+        self.job.choose(cx);
         Ok(Next::On)
     }
 

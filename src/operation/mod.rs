@@ -21,16 +21,20 @@
 
 mod attach;
 mod create;
+mod deadline;
 mod delete;
 mod detach;
 mod direct;
+mod drain;
 mod dry_run;
 mod engine;
 mod export;
 mod exports;
 mod hold;
 mod job;
+mod lane;
 mod look;
+mod r#move;
 pub mod pause;
 mod place;
 mod recover;
@@ -41,6 +45,7 @@ mod resize;
 mod resolve;
 mod room;
 mod sync;
+mod tally;
 mod this_vm;
 mod unexport;
 mod world;
@@ -60,8 +65,10 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use tally::keep as keep_tally;
 pub use world::World;
 
+use lane::{Entered, Turn};
 use world::Cx;
 
 /// A step of a story: a name that is kept for ever in the journal, and words for people.
@@ -80,6 +87,17 @@ enum Next<S> {
     Back(S),
     /// To its end: there is nothing more to do.
     Done,
+}
+
+impl<S> Next<S> {
+    /// The same for the story that this one is a part of.
+    fn of_part<T>(self, whole: impl FnOnce(S) -> T) -> Next<T> {
+        match self {
+            Next::On => Next::On,
+            Next::Back(step) => Next::Back(whole(step)),
+            Next::Done => Next::Done,
+        }
+    }
 }
 
 /// Why a story cannot go on.
@@ -125,6 +143,13 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// late.
     fn is_reversible(&self, _step: Self::Step) -> bool {
         false
+    }
+
+    /// The lane in which it is at a step, because CloudStack may have its job of that VM then: from the step that sends to
+    /// the one that awaits the end. It may have to wait before it enters; what it did in the step before, which only
+    /// looks, is then done once more.
+    fn turn(&self, _step: Self::Step) -> Option<Turn> {
+        None
     }
 
     /// Undoes a step that may or may not have been done. Touches only what this operation itself made; by itself,
@@ -173,7 +198,12 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
                 None => story.run(step, &cx).await,
             };
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
-            after_run(&story, step, ran)
+            let to = after_run(&story, step, ran);
+            match cx.take_turn(&story, step, &to).await {
+                Ok(Entered::AtOnce) => to,
+                Ok(Entered::AfterWaiting) => continue,
+                Err(error) => after_run(&story, step, Err(Halt::Fail(error))),
+            }
         } else {
             pause::here(S::KIND, step.name(), pause::Moment::BeforeUndo).await;
             let undone = story.undo(step, &cx).await;
@@ -185,9 +215,13 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
             return;
         }
         cx.resumed = false;
+        if status != Status::Running || story.turn(step).is_none() {
+            cx.pass = None;
+        }
     }
 }
 
+/// Status and step, and why it does not go on.
 type At<S> = (Status, S, Option<Error>);
 
 fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt>) -> At<S::Step> {
@@ -277,6 +311,10 @@ macro_rules! with_story {
                 type $story = detach::Detach;
                 $body
             }
+            OperationKind::Move => {
+                type $story = r#move::Move;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -303,6 +341,15 @@ fn looking(kind: OperationKind) -> Vec<&'static str> {
     with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
 }
 
+/// The lane in which a row is that stands where it may have sent its job.
+fn turn_of(row: &OperationRow) -> Option<Turn> {
+    fn of<S: Story>(row: &OperationRow) -> Option<Turn> {
+        let (story, step) = read_row::<S>(row).ok()?;
+        story.turn(step).filter(|_| row.status == Status::Running)
+    }
+    with_story!(row.kind, S => of::<S>(row))
+}
+
 /// The transition that undoes a row which CloudStack was not asked about yet; none where it was.
 fn turn_back(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
     fn of<S: Story>(row: &OperationRow, why: &Error) -> Result<Option<Transition>> {
@@ -324,8 +371,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Recover, Resize, Unexport};
-    [Create, Attach, Export, Unexport, Resize, Detach, Delete, Recover]
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Resize, Unexport};
+    [Create, Attach, Export, Unexport, Resize, Detach, Move, Delete, Recover]
         .into_iter()
         .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
         .collect()

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, resize, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeRecover, VolumeResize,
+    VolumeMove, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -35,6 +35,7 @@ pub enum Request {
     Create(VolumeCreate),
     Attach(VolumeAttach),
     Detach(VolumeDetach),
+    Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Resize(VolumeResize),
@@ -104,10 +105,21 @@ impl Engine {
         {
             return self.taken_before(row, change);
         }
-        world.refuse_without_room()?;
+        world.refuse_while_draining()?;
+        self.patiently(request, &asked).await
+    }
+
+    /// As [`Engine::request`], for what a drain itself asks for.
+    pub(super) async fn request_of_drain(&self, request: &Request, asker: Asker) -> Result<Taken> {
+        let change = &Change::default();
+        self.patiently(request, &Asked { request: to_json(request)?, change, asker }).await
+    }
+
+    async fn patiently(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
+        self.world().refuse_without_room()?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.ask(request, &asked).await {
+            match self.ask(request, asked).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
@@ -123,6 +135,7 @@ impl Engine {
             Request::Create(params) => self.take(create::ask(world, params).await?, asked).await,
             Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
             Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
+            Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
             Request::Resize(params) => self.take(resize::ask(world, params).await?, asked).await,
@@ -158,6 +171,7 @@ impl Engine {
             export: volume.as_ref().and_then(|volume| volume.export.clone()),
             volume,
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
+            swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
             departure: outcome.and_then(|outcome| outcome.departure),
         })

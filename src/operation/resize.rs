@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::dry_run;
 use super::job::{End, Job, Sent, refuse_if_busy};
+use super::lane::Turn;
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
 use super::world::{Backoff, Cx, World};
@@ -174,7 +175,7 @@ impl Resize {
             self.refuse_if_wrong(&self.volume)?;
             refuse_if_busy(&self.volume)?;
             self.from_bytes = self.volume.size_bytes;
-            self.job = Job::choose();
+            self.job.choose(cx);
         }
         Ok(Next::On)
     }
@@ -349,12 +350,17 @@ impl Story for Resize {
         }
     }
 
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm = self.volume.vm_id.filter(|_| matches!(step, Step::Send | Step::Await))?;
+        Some(Turn::of(vm, self.volume.vm_name.as_deref()))
+    }
+
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome { changed: self.changed, notes: self.notes.clone(), departure: None }
+        Outcome { changed: self.changed, notes: self.notes.clone(), ..Outcome::default() }
     }
 }
 

@@ -10,6 +10,8 @@ mod doubt;
 mod dry_run;
 mod export;
 mod hold;
+mod lane;
 mod look;
+mod r#move;
 mod resize;
 mod waiting;

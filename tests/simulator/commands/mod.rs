@@ -12,6 +12,7 @@ mod remove_volume;
 mod resize_volume;
 mod snapshots;
 mod tags;
+mod vm_power;
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub enum Outcome {
     Created(NewJob),
 }
 
-static COMMANDS: [&Command; 24] = [
+static COMMANDS: [&Command; 27] = [
     &attach_volume::COMMAND,
     &snapshots::CREATE,
     &tags::CREATE,
@@ -75,6 +76,9 @@ static COMMANDS: [&Command; 24] = [
     &async_jobs::QUERY,
     &remove_volume::RECOVER,
     &resize_volume::COMMAND,
+    &vm_power::DESTROY,
+    &vm_power::START,
+    &vm_power::STOP,
 ];
 
 /// The command of this name, in this case.
