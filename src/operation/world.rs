@@ -13,7 +13,7 @@ use super::{Step, Story, transition};
 use crate::api::Status;
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
-use crate::device::Devices;
+use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
 use crate::nbd::Server;
@@ -36,6 +36,7 @@ pub struct World {
     /// The exports.
     pub nbd: Server,
     pub(super) this_vm: ThisVm,
+    pub(super) hands_off: HandsOff,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
 }
@@ -43,7 +44,9 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
-        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default(), serving: tokio::sync::Mutex::default() }
+        let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
+        let (this_vm, serving) = (ThisVm::default(), tokio::sync::Mutex::default());
+        Self { config, store, cloud, devices, nbd, this_vm, hands_off, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
