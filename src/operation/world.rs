@@ -216,7 +216,10 @@ impl Cx {
 
     async fn commit(&mut self, to: &Transition) -> bool {
         let Some(row) = self.stored(|store| store.transition(self.row.id, to)).await else { return false };
-        tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        tracing::debug!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        if let Some(error) = row.error.as_ref().filter(|_| matches!(row.status, Status::Failed | Status::Stuck)) {
+            tracing::warn!(operation = %row.id, volume = row.volume_id.map(|id| id.to_string()), "{:?}: {error}", row.status);
+        }
         self.row = row.clone();
         self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
         true
