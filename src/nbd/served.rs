@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::backend::{self, Backend};
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
+use crate::api::Usage;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -29,8 +30,48 @@ pub struct ExportSpec {
     pub file: File,
     /// The size that the device must have, in bytes.
     pub size_bytes: u64,
-    /// It was served before, by another process: what clients did then is not known.
-    pub served_before: bool,
+    /// What clients did with it while another process served it.
+    pub usage: Usage,
+}
+
+/// Bytes that clients moved.
+#[derive(Default)]
+pub(super) struct Traffic {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts bytes that were read.
+    pub fn count_read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were written or zeroed.
+    pub fn count_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn now(&self) -> Moved {
+        Moved { read: self.read.load(Ordering::Relaxed), written: self.written.load(Ordering::Relaxed) }
+    }
+}
+
+/// Bytes that clients of all exports moved since the server began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Read.
+    pub read: u64,
+    /// Written or zeroed.
+    pub written: u64,
+}
+
+impl Moved {
+    /// The sum of two.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { read: self.read.saturating_add(other.read), written: self.written.saturating_add(other.written) }
+    }
 }
 
 /// An export as its clients' threads see it.
@@ -42,10 +83,10 @@ pub(super) struct Served {
     pub backend: Backend,
     /// Raised when the export closes its clients.
     pub stop: Latch,
-    /// Bytes that clients wrote or zeroed.
-    pub bytes_written: AtomicU64,
-    /// Bytes were written that this process did not count.
-    pub served_before: bool,
+    /// What clients did before this process served it.
+    pub before: Usage,
+    /// What they have done since.
+    pub traffic: Traffic,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
     gone: AtomicBool,
@@ -72,8 +113,8 @@ impl Served {
             read_only: spec.read_only,
             device_path: spec.device_path,
             backend,
-            bytes_written: AtomicU64::new(0),
-            served_before: spec.served_before,
+            before: spec.usage,
+            traffic: Traffic::default(),
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })

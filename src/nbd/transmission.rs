@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 
 use super::check::{UNKNOWN_COMMAND, check};
 use super::exports::Session;
@@ -114,6 +113,7 @@ impl Transmission<'_> {
                 return self.answer(request, Err(fault));
             }
         }
+        served.traffic.count_read(request.length);
         GO_ON
     }
 
@@ -136,6 +136,7 @@ impl Transmission<'_> {
             }
             offset += part.length;
         }
+        self.session.served().traffic.count_read(request.length);
         GO_ON
     }
 
@@ -248,7 +249,7 @@ impl Transmission<'_> {
     }
 
     fn count_written(&self, request: &Request) {
-        self.session.served().bytes_written.fetch_add(request.length, Ordering::Relaxed);
+        self.session.served().traffic.count_written(request.length);
     }
 
     /// Answers without data.

@@ -187,6 +187,11 @@ fn to_json(value: &impl serde::Serialize) -> Result<String> {
         .map_err(|error| Error::new(Kind::Internal, format!("a row cannot be written: {error}")))
 }
 
+/// A count as SQLite has it.
+fn whole(count: u64) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
 /// Sorts as text in the order of time.
 fn time_text(at: Timestamp) -> String {
     format!("{at:.6}")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::raw::{Raw, request};
 use super::{KIB, MIB, Place, in_time, noise};
-use crate::api::{ExportState, LastClient};
+use crate::api::{ExportState, Leaving};
 use crate::error::Kind;
 use crate::nbd::protocol::{InfoRequest, command, opt, rep};
 use crate::nbd::{Activity, Clients, ExportSpec, Server};
@@ -96,7 +96,7 @@ async fn a_removal_waits_for_nobody_and_changes_nothing_while_clients_are_there(
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
     assert!(removed.departure.flushed_at.is_some() && removed.flush_error.is_none());
     assert_eq!(removed.departure.bytes_written, Some(10));
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
     let mut bytes = [0; 10];
     removed.file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"bytesafter");
@@ -136,7 +136,7 @@ async fn a_draining_export_takes_no_new_clients() {
     drop(client);
     assert!(place.idle("disk").await);
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
 }
 
 /// Writes block after block until the server ends it; says how many were acknowledged. Block n of 255 is full of n + 1.
@@ -182,7 +182,7 @@ async fn a_forced_removal_while_clients_write_loses_nothing_that_was_acknowledge
     for writer in writers {
         writer.join().unwrap();
     }
-    assert_eq!(removed.departure.last_client, Some(LastClient::CutOff));
+    assert_eq!(removed.departure.last_client, Some(Leaving::CutOff));
     let acknowledged = acknowledged.load(Ordering::SeqCst) as u64;
     let written = removed.departure.bytes_written.unwrap();
     assert!(written >= acknowledged * 4 * KIB, "{written} bytes for {acknowledged} acknowledged blocks");
