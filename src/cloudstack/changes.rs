@@ -345,7 +345,7 @@ mod tests {
         let replies = answers.map(reply);
         let server = Server::start(replies).await;
         let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
-        let accepted = Accepted { job_id: Some(other), volume_id: None };
+        let accepted = Accepted { job_id: Some(other), volume_id: None, snapshot_id: None };
         assert_eq!(client.attach_volume(&client.intend(), volume, vm, None).await.unwrap(), accepted);
         assert_eq!(client.attach_volume(&client.intend(), volume, vm, Some(0)).await.unwrap(), accepted);
         assert_eq!(client.detach_volume(&client.intend(), volume).await.unwrap(), accepted);
