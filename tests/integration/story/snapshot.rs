@@ -37,7 +37,7 @@ fn a_snapshot_is_done_when_it_is_backed_up() {
     assert_eq!((&snapshot["name"], &snapshot["state"]), (&json!("s1"), &json!("BackedUp")));
     assert_eq!((&snapshot["volume_name"], &snapshot["size_bytes"]), (&json!("data1"), &json!(GIB)));
     assert_eq!(snapshot["tags"], json!([{"key": "job", "value": "nightly"}]));
-    assert_eq!(listed(&appliance, &[]), [snapshot.clone()]);
+    assert_eq!(listed(&appliance, &[]).as_slice(), std::slice::from_ref(snapshot));
 
     let error = appliance.json(&["snapshot", "create", "data1", "--name", "s1"]).failure(4, "conflict");
     names(message(&error), &["data1", "s1", "already"]);
