@@ -7,6 +7,7 @@ use serde_json::Value;
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeCreate {
     /// The new volume's name.
@@ -33,6 +34,7 @@ pub struct VolumeCreate {
 
 /// `volume.attach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeAttach {
     /// Volume: id, unique name, or unique id prefix.
@@ -53,6 +55,7 @@ pub struct VolumeAttach {
 
 /// `volume.detach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDetach {
     /// Volume: id or unique name.
@@ -73,6 +76,7 @@ pub struct VolumeDetach {
 
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDelete {
     /// Volume: id or unique name.
@@ -84,6 +88,7 @@ pub struct VolumeDelete {
 
 /// `volume.recover`, `volume.get` without an age
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecover {
     /// Volume: id or unique name.
@@ -92,6 +97,7 @@ pub struct VolumeRecover {
 
 /// `volume.hold`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeHold {
     /// Volume: id, unique name, or unique id prefix.
@@ -102,6 +108,7 @@ pub struct VolumeHold {
 
 /// `volume.release`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
@@ -111,6 +118,7 @@ pub struct VolumeRelease {
 
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
@@ -120,6 +128,7 @@ pub struct VolumeList {
 
 /// `volume.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -131,6 +140,7 @@ pub struct VolumeGet {
 
 /// `device.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -142,6 +152,7 @@ pub struct DeviceGet {
 
 /// `device.find`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFind {
     /// Any absolute path or link to the disk or one of its partitions.
@@ -150,6 +161,7 @@ pub struct DeviceFind {
 
 /// `vm.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmGet {
     /// VM, id or unique name.
@@ -158,6 +170,7 @@ pub struct VmGet {
 
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportCreate {
     /// Volume: id, unique name, or unique id prefix.
@@ -172,6 +185,7 @@ pub struct ExportCreate {
 
 /// `export.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportDelete {
     /// The export's name, or its volume.
@@ -186,6 +200,7 @@ pub struct ExportDelete {
 
 /// `operation.get`, `operation.cancel`, `operation.retry`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationGet {
     /// The operation's id, or a unique prefix of it.
@@ -194,6 +209,7 @@ pub struct OperationGet {
 
 /// `operation.abandon`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationAbandon {
     /// The operation's id, or a unique prefix of it.
@@ -204,6 +220,7 @@ pub struct OperationAbandon {
 
 /// `store.backup`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StoreBackup {
     /// The file to write, an absolute path at which nothing is yet.
@@ -212,6 +229,7 @@ pub struct StoreBackup {
 
 /// `operation.wait`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationWait {
     /// The operation's id, or a unique prefix of it.
@@ -226,6 +244,7 @@ pub struct OperationWait {
 
 /// `operation.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationList {
     /// At most so many, newest first (100 where absent).

@@ -11,6 +11,7 @@ use crate::model::{Device, VmId, VolumeId};
 
 /// The result of every change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
@@ -33,6 +34,7 @@ pub struct Changed {
 
 /// The result of `volume.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volumes {
     /// Newest first, as CloudStack lists them.
     pub volumes: Vec<Volume>,
@@ -43,6 +45,7 @@ pub struct Volumes {
 
 /// The result of `volume.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VolumeShown {
     /// The volume.
     pub volume: Volume,
@@ -53,6 +56,7 @@ pub struct VolumeShown {
 
 /// The result of `device.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceShown {
     /// The volume.
     pub volume_id: VolumeId,
@@ -62,6 +66,7 @@ pub struct DeviceShown {
 
 /// The result of `device.find`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceFound {
     /// Whose device it is.
     pub volume: Volume,
@@ -73,6 +78,7 @@ pub struct DeviceFound {
 
 /// The result of `vm.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmShown {
     /// Its id.
     pub id: VmId,
@@ -86,6 +92,7 @@ pub struct VmShown {
 
 /// The result of `export.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
@@ -93,6 +100,7 @@ pub struct Exports {
 
 /// The result of `operation.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Newest first.
     pub operations: Vec<Operation>,
@@ -100,6 +108,7 @@ pub struct Operations {
 
 /// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
@@ -113,6 +122,7 @@ pub struct OperationShown {
 
 /// The result of `store.backup`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// The file that was written.
     pub path: PathBuf,
@@ -122,6 +132,7 @@ pub struct BackedUp {
 
 /// The result of `system.sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// What differed between store, CloudStack, kernel and exports.
     pub differences: Vec<Difference>,
@@ -129,6 +140,7 @@ pub struct Synced {
 
 /// One thing that differed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The volume that it is about.
     pub volume_id: Option<VolumeId>,
@@ -140,6 +152,7 @@ pub struct Difference {
 
 /// One looked-at part of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// `cloudstack`, `store`, ...
     pub name: String,
@@ -153,6 +166,7 @@ pub struct Check {
 
 /// The result of `system.health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether each check is.
     pub healthy: bool,
@@ -162,6 +176,7 @@ pub struct Health {
 
 /// The result of `system.version`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub version: String,
@@ -171,6 +186,7 @@ pub struct Version {
 
 /// The parameters of the `progress` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The caller's.
     pub token: Value,
@@ -180,6 +196,7 @@ pub struct Progress {
 
 /// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The error.
     #[serde(flatten)]

@@ -21,6 +21,7 @@ mod ops;
 mod recover;
 mod release;
 mod render;
+mod rpc;
 mod session;
 mod show;
 mod store;
@@ -105,6 +106,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Rpc(rpc::Rpc),
     Version(version::Version),
 }
 
@@ -129,6 +131,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

@@ -134,6 +134,10 @@ impl Dispatch {
                 read::<Nothing>(params)?;
                 answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
             }
+            method::RPC_DISCOVER => {
+                read::<Nothing>(params)?;
+                answer(api::openrpc::document()?)
+            }
             _ => Err(Refusal::Method),
         }
     }
