@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod detach;
 mod device;
+mod drain;
 mod duration;
 mod exchange;
 mod export;
@@ -106,6 +107,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Drain(drain::Drain),
     Rpc(rpc::Rpc),
     Version(version::Version),
 }
@@ -131,6 +133,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Drain(command) => command.run(session, output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
