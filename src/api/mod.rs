@@ -4,6 +4,7 @@
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
 mod objects;
+pub mod openrpc;
 mod params;
 mod results;
 
@@ -28,6 +29,7 @@ pub mod method {
     pub const VOLUME_MOVE: &str = "volume.move";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
+    pub const VOLUME_RESIZE: &str = "volume.resize";
     pub const VOLUME_HOLD: &str = "volume.hold";
     pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
@@ -47,12 +49,14 @@ pub mod method {
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
+    pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.
     pub const PROGRESS: &str = "progress";
 }
 
 /// What every change takes beside its own parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
     /// Answer when the operation has ended, not when it is accepted.

@@ -23,6 +23,8 @@ mod ops;
 mod recover;
 mod release;
 mod render;
+mod resize;
+mod rpc;
 mod session;
 mod show;
 mod store;
@@ -97,6 +99,7 @@ enum Command {
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Resize(resize::Resize),
     Hold(hold::Hold),
     Release(release::Release),
     Ls(ls::Ls),
@@ -109,6 +112,7 @@ enum Command {
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Rpc(rpc::Rpc),
     Version(version::Version),
 }
 
@@ -123,6 +127,7 @@ impl Command {
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Resize(command) => command.run(session, output),
             Command::Hold(command) => command.run(session, output),
             Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),
@@ -135,6 +140,7 @@ impl Command {
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

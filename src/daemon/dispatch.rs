@@ -78,6 +78,7 @@ impl Dispatch {
             method::VOLUME_MOVE => self.change(Request::Move, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_RESIZE => self.change(Request::Resize, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
@@ -135,6 +136,10 @@ impl Dispatch {
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
                 answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+            }
+            method::RPC_DISCOVER => {
+                read::<Nothing>(params)?;
+                answer(api::openrpc::document()?)
             }
             _ => Err(Refusal::Method),
         }
