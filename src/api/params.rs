@@ -9,6 +9,7 @@ use crate::model::Tag;
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeCreate {
     /// The new volume's name.
@@ -35,6 +36,7 @@ pub struct VolumeCreate {
 
 /// `volume.attach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeAttach {
     /// Volume: id, unique name, or unique id prefix.
@@ -55,6 +57,7 @@ pub struct VolumeAttach {
 
 /// `volume.detach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDetach {
     /// Volume: id or unique name.
@@ -75,6 +78,7 @@ pub struct VolumeDetach {
 
 /// `volume.move`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeMove {
     /// Volume: id or unique name.
@@ -97,6 +101,7 @@ pub struct VolumeMove {
 
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDelete {
     /// Volume: id or unique name.
@@ -108,6 +113,7 @@ pub struct VolumeDelete {
 
 /// `volume.recover`, `volume.get` without an age
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecover {
     /// Volume: id or unique name.
@@ -116,6 +122,7 @@ pub struct VolumeRecover {
 
 /// `volume.resize`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeResize {
     /// Volume: id, unique name, or unique id prefix.
@@ -126,6 +133,7 @@ pub struct VolumeResize {
 
 /// `volume.hold`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeHold {
     /// Volume: id, unique name, or unique id prefix.
@@ -136,6 +144,7 @@ pub struct VolumeHold {
 
 /// `volume.release`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
@@ -145,6 +154,7 @@ pub struct VolumeRelease {
 
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
@@ -154,6 +164,7 @@ pub struct VolumeList {
 
 /// `volume.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -165,6 +176,7 @@ pub struct VolumeGet {
 
 /// `device.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -176,6 +188,7 @@ pub struct DeviceGet {
 
 /// `device.find`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFind {
     /// Any absolute path or link to the disk or one of its partitions.
@@ -184,6 +197,7 @@ pub struct DeviceFind {
 
 /// `vm.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmGet {
     /// VM, id or unique name.
@@ -192,6 +206,7 @@ pub struct VmGet {
 
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportCreate {
     /// Volume: id, unique name, or unique id prefix.
@@ -206,6 +221,7 @@ pub struct ExportCreate {
 
 /// `export.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportDelete {
     /// The export's name, or its volume.
@@ -220,6 +236,7 @@ pub struct ExportDelete {
 
 /// `snapshot.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotCreate {
     /// Volume: id, unique name, or unique id prefix.
@@ -234,6 +251,7 @@ pub struct SnapshotCreate {
 
 /// `snapshot.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotList {
     /// Of this volume: id, unique name, or unique id prefix.
@@ -248,6 +266,7 @@ pub struct SnapshotList {
 
 /// `snapshot.revert`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRevert {
     /// Snapshot: id or unique name.
@@ -256,6 +275,7 @@ pub struct SnapshotRevert {
 
 /// `snapshot.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotDelete {
     /// Snapshot: id or unique name.
@@ -264,6 +284,7 @@ pub struct SnapshotDelete {
 
 /// `operation.get`, `operation.cancel`, `operation.retry`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationGet {
     /// The operation's id, or a unique prefix of it.
@@ -272,6 +293,7 @@ pub struct OperationGet {
 
 /// `operation.abandon`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationAbandon {
     /// The operation's id, or a unique prefix of it.
@@ -282,6 +304,7 @@ pub struct OperationAbandon {
 
 /// `system.drain`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SystemDrain {
     /// Detach this VM's data volumes too.
@@ -297,6 +320,7 @@ pub struct SystemDrain {
 
 /// `store.backup`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StoreBackup {
     /// The file to write, an absolute path at which nothing is yet.
@@ -305,6 +329,7 @@ pub struct StoreBackup {
 
 /// `operation.wait`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationWait {
     /// The operation's id, or a unique prefix of it.
@@ -319,6 +344,7 @@ pub struct OperationWait {
 
 /// `operation.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationList {
     /// At most so many, newest first (100 where absent).
