@@ -57,6 +57,7 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "help" -d 'Print this 
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l size -d 'Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l offering -d 'Disk offering (id or name)' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l zone -d 'Zone (id or name)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l tag -d 'Tag it; may be repeated' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
@@ -71,6 +72,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand create" -l json -d 'Print 
 complete -c volctl -n "__fish_volctl_using_subcommand create" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l vm -d 'Attach to this VM (id or name) instead of the one that volctl runs in' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l tag -d 'Tag the volumes; may be repeated. A tag that is there keeps its value' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
@@ -180,7 +182,11 @@ complete -c volctl -n "__fish_volctl_using_subcommand release" -l json -d 'Print
 complete -c volctl -n "__fish_volctl_using_subcommand release" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand release" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l max-age -d 'Ask CloudStack again for what is older than this [default: 30s]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l state -d 'In this state, as it is shown' -r
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l here -d 'On this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -198,7 +204,11 @@ complete -c volctl -n "__fish_volctl_using_subcommand find" -l socket -d 'The da
 complete -c volctl -n "__fish_volctl_using_subcommand find" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l state -d 'In this state, as it is shown' -r
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l here -d 'On this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
@@ -259,7 +269,11 @@ complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_
 complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
 complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l limit -d 'At most so many [default: 100]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l state -d 'In this state, as it is shown' -r
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l here -d 'On this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -s h -l help -d 'Print help'

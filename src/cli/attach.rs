@@ -8,6 +8,7 @@ use super::change::{self, ChangeFlags, Verb};
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeAttach, method};
+use crate::model::Tag;
 
 /// Attach volumes to this VM, or to another one
 ///
@@ -29,6 +30,9 @@ pub struct Attach {
     /// The export refuses writes
     #[arg(long, requires = "export")]
     read_only: bool,
+    /// Tag the volumes; may be repeated. A tag that is there keeps its value
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -41,6 +45,7 @@ impl Attach {
             root: self.root,
             export: self.export,
             read_only: self.read_only,
+            tags: self.tags.clone(),
         };
         let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "attach", method: method::VOLUME_ATTACH };

@@ -8,7 +8,7 @@ use super::change::{self, ChangeFlags, Verb};
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeCreate, method};
-use crate::model::{format_size, parse_size, whole_gib};
+use crate::model::{Tag, format_size, parse_size, whole_gib};
 
 /// Create a volume
 ///
@@ -39,6 +39,9 @@ pub struct Create {
     /// Take a volume that has this name already, where size, offering and zone agree
     #[arg(long)]
     exists_ok: bool,
+    /// Tag it; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -53,6 +56,7 @@ impl Create {
             attach: self.attach || self.export,
             export: self.export,
             exists_ok: self.exists_ok,
+            tags: self.tags,
         };
         let verb = Verb { word: "create", method: method::VOLUME_CREATE };
         let phrase = |changed: &Changed| phrase(changed, self.size);

@@ -3,18 +3,23 @@
 use clap::Args;
 
 use super::answer::Answer;
+use super::filter::Filter;
 use super::render::{self, Cell, Output, Page, Screen, Table};
 use super::session::{Request, Session};
-use crate::api::{self, method};
+use crate::api::{self, ExportList, method};
 use crate::model::printable;
 
 /// List the exports; with -q, their names
 #[derive(Args, Debug)]
-pub struct Exports {}
+pub struct Exports {
+    #[command(flatten)]
+    filter: Filter,
+}
 
 impl Exports {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let request = Request::new(method::EXPORT_LIST, "list the exports", &serde_json::json!({}))?;
+        let request =
+            Request::new(method::EXPORT_LIST, "list the exports", &ExportList { filter: self.filter.into() })?;
         let screen = output.screen();
         Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
     }

@@ -13,6 +13,7 @@ mod duration;
 mod exchange;
 mod export;
 mod exports;
+mod filter;
 mod find;
 mod health;
 mod hold;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::answer::{Answer, Refusal};
 use super::confirm;
 use super::duration;
+use super::filter::Filter;
 use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use crate::api::{
@@ -24,6 +25,8 @@ pub struct Ops {
     /// At most so many [default: 100]
     #[arg(long, value_name = "COUNT")]
     limit: Option<u32>,
+    #[command(flatten)]
+    filter: Filter,
     #[command(subcommand)]
     command: Option<OpsCommand>,
 }
@@ -81,7 +84,7 @@ struct Id {
 impl Ops {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         match self.command {
-            None => list(self.limit, session, output),
+            None => list(OperationList { limit: self.limit, filter: self.filter.into() }, session, output),
             Some(OpsCommand::Show { id }) => show(method::OPERATION_GET, "show operation", id, session, output),
             Some(OpsCommand::Cancel { id }) => show(method::OPERATION_CANCEL, "cancel operation", id, session, output),
             Some(OpsCommand::Retry { id }) => show(method::OPERATION_RETRY, "retry operation", id, session, output),
@@ -91,8 +94,8 @@ impl Ops {
     }
 }
 
-fn list(limit: Option<u32>, session: &Session, output: &Output) -> Answer<u8> {
-    let request = Request::new(method::OPERATION_LIST, "list the operations", &OperationList { limit })?;
+fn list(params: OperationList, session: &Session, output: &Output) -> Answer<u8> {
+    let request = Request::new(method::OPERATION_LIST, "list the operations", &params)?;
     let screen = output.screen();
     Ok(output.answer(session.ask(request), |operations| list_page(operations, &screen)))
 }

@@ -130,7 +130,7 @@ impl Create {
 fn of_vm(word: &str, session: &Session) -> Answer<Vec<String>> {
     let request = Request::new(method::VM_GET, format!("look up VM {word}"), &VmGet { vm: word.to_owned() })?;
     let vm: VmShown = read(session.ask(request)?)?;
-    let params = VolumeList { max_age_seconds: Some(0) };
+    let params = VolumeList { max_age_seconds: Some(0), ..VolumeList::default() };
     let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
     let Volumes { mut volumes, notes } = read(session.ask(request)?)?;
     if let Some(stale) = notes.into_iter().next() {

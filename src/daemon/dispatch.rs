@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::{asker, holder};
+use super::asker::{asker, holder, person};
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
@@ -93,17 +93,14 @@ impl Dispatch {
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
-            _ => self.look(name, params).await,
+            _ => self.look(name, params, &caller.peer).await,
         }
     }
 
-    async fn look(&self, name: &str, params: Map<String, Value>) -> Answer {
+    async fn look(&self, name: &str, params: Map<String, Value>, peer: &Peer) -> Answer {
         let world = self.engine.world();
         match name {
-            method::VOLUME_LIST => {
-                let params: api::VolumeList = read(params)?;
-                answer(world.list_volumes(params.max_age_seconds).await?)
-            }
+            method::VOLUME_LIST => answer(world.list_wanted_volumes(&read(params)?, person(peer)).await?),
             method::VOLUME_GET => {
                 let params: api::VolumeGet = read(params)?;
                 answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
@@ -121,8 +118,8 @@ impl Dispatch {
                 answer(world.show_vm(&params.vm).await?)
             }
             method::EXPORT_LIST => {
-                read::<Nothing>(params)?;
-                answer(api::Exports { exports: world.exports()? })
+                let params: api::ExportList = read(params)?;
+                answer(api::Exports { exports: world.list_exports(&params.filter, person(peer))? })
             }
             method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
             method::OPERATION_GET => {
@@ -131,7 +128,13 @@ impl Dispatch {
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
-                answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
+                answer(Operations {
+                    operations: self.engine.operations(
+                        params.limit.unwrap_or(DEFAULT_LIMIT),
+                        &params.filter,
+                        person(peer),
+                    )?,
+                })
             }
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::world::Cx;
 use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
-use crate::api::{Operation, OperationShown, Status};
+use crate::api::{Filter, Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow, Transition};
@@ -412,9 +412,11 @@ impl Engine {
         Ok(self.watch(id)?.borrow().operation())
     }
 
-    /// The newest, newest first, as they stand.
-    pub fn operations(&self, limit: u32) -> Result<Vec<Operation>> {
-        let rows = self.world().store.operations(limit)?;
+    /// The newest that a caller wants, newest first, as they stand.
+    pub fn operations(&self, limit: u32, filter: &Filter, caller: u32) -> Result<Vec<Operation>> {
+        let wanted = self.world().wanted(filter, caller)?;
+        let rows =
+            self.world().store.operations_that(limit, |row| Ok(wanted.is_all() || wanted.has_operation(row)?))?;
         let live = self.live();
         let shown = |row: OperationRow| match live.get(&row.id) {
             Some(live) => live.shown.borrow().operation(),

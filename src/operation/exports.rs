@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::world::World;
-use crate::api::{Export, ExportState, Usage};
+use crate::api::{Export, ExportState, Filter, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -37,6 +37,18 @@ impl World {
         }
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
+    }
+
+    /// The exports that a caller wants.
+    pub fn list_exports(&self, filter: &Filter, caller: u32) -> Result<Vec<Export>> {
+        let wanted = self.wanted(filter, caller)?;
+        let mut listed = Vec::new();
+        for export in self.exports()? {
+            if wanted.has_export(&export)? {
+                listed.push(export);
+            }
+        }
+        Ok(listed)
     }
 
     /// A volume's export.

@@ -1,11 +1,13 @@
 //! The journal: each transition saved whole, and what happened for people.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
 use super::{Store, from_json, parse, sql, time_text, to_json};
-use crate::api::{Moment, Status};
+use crate::api::{Asker, Moment, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VolumeId};
 
@@ -25,6 +27,9 @@ pub struct Transition {
     /// Why it unwinds, failed or is stuck.
     pub error: Option<Error>,
 }
+
+/// So many rows are read at a time.
+const PART: u32 = 500;
 
 impl Store {
     /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else. `busy`
@@ -175,6 +180,55 @@ impl Store {
     /// The newest operations, newest first.
     pub fn operations(&self, limit: u32) -> Result<Vec<OperationRow>> {
         self.read(|db| many(db, "ORDER BY seq DESC LIMIT ?1", limit))
+    }
+
+    /// Those that a test lets pass, newest first and at most so many. They are read in parts, so that a long history is
+    /// never in memory as a whole.
+    pub fn operations_that(
+        &self,
+        limit: u32,
+        test: impl Fn(&OperationRow) -> Result<bool>,
+    ) -> Result<Vec<OperationRow>> {
+        let mut passed = Vec::new();
+        for part in 0_u32.. {
+            let offset = part.saturating_mul(PART);
+            let query = format!("ORDER BY seq DESC LIMIT ?1 OFFSET {offset}");
+            let rows = self.read(|db| many(db, &query, PART))?;
+            let was_last = rows.len() < PART as usize;
+            for row in rows {
+                if passed.len() < limit as usize && test(&row)? {
+                    passed.push(row);
+                }
+            }
+            if was_last || passed.len() >= limit as usize {
+                break;
+            }
+        }
+        Ok(passed)
+    }
+
+    /// The volumes whose newest operation that was not in vain a user asked for.
+    pub fn volumes_last_changed_by(&self, person: u32) -> Result<HashSet<VolumeId>> {
+        self.read(|db| {
+            let mut statement = db
+                .prepare_cached(
+                    "SELECT volume_id, asker, max(seq) FROM operations
+                     WHERE volume_id IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'abandoned')
+                     GROUP BY volume_id",
+                )
+                .map_err(sql)?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(sql)?;
+            let mut volumes = HashSet::new();
+            for row in rows {
+                let (volume, asker) = row.map_err(sql)?;
+                // A row that cannot be read is nobody's.
+                if from_json::<Asker>(&asker).is_ok_and(|asker| asker.person() == Some(person)) {
+                    volumes.extend(volume.parse::<VolumeId>().ok());
+                }
+            }
+            Ok(volumes)
+        })
     }
 
     /// What has not ended, oldest first: recovery's input.

@@ -15,4 +15,5 @@ mod look;
 mod r#move;
 mod resize;
 mod snapshot;
+mod tags;
 mod waiting;

@@ -69,7 +69,7 @@ pub fn document() -> Value {
         types.look::<DeviceGet, DeviceShown>(method::DEVICE_GET, "Show a volume's device here"),
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
-        types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
+        types.look::<ExportList, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
