@@ -9,10 +9,12 @@ mod delete;
 mod detach;
 mod device;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod interrupt;
 mod ls;
@@ -98,6 +100,7 @@ enum Command {
     Find(find::Find),
     Exports(exports::Exports),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -120,6 +123,7 @@ impl Command {
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

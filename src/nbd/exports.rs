@@ -17,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::client::{Client, Peer};
+use super::herald::Herald;
 use super::served::{ExportSpec, Offer, Served};
 use super::uri::Locations;
 use crate::api;
@@ -94,6 +95,7 @@ impl Drop for Seat {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised();
             entry.last_client = Some(if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected });
+            self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
         }
         self.exports.publish(&table);
     }
@@ -139,11 +141,18 @@ pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
     locations: Locations,
+    herald: Herald,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        Self { table: Mutex::default(), activity: watch::Sender::default(), locations }
+        let (table, activity, herald) = (Mutex::default(), watch::Sender::default(), Herald::default());
+        Self { table, activity, locations, herald }
+    }
+
+    /// The way to whoever keeps a history.
+    pub fn herald(&self) -> &Herald {
+        &self.herald
     }
 
     /// Where clients would find an export of this name.
@@ -158,7 +167,7 @@ impl Exports {
 
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
-        let served = Served::new(spec)?;
+        let served = Served::new(spec, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
         let mut table = self.table();
@@ -182,6 +191,7 @@ impl Exports {
         let entry = entry(&mut table, name)?;
         if entry.phase == Phase::Pending {
             entry.phase = Phase::Active;
+            self.herald.served(&entry.served);
         }
         Ok(self.shown(entry))
     }
@@ -217,6 +227,7 @@ impl Exports {
         let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));
         let served = Arc::clone(&entry.served);
+        self.herald.connected(&served, peer);
         self.publish(&table);
         Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
     }
@@ -350,6 +361,7 @@ impl Exports {
         }
         let gone = table.remove(name).and_then(|entry| {
             let served = Arc::into_inner(entry.served)?;
+            self.herald.ended(&served);
             let bytes_written = (!served.served_before).then(|| served.bytes_written.into_inner());
             Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
         });

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::backend::{self, Backend};
+use super::herald::Herald;
 use super::protocol::{Errno, Fault, transmission_flag};
 use super::stream::Latch;
 use crate::error::{Error, Kind, Result};
@@ -46,6 +47,7 @@ pub(super) struct Served {
     pub bytes_written: AtomicU64,
     /// Bytes were written that this process did not count.
     pub served_before: bool,
+    herald: Herald,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
     gone: AtomicBool,
@@ -53,7 +55,7 @@ pub(super) struct Served {
 
 impl Served {
     /// Takes a device over, which must be what was said of it.
-    pub fn new(spec: ExportSpec) -> Result<Self> {
+    pub fn new(spec: ExportSpec, herald: Herald) -> Result<Self> {
         check_name(&spec.name)?;
         let label = printable(&spec.name);
         let path = spec.device_path.display();
@@ -74,6 +76,7 @@ impl Served {
             backend,
             bytes_written: AtomicU64::new(0),
             served_before: spec.served_before,
+            herald,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })
@@ -88,6 +91,7 @@ impl Served {
     pub fn mark_gone(&self) {
         self.failed.store(true, Ordering::Relaxed);
         if !self.gone.swap(true, Ordering::Relaxed) {
+            self.herald.failed(self, "its device is gone");
             tracing::error!("export {} failed: its device is gone", printable(&self.name));
         }
     }
@@ -112,6 +116,7 @@ impl Served {
     pub fn fault(&self, error: &io::Error) -> Fault {
         let errno = backend::errno(error);
         if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
+            self.herald.failed(self, &error.to_string());
             tracing::error!("export {} failed: {error}", printable(&self.name));
         }
         let text = match errno {

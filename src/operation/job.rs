@@ -107,10 +107,13 @@ impl Job {
         let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());
+                cx.called(self.id(), "CloudStack accepted the job");
                 return Ok(Sent::Accepted(accepted));
             }
             Err(error) => error,
         };
+        let found = if error.accepted_unknown() { "may have the job or not" } else { "did not accept the job" };
+        cx.called(self.id(), format!("CloudStack {found}: {error}"));
         match error {
             // An internal error can come after the job was queued: the job itself says whether it was.
             CallError::Refused(ref fault) if fault.code == 530 => match cx.persistently(|| self.ask(cx)).await {
@@ -147,7 +150,10 @@ impl Job {
         loop {
             let time = match cx.persistently(|| self.ask(cx)).await {
                 JobAnswer::Unknown { cloudstack_time } => cloudstack_time.unwrap_or_else(Timestamp::now),
-                _ => return Ok(self.known()),
+                _ => {
+                    cx.called(self.id(), "CloudStack has the job");
+                    return Ok(self.known());
+                }
             };
             let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(time);
             if age > UNKNOWN_MEANS_NEVER {
@@ -155,6 +161,7 @@ impl Job {
             }
             let left = time.duration_until(expires) + EXPIRY_MARGIN;
             if left < SignedDuration::ZERO {
+                cx.called(self.id(), "CloudStack never got the job");
                 return Ok(Sent::Never);
             }
             cx.note(Some(super::engine::Note::Text(
@@ -183,10 +190,17 @@ impl Job {
         let mut wake = cx.world.devices.wake();
         let state = cx.world.cloud.await_job(id, &mut wake, |trouble| cx.outlook(trouble)).await;
         cx.note(None);
-        match state {
-            JobAnswer::Succeeded(result) => End::Succeeded(result),
-            JobAnswer::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
-            JobAnswer::Unknown { .. } | JobAnswer::Pending => End::Forgotten,
-        }
+        let (text, end) = match state {
+            JobAnswer::Succeeded(result) => ("CloudStack's job succeeded".to_owned(), End::Succeeded(result)),
+            JobAnswer::Failed(fault) => {
+                let error = CallError::Refused(fault);
+                (format!("CloudStack's job failed: {error}"), End::Failed(error.into_error(doing)))
+            }
+            JobAnswer::Unknown { .. } | JobAnswer::Pending => {
+                ("CloudStack does not know the job any more".to_owned(), End::Forgotten)
+            }
+        };
+        cx.called(Some(id), text);
+        end
     }
 }

@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod chronicle;
 mod create;
 mod delete;
 mod detach;
@@ -29,6 +30,7 @@ mod export;
 mod exports;
 mod job;
 mod look;
+mod outside;
 pub mod pause;
 mod recover;
 mod recovery;
@@ -51,6 +53,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use request::Request;

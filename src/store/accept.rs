@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::operations::{end, note_transition};
+use super::events::note_transition;
+use super::operations::end;
 use super::row::{OperationRow, UNFINISHED, name, one};
 use super::{Store, sql, time_text, to_json};
 use crate::api::{Asker, OperationKind, Status};

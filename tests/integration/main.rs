@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod crash;
 mod daemon;
+mod events;
 mod fuzz_corpus;
 mod generated;
 mod human;
