@@ -1,4 +1,4 @@
-.PHONY: build demo test fuzz fmt generate
+.PHONY: build demo test fuzz packages fmt generate
 .DEFAULT_GOAL := build
 
 # target/release/volctl, target/release/volctld
@@ -36,6 +36,12 @@ fuzz:
 			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=1024 -max_len=65536 || exit; \
 	done
+
+# target/packages/: the .deb and the .rpm, linted.
+packages:
+	@tests/setup.sh packages
+	cargo build --release --bins
+	packaging/build-packages.sh
 
 fmt:
 	cargo fmt

@@ -31,6 +31,9 @@ _volctl() {
             volctl,device)
                 cmd="volctl__subcmd__device"
                 ;;
+            volctl,drain)
+                cmd="volctl__subcmd__drain"
+                ;;
             volctl,events)
                 cmd="volctl__subcmd__events"
                 ;;
@@ -49,6 +52,9 @@ _volctl() {
             volctl,help)
                 cmd="volctl__subcmd__help"
                 ;;
+            volctl,hold)
+                cmd="volctl__subcmd__hold"
+                ;;
             volctl,ls)
                 cmd="volctl__subcmd__ls"
                 ;;
@@ -57,6 +63,9 @@ _volctl() {
                 ;;
             volctl,recover)
                 cmd="volctl__subcmd__recover"
+                ;;
+            volctl,release)
+                cmd="volctl__subcmd__release"
                 ;;
             volctl,show)
                 cmd="volctl__subcmd__show"
@@ -88,6 +97,9 @@ _volctl() {
             volctl__subcmd__help,device)
                 cmd="volctl__subcmd__help__subcmd__device"
                 ;;
+            volctl__subcmd__help,drain)
+                cmd="volctl__subcmd__help__subcmd__drain"
+                ;;
             volctl__subcmd__help,events)
                 cmd="volctl__subcmd__help__subcmd__events"
                 ;;
@@ -106,6 +118,9 @@ _volctl() {
             volctl__subcmd__help,help)
                 cmd="volctl__subcmd__help__subcmd__help"
                 ;;
+            volctl__subcmd__help,hold)
+                cmd="volctl__subcmd__help__subcmd__hold"
+                ;;
             volctl__subcmd__help,ls)
                 cmd="volctl__subcmd__help__subcmd__ls"
                 ;;
@@ -114,6 +129,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,recover)
                 cmd="volctl__subcmd__help__subcmd__recover"
+                ;;
+            volctl__subcmd__help,release)
+                cmd="volctl__subcmd__help__subcmd__release"
                 ;;
             volctl__subcmd__help,show)
                 cmd="volctl__subcmd__help__subcmd__show"
@@ -203,7 +221,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover ls show device find exports ops events health sync store version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops events health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -221,7 +239,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__attach)
-            opts="-q -h --vm --export --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --vm --root --export --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -255,7 +273,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__create)
-            opts="-q -h --size --offering --zone --attach --export --exists-ok --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --size --offering --zone --attach --export --exists-ok --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -297,7 +315,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__delete)
-            opts="-q -h --expunge --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --expunge --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -327,7 +345,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__detach)
-            opts="-q -h --from --drain --force --yes --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -386,6 +404,28 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__drain)
+            opts="-q -h --detach --timeout --end --dry-run --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__events)
             opts="-f -q -h --follow --after --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -409,7 +449,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__export)
-            opts="-q -h --name --read-only --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -497,7 +537,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover ls show device find exports ops events health sync store version help"
+            opts="create attach detach export unexport delete recover hold release ls show device find exports ops events health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -567,6 +607,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__device)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__drain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -651,6 +705,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__hold)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -776,6 +844,20 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__help__subcmd__release)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -853,6 +935,28 @@ _volctl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__hold)
+            opts="-q -h --note --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1101,7 +1205,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__recover)
-            opts="-q -h --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1119,6 +1223,24 @@ _volctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__release)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1249,7 +1371,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__unexport)
-            opts="-q -h --drain --force --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --drain --force --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

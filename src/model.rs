@@ -150,6 +150,45 @@ pub enum VolumeType {
     DataDisk,
 }
 
+/// Whose something is: a project's, or an account's. What CloudStack did not say is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Owner {
+    /// The account's name.
+    pub account: Option<String>,
+    /// The domain's id.
+    pub domain_id: Option<String>,
+    /// The project's id.
+    pub project_id: Option<String>,
+}
+
+impl Owner {
+    /// Whether this is certainly somebody else than the other.
+    pub fn differs(&self, other: &Self) -> bool {
+        let differ = |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some() && one != other;
+        let one_is_a_project = self.project_id.is_some() != other.project_id.is_some();
+        let both_are_told = self.is_told() && other.is_told();
+        (one_is_a_project && both_are_told)
+            || differ(&self.project_id, &other.project_id)
+            || differ(&self.account, &other.account)
+            || differ(&self.domain_id, &other.domain_id)
+    }
+
+    fn is_told(&self) -> bool {
+        self.project_id.is_some() || self.account.is_some()
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.project_id, &self.account) {
+            (Some(project), _) => write!(f, "project {}", printable(project)),
+            (None, Some(account)) => write!(f, "account {}", printable(account)),
+            (None, None) => f.write_str("an unknown owner"),
+        }
+    }
+}
+
 /// What CloudStack says of a volume, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRecord {
@@ -179,6 +218,12 @@ pub struct VolumeRecord {
     pub device_id: Option<u32>,
     /// A job that is under way on the volume, whoever started it.
     pub job_id: Option<JobId>,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner: Owner,
+    /// The hypervisor that its storage is for; only a root admin is told.
+    #[serde(default)]
+    pub hypervisor: Option<String>,
 }
 
 impl VolumeRecord {
@@ -208,6 +253,9 @@ pub struct VmRecord {
     pub zone_id: String,
     /// `KVM`, `VMware`, ...
     pub hypervisor: Option<String>,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner: Owner,
 }
 
 impl VmRecord {

@@ -1,15 +1,16 @@
 #!/bin/sh
 # Installs the packages that a level needs on a Debian or Ubuntu machine; asks nothing of apt where they are all there.
 #
-#   setup.sh build|demo|test|fuzz|bench
+#   setup.sh build|demo|test|fuzz|bench|packages
 set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
-test="$build debian-archive-keyring e2fsprogs fio libnbd-bin mmdebstrap nbd-client nbdkit qemu-system-x86 qemu-utils
+test="$build debian-archive-keyring e2fsprogs fio libnbd-bin mmdebstrap nbd-client nbdkit python3-libnbd qemu-system-x86 qemu-utils
     socat systemd"
 fuzz="$build g++"
 bench="$test nbd-server"
+packages="$build binutils debhelper dpkg-dev lintian rpm rpmlint"
 
 stop() {
     echo "setup.sh: $*" >&2
@@ -22,7 +23,8 @@ demo) wanted=$demo ;;
 test) wanted=$test ;;
 fuzz) wanted=$fuzz ;;
 bench) wanted=$bench ;;
-*) stop "say which level: build, demo, test, fuzz or bench" ;;
+packages) wanted=$packages ;;
+*) stop "say which level: build, demo, test, fuzz, bench or packages" ;;
 esac
 
 command -v cargo >/dev/null || stop "cargo is not in the PATH: install a Rust toolchain, see https://rustup.rs"

@@ -29,6 +29,8 @@ pub mod method {
     pub const VOLUME_DETACH: &str = "volume.detach";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
+    pub const VOLUME_HOLD: &str = "volume.hold";
+    pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
     pub const VM_GET: &str = "vm.get";
@@ -44,6 +46,7 @@ pub mod method {
     pub const EVENT_LIST: &str = "event.list";
     pub const EVENT_WATCH: &str = "event.watch";
     pub const STORE_BACKUP: &str = "store.backup";
+    pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
@@ -74,9 +77,14 @@ pub struct Change {
     /// Comes back in each `progress` notification; without it there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Value>,
+    /// Answer at once with what would be done, and do nothing: all is looked at and refused as it would be, and nothing
+    /// is sent to CloudStack, changed here or journaled.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl Change {
     /// The names of its fields, which a caller may put beside a change's own parameters.
-    pub const FIELDS: [&'static str; 6] = ["wait", "queue", "timeout_seconds", "request_id", "reason", "token"];
+    pub const FIELDS: [&'static str; 7] =
+        ["wait", "queue", "timeout_seconds", "request_id", "reason", "token", "dry_run"];
 }

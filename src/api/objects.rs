@@ -34,10 +34,25 @@ pub struct Volume {
     pub device: Option<Device>,
     /// Its export, read from the live server for this answer.
     pub export: Option<Export>,
+    /// Who holds it, so that nobody takes it away; none where it is free.
+    pub hold: Option<Hold>,
     /// When CloudStack said the rest.
     pub cloudstack_as_of: Timestamp,
     /// CloudStack was asked for something newer and did not answer.
     pub stale: bool,
+}
+
+/// Somebody's word that a volume stays as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The holder's user name, or `user 1000` where it has none.
+    pub holder: String,
+    /// The holder's user id: who logged in, behind a `sudo` say.
+    pub uid: u32,
+    /// Why.
+    pub note: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// What an export is doing.
@@ -71,6 +86,33 @@ pub struct Export {
     pub device_path: PathBuf,
     /// What it is doing.
     pub state: ExportState,
+    /// What clients have done with it.
+    pub usage: Usage,
+}
+
+/// What clients have done with an export since it was made, also while earlier daemons served it; of one that was
+/// killed, the last seconds may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// When the export was made.
+    pub since: Timestamp,
+    /// Bytes that clients read.
+    pub bytes_read: u64,
+    /// Bytes that clients wrote or zeroed.
+    pub bytes_written: u64,
+    /// The client that was there last, or is there; none where there never was one.
+    pub last_client: Option<LastClient>,
+}
+
+/// The client of an export that was there last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastClient {
+    /// As in [`Client`].
+    pub address: String,
+    /// When it left; of one that is there, when its last request came, or itself.
+    pub at: Timestamp,
+    /// How it left; none while it is there.
+    pub left: Option<Leaving>,
 }
 
 /// A client of an export.
@@ -96,6 +138,16 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+}
+
+impl OperationKind {
+    /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
+    pub fn is_refused_by_hold(self) -> bool {
+        match self {
+            Self::Detach | Self::Unexport | Self::Delete => true,
+            Self::Create | Self::Attach | Self::Export | Self::Recover => false,
+        }
+    }
 }
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
@@ -147,13 +199,13 @@ pub struct Operation {
     pub finished_at: Option<Timestamp>,
 }
 
-/// How the last client of an export left.
+/// How a client of an export left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LastClient {
+pub enum Leaving {
     /// By itself.
     #[serde(rename = "disconnected")]
     Disconnected,
-    /// We closed it (`--force`, or the end of `--drain`).
+    /// We closed it (`--force`, the end of `--drain`, or of the daemon).
     #[serde(rename = "cut off")]
     CutOff,
 }
@@ -163,10 +215,10 @@ pub enum LastClient {
 pub struct Departure {
     /// When everything written was on stable storage.
     pub flushed_at: Option<Timestamp>,
-    /// Bytes that clients wrote through the export; none where another volctld served it before and nobody counted.
+    /// Bytes that clients wrote through the export; none where there was no export.
     pub bytes_written: Option<u64>,
-    /// How the last client left; none where this volctld has seen none.
-    pub last_client: Option<LastClient>,
+    /// How the last client left; none where there never was one.
+    pub last_client: Option<Leaving>,
     /// When this kernel had let the device go.
     pub device_gone_at: Option<Timestamp>,
 }

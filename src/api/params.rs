@@ -40,6 +40,9 @@ pub struct VolumeAttach {
     /// VM, id or name; this VM where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
+    /// As the root disk of that VM, which is stopped and has none.
+    #[serde(default)]
+    pub root: bool,
     /// Export it as well.
     #[serde(default)]
     pub export: bool,
@@ -84,6 +87,25 @@ pub struct VolumeDelete {
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecover {
     /// Volume: id or unique name.
+    pub volume: String,
+}
+
+/// `volume.hold`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeHold {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Why, for whoever is refused; 1 to 500 characters.
+    pub note: String,
+}
+
+/// `volume.release`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRelease {
+    /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
+    /// had when it was held.
     pub volume: String,
 }
 
@@ -178,6 +200,21 @@ pub struct OperationAbandon {
     pub id: String,
     /// Why, for the record; not empty.
     pub reason: String,
+}
+
+/// `system.drain`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SystemDrain {
+    /// Detach this VM's data volumes too.
+    pub detach: bool,
+    /// Wait so many seconds, 60 at most, for what is in the way; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// Take changes and clients again.
+    pub end: bool,
+    /// Only say what is in the way.
+    pub dry_run: bool,
 }
 
 /// `store.backup`

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::model::{Device, VmId, VolumeId};
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
-    /// The operation; none where there was nothing to do.
+    /// The operation; none where none was needed, as for a hold.
     pub operation: Option<Operation>,
     /// The volume as it is now; none where it is gone.
     pub volume: Option<Volume>,
@@ -23,6 +24,9 @@ pub struct Changed {
     /// Sentences that the caller must see: what was chosen, what could not be checked.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Of a dry run: what would be done, a sentence a step, in order; empty where there is nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<String>>,
     /// Of a detach or an unexport.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,
@@ -106,6 +110,21 @@ pub struct OperationShown {
     /// What happened to it, oldest first; only `operation.get` tells.
     #[serde(default)]
     pub history: Vec<Moment>,
+}
+
+/// The result of `system.drain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Since when nothing new is taken; none where it is.
+    pub since: Option<Timestamp>,
+    /// What has not ended yet, a sentence each.
+    pub waiting_for: Vec<String>,
+    /// The names of the exports that were ended now.
+    pub unexported: Vec<String>,
+    /// The volumes that were detached now.
+    pub detached: Vec<Volume>,
+    /// This VM's data volumes that stay attached.
+    pub attached: Vec<Volume>,
 }
 
 /// The result of `store.backup`.

@@ -20,6 +20,9 @@ pub struct Attach {
     /// Attach to this VM (id or name) instead of the one that volctl runs in
     #[arg(long, value_name = "VM", value_parser = NonEmptyStringValueParser::new())]
     vm: Option<String>,
+    /// Attach as the root disk of that VM, which must be stopped and have none
+    #[arg(long)]
+    root: bool,
     /// Export over NBD as well
     #[arg(long)]
     export: bool,
@@ -35,6 +38,7 @@ impl Attach {
         let params = |volume: &String| VolumeAttach {
             volume: volume.clone(),
             vm: self.vm.clone(),
+            root: self.root,
             export: self.export,
             read_only: self.read_only,
         };

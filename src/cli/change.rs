@@ -13,12 +13,17 @@ use super::render::{self, Output, Page};
 use super::session::{Request, Session};
 use crate::api::{Change, Changed, Departure, Operation, Volume};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, clock_time, format_size, printable};
+use crate::model::{VolumeId, VolumeType, clock_time, format_size, printable};
 
 /// The flags of every changing verb.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every change")]
 pub struct ChangeFlags {
+    /// Say what would be asked of CloudStack and done here, and do nothing
+    ///
+    /// All is looked at, and refused as it would be.
+    #[arg(long)]
+    dry_run: bool,
     /// Return as soon as the operation is accepted, and print it
     #[arg(long)]
     no_wait: bool,
@@ -48,6 +53,11 @@ pub struct Verb {
 }
 
 impl ChangeFlags {
+    /// Whether nothing is to be changed, so that there is nothing to ask about.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Sends a change of each volume at once, on one connection, and shows what came of them; `phrase` says it in
     /// words.
     ///
@@ -70,22 +80,39 @@ impl ChangeFlags {
             .iter()
             .map(|(word, params)| self.request(verb, word, params, own_id(word)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(output.answers(session.ask_all(requests), |changed| page(changed, &phrase)))
+        Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
     }
 
     fn request(&self, verb: Verb, word: &str, params: &impl Serialize, id: Option<String>) -> Result<Request> {
         let change = Change {
-            wait: !self.no_wait,
+            wait: !self.no_wait && !self.dry_run,
             queue: self.queue,
             timeout_seconds: self.timeout.map(|timeout| timeout.as_secs()),
             // The connection may be lost, and the request is then sent again.
-            request_id: Some(id.unwrap_or_else(|| Uuid::new_v4().to_string())),
+            request_id: id.or_else(|| (!self.dry_run).then(|| Uuid::new_v4().to_string())),
             reason: self.reason.clone(),
             token: None,
+            dry_run: self.dry_run,
         };
         let request = Request::new(verb.method, format!("{} {word}", verb.word), params)?.with(&change)?;
-        Ok(if self.no_wait { request } else { request.watched(self.timeout) })
+        Ok(if self.no_wait || self.dry_run { request } else { request.watched(self.timeout) })
     }
+}
+
+/// Does for each volume what needs no operation, and shows what came of it.
+///
+/// # Errors
+/// As [`ChangeFlags::run`].
+pub fn run_at_once<P: Serialize>(
+    verb: Verb,
+    volumes: Vec<(&str, P)>,
+    (session, output): (&Session, &Output),
+    phrase: impl Fn(&Changed) -> String,
+) -> Answer<u8> {
+    each_once(volumes.iter().map(|(word, _)| *word))?;
+    let request = |(word, params): &(&str, P)| Request::new(verb.method, format!("{} {word}", verb.word), params);
+    let requests = volumes.iter().map(request).collect::<Result<Vec<_>>>()?;
+    Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
 }
 
 /// Each volume once: two changes of one volume on one line cannot both be meant.
@@ -101,12 +128,25 @@ fn each_once<'a>(words: impl Iterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
-fn page(changed: &Changed, phrase: impl Fn(&Changed) -> String) -> Page {
+fn page(verb: Verb, changed: &Changed, phrase: impl Fn(&Changed) -> String) -> Page {
+    if let Some(plan) = &changed.plan {
+        return Page { text: planned(verb, changed, plan), quiet: String::new(), notes: changed.notes.clone() };
+    }
     let text = match (changed.changed, &changed.operation) {
         (None, Some(operation)) => accepted(operation),
         _ => phrase(changed),
     };
     Page { text: format!("{text}\n"), quiet: quiet(changed), notes: changed.notes.clone() }
+}
+
+/// What a dry run has found out; with `-q` nothing, as nothing has come of it.
+fn planned(verb: Verb, changed: &Changed, plan: &[String]) -> String {
+    let of = changed.volume.as_ref().map(|volume| format!(" of {}", render::name(volume))).unwrap_or_default();
+    let steps = plan.iter().zip(1..).map(|(step, number)| format!("  {number}. {}\n", printable(step)));
+    match plan {
+        [] => format!("{}{of}: nothing to do\n", verb.word),
+        _ => format!("{}{of} would, in this order:\n{}nothing was changed\n", verb.word, steps.collect::<String>()),
+    }
 }
 
 fn accepted(operation: &Operation) -> String {
@@ -144,7 +184,8 @@ pub fn whereabouts(volume: &Volume) -> String {
     let device = volume.device.as_ref().map(|device| format!(": {}", render::path(&device.path)));
     let uri = volume.export.as_ref().and_then(|export| render::uris(export).next());
     let export = uri.map(|uri| format!(", exported at {uri}"));
-    format!("attached to {place}{}{}", device.unwrap_or_default(), export.unwrap_or_default())
+    let as_root = if volume.volume_type == VolumeType::Root { " as its root disk" } else { "" };
+    format!("attached to {place}{as_root}{}{}", device.unwrap_or_default(), export.unwrap_or_default())
 }
 
 /// A device's or export's last moments: `; flushed at 14:07:05, 1.5G written, last client disconnected, ...`.

@@ -30,7 +30,7 @@ pub struct Delete {
 
 impl Delete {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let named = if self.yes {
+        let named = if self.yes || self.change.is_dry_run() {
             self.volumes.clone()
         } else {
             confirm::delete(&self.volumes, self.expunge, session, output)?

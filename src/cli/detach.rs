@@ -41,7 +41,9 @@ pub struct Detach {
 impl Detach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let confirmed = match &self.from {
-            Some(vm) if !self.yes => confirm::detach_from(vm, &self.volumes, session, output)?,
+            Some(vm) if !self.yes && !self.change.is_dry_run() => {
+                confirm::detach_from(vm, &self.volumes, session, output)?
+            }
             other => other.is_some(),
         };
         let params = |volume: &String| VolumeDetach {

@@ -61,10 +61,11 @@ fn row(volume: &Volume) -> Vec<Cell> {
     ]
 }
 
-/// CloudStack's state, marked where CloudStack did not answer when it was asked again.
+/// CloudStack's state, marked where the volume is held, and where CloudStack did not answer when it was asked again.
 pub fn state(volume: &Volume) -> String {
+    let held = if volume.hold.is_some() { ",held" } else { "" };
     let stale = if volume.stale { ",STALE" } else { "" };
-    format!("{}{stale}", printable(&volume.state))
+    format!("{}{held}{stale}", printable(&volume.state))
 }
 
 /// How old CloudStack's part is, where a person watches or it is older than it should be.

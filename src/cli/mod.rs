@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod detach;
 mod device;
+mod drain;
 mod duration;
 mod events;
 mod exchange;
@@ -16,10 +17,12 @@ mod exports;
 mod find;
 mod follow;
 mod health;
+mod hold;
 mod interrupt;
 mod ls;
 mod ops;
 mod recover;
+mod release;
 mod render;
 mod session;
 mod show;
@@ -94,6 +97,8 @@ enum Command {
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Hold(hold::Hold),
+    Release(release::Release),
     Ls(ls::Ls),
     Show(show::Show),
     Device(device::Device),
@@ -104,6 +109,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Drain(drain::Drain),
     Version(version::Version),
 }
 
@@ -117,6 +123,8 @@ impl Command {
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Hold(command) => command.run(session, output),
+            Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),
             Command::Show(command) => command.run(session, output),
             Command::Device(command) => command.run(session, output),
@@ -127,6 +135,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Drain(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

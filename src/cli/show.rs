@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::render::{self, Facts, Output, Page, Screen};
 use super::session::{Request, Session};
 use super::{duration, ls};
-use crate::api::{Client, Export, Volume, VolumeGet, VolumeShown, method};
+use crate::api::{Client, Export, Hold, Volume, VolumeGet, VolumeShown, method};
 use crate::model::{format_size, printable};
 
 /// Show everything about one volume
@@ -59,8 +59,14 @@ fn facts(volume: &Volume, screen: &Screen) -> Facts {
     if let Some(export) = &volume.export {
         add_export(&mut facts, export, screen);
     }
+    facts.add_some("held", volume.hold.as_ref().map(|hold| held(hold, screen)));
     facts.add("as of", format_args!("{} ago (what CloudStack says)", render::ago(screen.now, volume.cloudstack_as_of)));
     facts
+}
+
+fn held(hold: &Hold, screen: &Screen) -> String {
+    let since = render::ago(screen.now, hold.since);
+    format!("by {} for {since}: \"{}\"", printable(&hold.holder), printable(&hold.note))
 }
 
 fn attachment(volume: &Volume) -> Option<String> {

@@ -65,44 +65,85 @@ struct Done {
 #[derive(Deserialize)]
 struct Recovered {}
 
+impl Request {
+    /// `createVolume`; CloudStack makes whole GiB.
+    pub fn create_volume(new: &NewVolume) -> Self {
+        let request = Self::new("createVolume")
+            .with("name", &new.name)
+            .with("diskofferingid", &new.offering_id)
+            .with("zoneid", &new.zone_id);
+        match new.size_gib {
+            Some(gib) => request.with("size", gib),
+            None => request,
+        }
+    }
+
+    /// `attachVolume`; 0 is the place of the root disk, and where none is named CloudStack chooses one.
+    pub fn attach_volume(volume: impl ToString, vm: VmId, device_id: Option<u32>) -> Self {
+        let request = Self::new("attachVolume").with("id", volume).with("virtualmachineid", vm);
+        match device_id {
+            Some(place) => request.with("deviceid", place),
+            None => request,
+        }
+    }
+
+    /// `detachVolume`, from whatever VM it is attached to; by the volume's id alone, as the other form is broken.
+    pub fn detach_volume(volume: VolumeId) -> Self {
+        Self::new("detachVolume").with("id", volume)
+    }
+
+    /// `destroyVolume`: recoverable, or for ever with `expunge`. CloudStack refuses it for a volume that was never
+    /// created on storage: that takes [`Request::delete_volume`].
+    pub fn destroy_volume(volume: VolumeId, expunge: bool) -> Self {
+        Self::new("destroyVolume").with("id", volume).with("expunge", expunge)
+    }
+
+    /// `deleteVolume`, for ever.
+    pub fn delete_volume(volume: VolumeId) -> Self {
+        Self::new("deleteVolume").with("id", volume)
+    }
+
+    /// `recoverVolume`: takes back a `destroyVolume` without `expunge`.
+    pub fn recover_volume(volume: VolumeId) -> Self {
+        Self::new("recoverVolume").with("id", volume)
+    }
+}
+
 impl CloudStack {
-    /// `createVolume`; the volume is there, in state `Allocated`, when the command is accepted.
+    /// [`Request::create_volume`], in the configured project; the volume is there, in state `Allocated`, when the command
+    /// is accepted.
     ///
     /// # Errors
     /// As each call; an answer without the volume's id is `NoAnswer`.
     pub async fn create_volume(&self, intent: &Intent, new: &NewVolume) -> Result<Accepted, CallError> {
-        let request = Request::new("createVolume")
-            .with("name", &new.name)
-            .with("diskofferingid", &new.offering_id)
-            .with("zoneid", &new.zone_id);
-        let request = match new.size_gib {
-            Some(gib) => request.with("size", gib),
-            None => request,
-        };
-        let submitted = self.submit(intent, self.in_project(request).await?).await?;
+        let submitted = self.submit(intent, self.in_project(Request::create_volume(new)).await?).await?;
         let volume_id = Some(id("the new volume's id", submitted.id)?);
         Ok(Accepted { volume_id, job_id: job_id(submitted.jobid)? })
     }
 
-    /// `attachVolume`; CloudStack chooses the device id.
+    /// [`Request::attach_volume`]
     ///
     /// # Errors
     /// As each call.
-    pub async fn attach_volume(&self, intent: &Intent, volume: VolumeId, vm: VmId) -> Result<Accepted, CallError> {
-        let request = Request::new("attachVolume").with("id", volume).with("virtualmachineid", vm);
-        self.change(intent, request).await
+    pub async fn attach_volume(
+        &self,
+        intent: &Intent,
+        volume: VolumeId,
+        vm: VmId,
+        device_id: Option<u32>,
+    ) -> Result<Accepted, CallError> {
+        self.change(intent, Request::attach_volume(volume, vm, device_id)).await
     }
 
-    /// `detachVolume`, from whatever VM it is attached to; by the volume's id alone, as the other form is broken.
+    /// [`Request::detach_volume`]
     ///
     /// # Errors
     /// As each call.
     pub async fn detach_volume(&self, intent: &Intent, volume: VolumeId) -> Result<Accepted, CallError> {
-        self.change(intent, Request::new("detachVolume").with("id", volume)).await
+        self.change(intent, Request::detach_volume(volume)).await
     }
 
-    /// `destroyVolume`: recoverable, or for ever with `expunge`. CloudStack refuses it for a volume that was never
-    /// created on storage: that takes [`CloudStack::delete_volume`].
+    /// [`Request::destroy_volume`]
     ///
     /// # Errors
     /// As each call.
@@ -112,27 +153,27 @@ impl CloudStack {
         volume: VolumeId,
         expunge: bool,
     ) -> Result<Accepted, CallError> {
-        self.change(intent, Request::new("destroyVolume").with("id", volume).with("expunge", expunge)).await
+        self.change(intent, Request::destroy_volume(volume, expunge)).await
     }
 
-    /// `deleteVolume`, for ever and without a job: after `NoAnswer` only the volume can tell.
+    /// [`Request::delete_volume`], without a job: after `NoAnswer` only the volume can tell.
     ///
     /// # Errors
     /// As each call.
     pub async fn delete_volume(&self, volume: VolumeId) -> Result<(), CallError> {
-        let done: Done = self.call(&Request::new("deleteVolume").with("id", volume)).await?;
+        let done: Done = self.call(&Request::delete_volume(volume)).await?;
         match done.success.and_then(Scalar::flag) {
             Some(true) => Ok(()),
             _ => Err(CallError::unusable("deleteVolume did not say that it succeeded")),
         }
     }
 
-    /// `recoverVolume`, without a job: takes back a `destroyVolume` without `expunge`.
+    /// [`Request::recover_volume`], without a job.
     ///
     /// # Errors
     /// As each call.
     pub async fn recover_volume(&self, volume: VolumeId) -> Result<(), CallError> {
-        let Recovered {} = self.call(&Request::new("recoverVolume").with("id", volume)).await?;
+        let Recovered {} = self.call(&Request::recover_volume(volume)).await?;
         Ok(())
     }
 
@@ -210,18 +251,22 @@ mod tests {
     async fn attach_detach_and_destroy_name_what_they_change() {
         let other = JobId::random();
         let reply = |key: &str| json(200, &format!(r#"{{"{key}":{{"jobid":"{other}"}}}}"#));
-        let replies = [reply("attachvolumeresponse"), reply("detachvolumeresponse"), reply("destroyvolumeresponse")];
+        let answers = ["attachvolumeresponse", "attachvolumeresponse", "detachvolumeresponse", "destroyvolumeresponse"];
+        let replies = answers.map(reply);
         let server = Server::start(replies).await;
         let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
         let accepted = Accepted { job_id: Some(other), volume_id: None };
-        assert_eq!(client.attach_volume(&Intent::new(), volume, vm).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, None).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, Some(0)).await.unwrap(), accepted);
         assert_eq!(client.detach_volume(&Intent::new(), volume).await.unwrap(), accepted);
         assert_eq!(client.destroy_volume(&Intent::new(), volume, true).await.unwrap(), accepted);
         let forms = server.forms();
         assert!(forms.iter().all(|form| form["id"] == VOLUME));
         assert_eq!(forms[0]["virtualmachineid"], VM);
-        assert!(!forms[1].contains_key("virtualmachineid"));
-        assert_eq!(forms[2]["expunge"], "true");
+        assert!(!forms[0].contains_key("deviceid"));
+        assert_eq!(forms[1]["deviceid"], "0");
+        assert!(!forms[2].contains_key("virtualmachineid"));
+        assert_eq!(forms[3]["expunge"], "true");
     }
 
     #[tokio::test]

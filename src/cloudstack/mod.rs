@@ -30,10 +30,11 @@ pub use changes::{Accepted, Intent, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
+pub use request::Request;
+pub use wire::VmSnapshot;
 
 use contact::ContactLog;
 use keys::Keys;
-use request::Request;
 use transport::Transport;
 
 use tokio::time::Instant;

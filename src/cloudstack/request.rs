@@ -1,9 +1,12 @@
 //! One command of the API with its parameters, and how it becomes the body of a signed request (facts sheet, 1).
 
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
 use super::signature::{form, sign};
+use crate::model::printable;
 
 /// How far ahead a request's `expires` lies: long enough for a slow network, and short, as nothing is proven of a
 /// request whose answer was lost until this time has passed.
@@ -18,9 +21,10 @@ pub(super) fn expiry() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second() + LIFETIME.as_secs()).unwrap_or(Timestamp::MAX)
 }
 
-/// A command and its parameters, all names in lower case (facts sheet, 1.2).
+/// A command and its parameters, all names in lower case (facts sheet, 1.2). Shown without what every call has: key,
+/// signature, expiry.
 #[derive(Clone)]
-pub(super) struct Request {
+pub struct Request {
     command: &'static str,
     parameters: Vec<(&'static str, String)>,
 }
@@ -67,6 +71,16 @@ impl Request {
     }
 }
 
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.command)?;
+        self.parameters.iter().try_for_each(|(name, value)| match printable(value) {
+            value if value.contains([' ', '"']) || value.is_empty() => write!(f, " {name}={value:?}"),
+            value => write!(f, " {name}={value}"),
+        })
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -82,6 +96,12 @@ mod tests {
             "command=attachVolume&response=json&apikey=key&signatureversion=3&expires=2031-10-10T12%3A00%3A00%2B0000\
              &id=5f0c&signature=3zJfRqK52%2BJNAHe6OsqDejlMwHE%3D"
         );
+    }
+
+    #[test]
+    fn a_request_is_shown_as_it_is_sent() {
+        let request = Request::new("createVolume").with("name", "my \"disk\"").with("size", 7).with("zoneid", "z\n");
+        assert_eq!(request.to_string(), r#"createVolume name="my \"disk\"" size=7 zoneid=z\n"#);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::CallError;
-use crate::model::{DiskOffering, GIB, VmRecord, VolumeRecord, VolumeType, Zone, printable};
+use crate::model::{DiskOffering, GIB, Owner, VmRecord, VolumeRecord, VolumeType, Zone, printable};
 
 /// A single value, however it is written: a number is kept as its text. What is no single value is skipped, not kept.
 pub(super) enum Scalar {
@@ -116,6 +116,10 @@ pub(super) struct WireVolume {
     vmstate: Option<Scalar>,
     deviceid: Option<Scalar>,
     jobid: Option<Scalar>,
+    hypervisor: Option<Scalar>,
+    account: Option<Scalar>,
+    domainid: Option<Scalar>,
+    projectid: Option<Scalar>,
 }
 
 impl Record for VolumeRecord {
@@ -138,6 +142,8 @@ impl Record for VolumeRecord {
             vm_state: text(wire.vmstate),
             device_id: number("a volume's deviceid", wire.deviceid)?,
             job_id: optional_id("a volume's jobid", wire.jobid)?,
+            owner: owner(wire.account, wire.domainid, wire.projectid),
+            hypervisor: text(wire.hypervisor),
         })
     }
 
@@ -155,6 +161,9 @@ pub(super) struct WireVm {
     state: Option<Scalar>,
     zoneid: Option<Scalar>,
     hypervisor: Option<Scalar>,
+    account: Option<Scalar>,
+    domainid: Option<Scalar>,
+    projectid: Option<Scalar>,
 }
 
 impl Record for VmRecord {
@@ -169,12 +178,46 @@ impl Record for VmRecord {
             state: needed("a VM's state", wire.state)?,
             zone_id: needed("a VM's zoneid", wire.zoneid)?,
             hypervisor: text(wire.hypervisor),
+            owner: owner(wire.account, wire.domainid, wire.projectid),
         })
     }
 
     fn id(&self) -> Self::Id {
         self.id
     }
+}
+
+/// A snapshot of a VM with its disks, which forbids to attach to the VM and to detach from it (facts sheet, 4.3, 4.4).
+pub struct VmSnapshot {
+    id: String,
+    /// Its name, for people.
+    pub name: String,
+}
+
+/// A VM snapshot as it comes; people gave it its `displayname`.
+#[derive(Deserialize)]
+pub(super) struct WireVmSnapshot {
+    id: Option<Scalar>,
+    displayname: Option<Scalar>,
+    name: Option<Scalar>,
+}
+
+impl Record for VmSnapshot {
+    type Wire = WireVmSnapshot;
+    type Id = String;
+
+    fn read(wire: WireVmSnapshot) -> Result<Self, CallError> {
+        let id = needed("a VM snapshot's id", wire.id)?;
+        Ok(Self { name: text(wire.displayname).or(text(wire.name)).unwrap_or_else(|| id.clone()), id })
+    }
+
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+fn owner(account: Option<Scalar>, domain_id: Option<Scalar>, project_id: Option<Scalar>) -> Owner {
+    Owner { account: text(account), domain_id: text(domain_id), project_id: text(project_id) }
 }
 
 /// What has an id and a name.

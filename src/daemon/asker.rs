@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use nix::unistd::{Uid, User};
+
 use crate::api::{Asker, Change};
 use crate::model::printable;
+use crate::operation::Holder;
 use crate::rpc::peer::Peer;
 
 /// The longest command line that is kept, in characters.
@@ -12,6 +15,14 @@ const LONGEST: usize = 1000;
 /// Who asks for a change.
 pub(super) fn asker(peer: &Peer, change: &Change) -> Asker {
     Asker { uid: Some(peer.uid), login_uid: login_uid(peer), command: command(peer), reason: change.reason.clone() }
+}
+
+/// Who holds a volume. The user's name is for people only.
+pub(super) async fn holder(peer: &Peer) -> Holder {
+    let uid = login_uid(peer).unwrap_or(peer.uid);
+    let named = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await;
+    let name = named.ok().and_then(Result::ok).flatten().map(|user| user.name);
+    Holder { uid, name: name.unwrap_or_else(|| format!("user {uid}")) }
 }
 
 /// The peer's command line; none where the process is gone.

@@ -7,18 +7,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::asker;
+use super::asker::{asker, holder};
 use super::events;
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
-use crate::operation::{Engine, Request, Shown};
+use crate::operation::{Engine, Request, Shown, Taken};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
-use crate::store::OperationRow;
 
 /// For so many seconds CloudStack may leave open whether a change can be accepted.
 const ACCEPTANCE: u64 = 28;
@@ -79,12 +78,15 @@ impl Dispatch {
             method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
+            method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
@@ -149,7 +151,10 @@ impl Dispatch {
         self.rights.may_change(&caller.peer)?;
         let change: Change = read(split(&mut params))?;
         let request = request(read(params)?);
-        let row = self.accepted(&request, &change, &caller.peer).await?;
+        let row = match self.accepted(&request, &change, &caller.peer).await? {
+            Taken::Operation(row) => row,
+            Taken::Plan(changed) => return answer(changed),
+        };
         if !change.wait {
             return answer(self.engine.changed(&row)?);
         }
@@ -158,11 +163,11 @@ impl Dispatch {
     }
 
     /// Has a request journaled, within the caller's time: until it is, nothing is sent.
-    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<OperationRow> {
+    async fn accepted(&self, request: &Request, change: &Change, peer: &Peer) -> Answer<Taken> {
         let accepting = self.engine.request(request, change, asker(peer, change));
         let seconds = change.timeout_seconds.map_or(ACCEPTANCE, |seconds| seconds.min(ACCEPTANCE));
         match tokio::time::timeout(Duration::from_secs(seconds), accepting).await {
-            Ok(row) => Ok(row?),
+            Ok(taken) => Ok(taken?),
             Err(_) => {
                 let what = format!("CloudStack has not answered within {seconds}s; nothing was sent");
                 Err(Error::new(Kind::CloudstackUnreachable, what)
@@ -246,6 +251,16 @@ impl Dispatch {
         Err(failed(error, operation))
     }
 
+    async fn hold(&self, params: Map<String, Value>, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().hold(&read(params)?, holder(peer).await).await?)
+    }
+
+    async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().release(&params).await?)
+    }
+
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
@@ -274,6 +289,13 @@ impl Dispatch {
         }
         let bytes = self.engine.world().store.backup(&params.path)?;
         answer(api::BackedUp { path: params.path, bytes })
+    }
+
+    async fn drain(&self, params: api::SystemDrain, peer: &Peer) -> Answer {
+        if !params.dry_run {
+            self.rights.may_change(peer)?;
+        }
+        answer(self.engine.drain(&params, &asker(peer, &Change::default())).await?)
     }
 
     async fn sync(&self, _: Nothing, peer: &Peer) -> Answer {

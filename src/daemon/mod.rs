@@ -21,7 +21,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports, keep_history, keep_in_step};
+use crate::operation::{Engine, World, keep_exports, keep_history, keep_in_step, keep_tally};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -63,12 +63,21 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            turn_callers_away(&error);
             eprintln!("volctld: {error}");
             if let Some(hint) = error.hint {
                 eprintln!("hint: {hint}");
             }
             ExitCode::from(error.kind.exit_code())
         }
+    }
+}
+
+/// Tells those whose connection started this daemon why it does not serve them.
+fn turn_callers_away(error: &Error) {
+    if let Ok(Some(listener)) = systemd::inherited_listener() {
+        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
+        rpc::server::turn_away(&listener, &Error { hint: error.hint.clone(), ..why.retryable(false) });
     }
 }
 
@@ -133,6 +142,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
+    let counter = tokio::spawn(keep_tally(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
@@ -148,12 +158,13 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     manager.stopping();
     keeper.abort();
     reconciler.abort();
+    counter.abort();
     close.send_replace(true);
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();
     let _ = tokio::join!(serving, world.nbd.shutdown());
     historian.abort();
-    if let Err(error) = world.store.settle() {
+    if let Err(error) = world.keep_tally().and_then(|()| world.store.settle()) {
         tracing::warn!(%error, "the state store is left as it is");
     }
     Ok(())

@@ -2,17 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::unistd::{Whence, lseek};
 
 use super::ioctl;
-use super::protocol::Errno;
+use super::protocol::{BlockSizes, Errno, Extent};
+use super::queue::Queue;
 
 /// Zeroes are written, and discards and zeroing are asked of the kernel, in pieces of so many bytes at most, so that
 /// none lasts long and each can be the last one when the export closes.
 const PIECE: u64 = 64 << 20;
+
+/// The page cache reads and writes in units of so many bytes.
+const PAGE: u32 = 4096;
 
 /// What is written where the kernel cannot zero a range by itself.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -21,25 +26,39 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) struct Backend {
     file: File,
     size: u64,
-    /// The device's logical block size in bytes; none for a regular file.
-    logical_block: Option<u64>,
+    /// None for a regular file.
+    device: Option<Queue>,
     flush_failed: AtomicBool,
 }
 
 impl Backend {
-    /// Takes a file over. Its size in bytes is read from the kernel.
+    /// Takes a file over. What it is, is read from the kernel.
     pub fn new(mut file: File) -> io::Result<Self> {
         let size = file.seek(SeekFrom::End(0))?;
-        let logical_block = match file.metadata()?.file_type().is_block_device() {
-            true => Some(ioctl::logical_block_size(&file)?),
+        let metadata = file.metadata()?;
+        let device = match metadata.file_type().is_block_device() {
+            true => Some(Queue::of(metadata.rdev())?),
             false => None,
         };
-        Ok(Self { file, size, logical_block, flush_failed: AtomicBool::new(false) })
+        Ok(Self { file, size, device, flush_failed: AtomicBool::new(false) })
     }
 
     /// Size in bytes when it was taken over.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What a client's requests should keep to: a device's blocks, of which the page cache takes no less than a page.
+    pub fn block_sizes(&self) -> BlockSizes {
+        match self.device {
+            Some(queue) => BlockSizes { minimum: queue.logical_block, preferred: queue.physical_block.max(PAGE) },
+            None => BlockSizes { minimum: 1, preferred: PAGE },
+        }
+    }
+
+    /// Whether a trim has an effect; for a regular file, its filesystem decides at each one.
+    pub fn trims(&self) -> bool {
+        self.device.is_none_or(|queue| queue.discards)
     }
 
     /// Gives the file back.
@@ -70,13 +89,46 @@ impl Backend {
         flushed
     }
 
-    /// Tells the device that a range is not needed. A hint: where the device takes none, nothing happens.
+    /// What follows on `offset`, up to `end`, which is above it. A device does not tell what of it is allocated.
+    pub fn extent(&self, offset: u64, end: u64) -> Extent {
+        let rest = |hole| Extent { length: end - offset, hole };
+        let until = |next: u64, hole| Extent { length: next.min(end) - offset, hole };
+        if self.device.is_some() {
+            return rest(false);
+        }
+        match self.seek(Whence::SeekData, offset) {
+            // No data follow: a hole, unless the file has become shorter than it was.
+            Err(nix::Error::ENXIO) => rest(self.file.metadata().is_ok_and(|metadata| metadata.len() >= end)),
+            Ok(data) if data > offset => until(data, true),
+            Ok(_) => match self.seek(Whence::SeekHole, offset) {
+                Ok(hole) if hole > offset => until(hole, false),
+                _ => rest(false),
+            },
+            Err(_) => rest(false),
+        }
+    }
+
+    /// The position that this leaves behind is nobody's: all reads and writes say where.
+    fn seek(&self, whence: Whence, offset: u64) -> nix::Result<u64> {
+        let found = lseek(&self.file, offset.try_into().map_err(|_| nix::Error::EINVAL)?, whence)?;
+        u64::try_from(found).map_err(|_| nix::Error::EINVAL)
+    }
+
+    /// Begins to read a range into the page cache, and does not wait for it.
+    pub fn cache(&self, offset: u64, length: u64) -> io::Result<()> {
+        let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        Ok(posix_fadvise(&self.file, offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED)?)
+    }
+
+    /// Tells the device that a range is not needed. A hint: where it takes none, nothing happens.
     pub fn trim(&self, offset: u64, length: u64, stop: impl Fn() -> bool) -> io::Result<()> {
         for (offset, length) in pieces(offset, length) {
             stopped(&stop)?;
-            let trimmed = match self.logical_block {
+            let trimmed = match self.device {
                 None => self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length),
-                Some(block) => match whole_blocks(offset, length, block) {
+                Some(queue) => match whole_blocks(offset, length, queue.logical_block.into()) {
                     Some((offset, length)) => ioctl::discard(&self.file, offset, length),
                     None => Ok(()),
                 },
@@ -93,15 +145,31 @@ impl Backend {
     pub fn write_zeroes(&self, offset: u64, length: u64, may_punch: bool, stop: impl Fn() -> bool) -> io::Result<()> {
         for (offset, length) in pieces(offset, length) {
             stopped(&stop)?;
-            match self.logical_block {
+            match self.device {
                 None => self.zero_range(offset, length, may_punch)?,
-                Some(block) => match whole_blocks(offset, length, block) {
+                Some(queue) => match whole_blocks(offset, length, queue.logical_block.into()) {
                     Some(whole) => self.zero_around(offset, length, whole, may_punch)?,
                     None => self.write_each_zero(offset, length)?,
                 },
             }
         }
         Ok(())
+    }
+
+    /// Does the same where that takes no writing of zeroes; false, and nothing is changed, where it would.
+    pub fn zero_fast(&self, offset: u64, length: u64, may_punch: bool, stop: impl Fn() -> bool) -> io::Result<bool> {
+        if let Some(queue) = self.device
+            && !(queue.zeroes && whole_blocks(offset, length, queue.logical_block.into()) == Some((offset, length)))
+        {
+            return Ok(false);
+        }
+        let first = length.min(PIECE);
+        let mode = if may_punch { FallocateFlags::FALLOC_FL_PUNCH_HOLE } else { FallocateFlags::FALLOC_FL_ZERO_RANGE };
+        match self.allocate(mode, offset, first) {
+            Err(error) if not_supported(&error) => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => self.write_zeroes(offset + first, length - first, may_punch, stop).map(|()| true),
+        }
     }
 
     /// A device zeroes whole blocks only: the rest of the range, at both ends, is written.
@@ -190,8 +258,6 @@ fn whole_blocks(offset: u64, length: u64, block: u64) -> Option<(u64, u64)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -242,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn fast_zeroes_are_zeroes() {
+        let backend = backend(&vec![0xaa; 4 * MIB as usize]);
+        assert!(backend.zero_fast(MIB + 1, MIB, true, || false).unwrap());
+        let mut expected = vec![0xaa; 4 * MIB as usize];
+        expected[MIB as usize + 1..2 * MIB as usize + 1].fill(0);
+        assert!(contents(&backend) == expected);
+    }
+
+    #[test]
+    fn extents_tell_holes_from_data() {
+        let backend = backend(&vec![0xaa; 4 * MIB as usize]);
+        backend.write_zeroes(MIB, MIB, true, || false).unwrap();
+        assert_eq!(backend.extent(7, 4 * MIB), Extent { length: MIB - 7, hole: false });
+        assert_eq!(backend.extent(7, 9), Extent { length: 2, hole: false });
+        assert_eq!(backend.extent(MIB + 5, 4 * MIB), Extent { length: MIB - 5, hole: true });
+        backend.write_zeroes(2 * MIB, 2 * MIB, true, || false).unwrap();
+        assert_eq!(backend.extent(MIB, 4 * MIB), Extent { length: 3 * MIB, hole: true });
+    }
+
+    #[test]
     fn zeroes_can_be_written_one_by_one() {
         let backend = backend(&[0xaa; 200_000]);
         backend.write_each_zero(1, 199_998).unwrap();
@@ -262,6 +348,7 @@ mod tests {
     fn a_file_that_became_shorter_is_a_failure() {
         let backend = backend(&[1; 8192]);
         backend.file.set_len(4096).unwrap();
+        assert!(!backend.extent(4096, 8192).hole);
         let mut bytes = [0; 8192];
         assert_eq!(errno(&backend.read(&mut bytes, 0).unwrap_err()), Errno::Io);
     }

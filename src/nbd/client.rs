@@ -78,6 +78,11 @@ impl Client {
         }
     }
 
+    /// When its last request came, or itself.
+    pub fn last_heard(&self) -> Timestamp {
+        self.last_request().unwrap_or(self.since)
+    }
+
     /// As everybody sees it.
     pub fn shown(&self) -> api::Client {
         api::Client { address: self.peer.to_string(), since: self.since, last_request: self.last_request() }

@@ -14,13 +14,15 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::client::{Client, Peer};
 use super::herald::Herald;
-use super::served::{ExportSpec, Offer, Served};
+use super::protocol::Headers;
+use super::served::{ExportSpec, Moved, Offer, Served};
 use super::uri::Locations;
-use crate::api;
+use crate::api::{self, LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -71,11 +73,6 @@ impl Session {
         &self.served
     }
 
-    /// What the client was told of it.
-    pub fn offer(&self) -> Offer {
-        self.served.offer()
-    }
-
     /// Notes that a request has come now.
     pub fn note_request(&self) {
         self.seat.client.note_request();
@@ -94,8 +91,10 @@ impl Drop for Seat {
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised();
-            entry.last_client = Some(if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected });
             self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
+            let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
+            let address = self.client.peer().to_string();
+            entry.last_client = Some(LastClient { address, at: Timestamp::now(), left: Some(left) });
         }
         self.exports.publish(&table);
     }
@@ -105,10 +104,27 @@ struct Entry {
     served: Arc<Served>,
     phase: Phase,
     clients: Vec<Arc<Client>>,
-    last_client: Option<api::LastClient>,
+    /// The last one that left.
+    last_client: Option<LastClient>,
 }
 
 impl Entry {
+    /// What clients have done with it.
+    fn usage(&self) -> Usage {
+        let (before, moved) = (&self.served.before, self.served.traffic.now());
+        let present = self.clients.iter().max_by_key(|client| client.last_heard()).map(|client| LastClient {
+            address: client.peer().to_string(),
+            at: client.last_heard(),
+            left: None,
+        });
+        Usage {
+            since: before.since,
+            bytes_read: before.bytes_read.saturating_add(moved.read),
+            bytes_written: before.bytes_written.saturating_add(moved.written),
+            last_client: present.or_else(|| self.last_client.clone()),
+        }
+    }
+
     /// The address from which a writable export is served already, if it is another one: one client writes at a time,
     /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
     fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
@@ -131,9 +147,7 @@ type Table = BTreeMap<String, Entry>;
 /// An export that has left the table, and what can be said of its time in it.
 pub(super) struct Gone {
     pub file: File,
-    /// None where another process served it before.
-    pub bytes_written: Option<u64>,
-    pub last_client: Option<api::LastClient>,
+    pub usage: Usage,
 }
 
 /// All exports.
@@ -142,12 +156,19 @@ pub(super) struct Exports {
     activity: watch::Sender<Activity>,
     locations: Locations,
     herald: Herald,
+    /// What clients moved of exports that have left the table; changed under its lock.
+    gone: Mutex<Moved>,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        let (table, activity, herald) = (Mutex::default(), watch::Sender::default(), Herald::default());
-        Self { table, activity, locations, herald }
+        Self {
+            table: Mutex::default(),
+            activity: watch::Sender::default(),
+            locations,
+            herald: Herald::default(),
+            gone: Mutex::default(),
+        }
     }
 
     /// The way to whoever keeps a history.
@@ -169,7 +190,8 @@ impl Exports {
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let served = Served::new(spec, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
-        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
+        let last_client = served.before.last_client.clone();
+        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client };
         let mut table = self.table();
         if let Some(other) = table.get(&name) {
             let message = format!("the export name {} is taken by volume {}", printable(&name), other.served.volume_id);
@@ -196,12 +218,12 @@ impl Exports {
         Ok(self.shown(entry))
     }
 
-    /// What a client would be let in to.
-    pub fn offer(&self, name: &str) -> Result<Offer, Refusal> {
+    /// What a client with such headers would be let in to.
+    pub fn offer(&self, name: &str, headers: Headers) -> Result<Offer, Refusal> {
         match self.table().get(name) {
             None => Err(Refusal::Unknown),
             Some(entry) if entry.served.is_gone() => Err(Refusal::Gone),
-            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer()),
+            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer(headers)),
             Some(_) => Err(Refusal::Leaving),
         }
     }
@@ -360,13 +382,27 @@ impl Exports {
             return Err(Error::new(Kind::Busy, message));
         }
         let gone = table.remove(name).and_then(|entry| {
+            let usage = entry.usage();
             let served = Arc::into_inner(entry.served)?;
             self.herald.ended(&served);
-            let bytes_written = (!served.served_before).then(|| served.bytes_written.into_inner());
-            Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
+            self.count_gone(served.traffic.now());
+            Some(Gone { file: served.backend.into_file(), usage })
         });
         self.publish(&table);
         gone.ok_or_else(|| unknown(name))
+    }
+
+    /// What clients of all exports have moved so far; never less than before.
+    pub fn moved(&self) -> Moved {
+        let table = self.table();
+        let gone = *self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        table.values().map(|entry| entry.served.traffic.now()).fold(gone, Moved::and)
+    }
+
+    /// Keeps what was moved of an export that leaves the table, whose lock is held.
+    fn count_gone(&self, moved: Moved) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        *gone = gone.and(moved);
     }
 
     fn shown(&self, entry: &Entry) -> api::Export {
@@ -379,6 +415,7 @@ impl Exports {
             clients: entry.clients.iter().map(|client| client.shown()).collect(),
             device_path: served.device_path.clone(),
             state: entry.state(),
+            usage: entry.usage(),
         }
     }
 

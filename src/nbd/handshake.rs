@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::client::Peer;
 use super::exports::{Exports, Refusal, Session};
 use super::protocol::{
-    self, InfoRequest, MAXIMUM_STRING, OptionHead, handshake_flag, info, option, option_reply as reply,
+    self, ALL_OF_BASE, ALLOCATION, Headers, InfoRequest, MAXIMUM_STRING, MetaRequest, OptionHead, handshake_flag, info,
+    opt, rep,
 };
 use super::served::Offer;
 use super::stream::{Filled, Stream, Until};
@@ -17,12 +18,26 @@ const MAXIMUM_OPTIONS: usize = 1024;
 /// The longest data of an option that are read, in bytes; the longest that we understand are a name and a few numbers.
 const MAXIMUM_DATA: u32 = 64 << 10;
 
+/// The id of the one metadata context, where a client has chosen it.
+pub(super) const ALLOCATION_ID: u32 = 1;
+
 /// What was agreed on.
 pub(super) struct Agreed {
     /// The client's place in the export of its choice.
     pub session: Session,
-    /// READ is answered by structured replies.
-    pub structured: bool,
+    /// How the two will talk.
+    pub terms: Terms,
+}
+
+/// How client and server talk after the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// The headers of requests and replies.
+    pub headers: Headers,
+    /// The client has chosen the metadata context `base:allocation`.
+    pub allocation: bool,
+    /// The client was told the block sizes at its request, and has to keep to the minimum.
+    pub block_sizes: bool,
 }
 
 /// Haggles until the client enters an export; nothing where it does not, whatever the reason.
@@ -32,14 +47,15 @@ pub(super) fn handshake(
     peer: Peer,
     until: Until<'_>,
 ) -> io::Result<Option<Agreed>> {
-    let mut handshake = Handshake { stream, exports, peer, until, no_zeroes: false, structured: false };
+    let mut handshake =
+        Handshake { stream, exports, peer, until, no_zeroes: false, headers: Headers::Simple, allocation_of: None };
     if !handshake.greet()? {
         return Ok(None);
     }
     for _ in 0..MAXIMUM_OPTIONS {
         match handshake.one_option()? {
             Next::Option => {}
-            Next::Enter(session) => return Ok(Some(Agreed { session, structured: handshake.structured })),
+            Next::Enter(agreed) => return Ok(Some(agreed)),
             Next::End => return Ok(None),
         }
     }
@@ -49,7 +65,7 @@ pub(super) fn handshake(
 
 enum Next {
     Option,
-    Enter(Session),
+    Enter(Agreed),
     End,
 }
 
@@ -59,7 +75,9 @@ struct Handshake<'a> {
     peer: Peer,
     until: Until<'a>,
     no_zeroes: bool,
-    structured: bool,
+    headers: Headers,
+    /// The export for which the client has chosen `base:allocation`.
+    allocation_of: Option<String>,
 }
 
 impl Handshake<'_> {
@@ -77,89 +95,131 @@ impl Handshake<'_> {
         let Some(head) = self.bytes(OptionHead::SIZE)? else { return Ok(Next::End) };
         let Some(OptionHead { option, length }) = OptionHead::parse(&head) else { return Ok(Next::End) };
         if length > MAXIMUM_DATA {
-            if option != option::EXPORT_NAME {
-                self.refuse(option, reply::ERR_TOO_BIG, "the option is too long");
+            if option != opt::EXPORT_NAME {
+                self.refuse(option, rep::ERR_TOO_BIG, "the option is too long");
             }
             return Ok(Next::End);
         }
         let Some(data) = self.bytes(length as usize)? else { return Ok(Next::End) };
         match option {
-            option::EXPORT_NAME => return Ok(self.export_name(&data)),
-            option::GO => return Ok(self.go(&data)),
-            option::ABORT => {
-                self.reply(option, reply::ACK, &[]);
+            opt::EXPORT_NAME => return Ok(self.export_name(&data)),
+            opt::GO => return Ok(self.go(&data)),
+            opt::ABORT => {
+                self.reply(option, rep::ACK, &[]);
                 return Ok(Next::End);
             }
-            option::INFO => self.info(&data),
-            option::LIST | option::STRUCTURED_REPLY if !data.is_empty() => {
-                self.refuse(option, reply::ERR_INVALID, "the option takes no data");
+            opt::INFO => self.info(&data),
+            opt::LIST_META_CONTEXT | opt::SET_META_CONTEXT => self.meta_context(option, &data),
+            opt::LIST | opt::STRUCTURED_REPLY | opt::EXTENDED_HEADERS if !data.is_empty() => {
+                self.refuse(option, rep::ERR_INVALID, "the option takes no data");
             }
-            option::LIST => self.list(),
-            option::STRUCTURED_REPLY => {
-                self.structured = true;
-                self.reply(option, reply::ACK, &[]);
+            opt::LIST => self.list(),
+            opt::STRUCTURED_REPLY if self.headers == Headers::Extended => {
+                self.refuse(option, rep::ERR_EXT_HEADER_REQD, "extended headers are agreed on already");
             }
-            _ => self.refuse(option, reply::ERR_UNSUP, "the option is not known"),
+            opt::STRUCTURED_REPLY => self.agree_on(option, Headers::Structured),
+            opt::EXTENDED_HEADERS => self.agree_on(option, Headers::Extended),
+            _ => self.refuse(option, rep::ERR_UNSUP, "the option is not known"),
         }
         Ok(Next::Option)
     }
 
-    /// The one option that cannot be answered with an error.
+    fn agree_on(&mut self, option: u32, headers: Headers) {
+        self.headers = headers;
+        self.reply(option, rep::ACK, &[]);
+    }
+
+    /// The one option that cannot be answered with an error. It is not for clients with extended headers.
     fn export_name(&mut self, data: &[u8]) -> Next {
-        let entered = std::str::from_utf8(data).ok().map(|name| self.enter(name));
-        let Some(Ok(session)) = entered else { return Next::End };
-        let Offer { size, flags } = session.offer();
+        let name = std::str::from_utf8(data).ok().filter(|_| self.headers != Headers::Extended);
+        let Some((name, Ok(session))) = name.map(|name| (name, self.enter(name))) else { return Next::End };
+        let Offer { size, flags, .. } = session.served().offer(self.headers);
         self.stream.put(&protocol::export_name_reply(size, flags, !self.no_zeroes));
-        Next::Enter(session)
+        Next::Enter(self.agreed(session, name, false))
     }
 
     fn go(&mut self, data: &[u8]) -> Next {
-        let Some(request) = self.info_request(option::GO, data) else { return Next::Option };
+        let Some(request) = self.info_request(opt::GO, data) else { return Next::Option };
         match self.enter(request.name) {
             Ok(session) => {
-                self.describe(option::GO, &request, session.offer());
-                Next::Enter(session)
+                let offer = session.served().offer(self.headers);
+                self.describe(opt::GO, &request, offer);
+                Next::Enter(self.agreed(session, request.name, request.asks_for(info::BLOCK_SIZE)))
             }
             Err(refusal) => {
-                self.turn_away(option::GO, refusal);
+                self.turn_away(opt::GO, refusal);
                 Next::Option
             }
         }
     }
 
+    fn agreed(&self, session: Session, name: &str, block_sizes: bool) -> Agreed {
+        let allocation = self.allocation_of.as_deref() == Some(name);
+        Agreed { session, terms: Terms { headers: self.headers, allocation, block_sizes } }
+    }
+
     fn info(&mut self, data: &[u8]) {
-        let Some(request) = self.info_request(option::INFO, data) else { return };
-        match self.exports.offer(request.name) {
-            Ok(offer) => self.describe(option::INFO, &request, offer),
-            Err(refusal) => self.turn_away(option::INFO, refusal),
+        let Some(request) = self.info_request(opt::INFO, data) else { return };
+        match self.exports.offer(request.name, self.headers) {
+            Ok(offer) => self.describe(opt::INFO, &request, offer),
+            Err(refusal) => self.turn_away(opt::INFO, refusal),
         }
+    }
+
+    /// Lists the metadata contexts of an export, or makes the client's choice of them, which replaces an earlier one
+    /// even where it fails.
+    fn meta_context(&mut self, option: u32, data: &[u8]) {
+        let is_choice = option == opt::SET_META_CONTEXT;
+        if is_choice {
+            self.allocation_of = None;
+        }
+        if self.headers == Headers::Simple {
+            return self.refuse(option, rep::ERR_INVALID, "metadata contexts need structured replies");
+        }
+        let Some(request) = MetaRequest::parse(data).filter(|request| request.name.len() <= MAXIMUM_STRING) else {
+            return self.refuse(option, rep::ERR_INVALID, "the option's data are not a name and a list of queries");
+        };
+        if let Err(refusal) = self.exports.offer(request.name, self.headers) {
+            return self.turn_away(option, refusal);
+        }
+        let named = request.queries.contains(&ALLOCATION);
+        let listed = request.queries.is_empty() || request.queries.contains(&ALL_OF_BASE);
+        if named || !is_choice && listed {
+            // The id of a list means nothing, and is zero.
+            let id = if is_choice { ALLOCATION_ID } else { 0 };
+            self.reply(option, rep::META_CONTEXT, &protocol::meta_context(id, ALLOCATION));
+        }
+        if is_choice && named {
+            self.allocation_of = Some(request.name.to_owned());
+        }
+        self.reply(option, rep::ACK, &[]);
     }
 
     fn list(&mut self) {
         for name in self.exports.open_names() {
-            self.reply(option::LIST, reply::SERVER, &protocol::server_entry(&name));
+            self.reply(opt::LIST, rep::SERVER, &protocol::server_entry(&name));
         }
-        self.reply(option::LIST, reply::ACK, &[]);
+        self.reply(opt::LIST, rep::ACK, &[]);
     }
 
     fn info_request<'d>(&mut self, option: u32, data: &'d [u8]) -> Option<InfoRequest<'d>> {
         let request = InfoRequest::parse(data).filter(|request| request.name.len() <= MAXIMUM_STRING);
         if request.is_none() {
-            self.refuse(option, reply::ERR_INVALID, "the option's data are not a name and a list of numbers");
+            self.refuse(option, rep::ERR_INVALID, "the option's data are not a name and a list of numbers");
         }
         request
     }
 
     /// Says all that was asked for, and more of it than INFO_EXPORT only where it was.
     fn describe(&mut self, option: u32, request: &InfoRequest<'_>, offer: Offer) {
-        self.reply(option, reply::INFO, &protocol::info_export(offer.size, offer.flags));
+        self.reply(option, rep::INFO, &protocol::info_export(offer.size, offer.flags));
         if request.asks_for(info::NAME) {
-            self.reply(option, reply::INFO, &protocol::info_name(request.name));
+            self.reply(option, rep::INFO, &protocol::info_name(request.name));
         }
         if request.asks_for(info::BLOCK_SIZE) {
-            self.reply(option, reply::INFO, &protocol::info_block_size());
+            self.reply(option, rep::INFO, &protocol::info_block_size(offer.block_sizes));
         }
-        self.reply(option, reply::ACK, &[]);
+        self.reply(option, rep::ACK, &[]);
     }
 
     fn enter(&self, name: &str) -> Result<Session, Refusal> {
@@ -169,13 +229,13 @@ impl Handshake<'_> {
     fn turn_away(&mut self, option: u32, refusal: Refusal) {
         let taken;
         let (kind, text) = match refusal {
-            Refusal::Unknown => (reply::ERR_UNKNOWN, "no export has this name"),
-            Refusal::Leaving => (reply::ERR_SHUTDOWN, "the export takes no new clients"),
-            Refusal::Full => (reply::ERR_POLICY, "the export has as many clients as it may have"),
-            Refusal::Gone => (reply::ERR_SHUTDOWN, "the export's device is gone"),
+            Refusal::Unknown => (rep::ERR_UNKNOWN, "no export has this name"),
+            Refusal::Leaving => (rep::ERR_SHUTDOWN, "the export takes no new clients"),
+            Refusal::Full => (rep::ERR_POLICY, "the export has as many clients as it may have"),
+            Refusal::Gone => (rep::ERR_SHUTDOWN, "the export's device is gone"),
             Refusal::Taken(first) => {
                 taken = format!("the export is written by the client at {first}, and takes one at a time");
-                (reply::ERR_POLICY, taken.as_str())
+                (rep::ERR_POLICY, taken.as_str())
             }
         };
         self.refuse(option, kind, text);

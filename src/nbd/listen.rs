@@ -69,9 +69,9 @@ impl Hall {
         let mut stream = Stream::new(Arc::clone(&socket));
         let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + HANDSHAKE) };
         setsockopt(&socket, sockopt::SendTimeout, &seconds(HANDSHAKE))?;
-        if let Some(Agreed { session, structured }) = handshake(&mut stream, &self.exports, peer, until)? {
+        if let Some(Agreed { session, terms }) = handshake(&mut stream, &self.exports, peer, until)? {
             setsockopt(&socket, sockopt::SendTimeout, &seconds(Duration::ZERO))?;
-            transmission::serve(&mut stream, &session, structured)?;
+            transmission::serve(&mut stream, &session, terms)?;
         }
         stream.end()
     }

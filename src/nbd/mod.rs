@@ -7,6 +7,7 @@
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod backend;
+mod check;
 mod client;
 mod exports;
 mod handshake;
@@ -15,6 +16,7 @@ mod ioctl;
 mod listen;
 mod probe;
 mod protocol;
+mod queue;
 mod removal;
 mod served;
 mod stream;
@@ -34,7 +36,7 @@ use tokio::task::JoinSet;
 pub use exports::Activity;
 pub use herald::Happening;
 pub use removal::{Clients, Removed};
-pub use served::ExportSpec;
+pub use served::{ExportSpec, Moved};
 
 use crate::api;
 use crate::config;
@@ -148,6 +150,11 @@ impl Server {
     /// `failed`; `timeout` where the device does not end its requests, and it stays without clients.
     pub async fn remove(&self, name: &str, clients: Clients) -> Result<Removed> {
         removal::remove(self.exports(), name, clients).await
+    }
+
+    /// What clients of all exports have moved since the server began; never less than before.
+    pub fn moved(&self) -> Moved {
+        self.exports().moved()
     }
 
     /// Follows how many exports and clients there are; also woken by changes that leave the numbers as they are. Do

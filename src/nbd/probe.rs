@@ -9,9 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::protocol::{
-    self, InfoRequest, MAXIMUM_STRING, OptionHead, OptionReplyHead, handshake_flag, option, option_reply as reply,
-};
+use super::protocol::{self, InfoRequest, MAXIMUM_STRING, OptionHead, OptionReplyHead, handshake_flag, opt, rep};
 
 /// How long the answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,15 +30,15 @@ async fn ask(socket: &Path, name: &str) -> io::Result<u64> {
     }
     let flags = u32::from(handshake_flag::FIXED_NEWSTYLE | handshake_flag::NO_ZEROES);
     server.write_all(&flags.to_be_bytes()).await?;
-    server.write_all(&OptionHead::encode(option::INFO, &InfoRequest::encode(name))).await?;
+    server.write_all(&OptionHead::encode(opt::INFO, &InfoRequest::encode(name, &[]))).await?;
 
     let mut size = None;
     for _ in 0..MAXIMUM_REPLIES {
         let (kind, data) = option_reply(&mut server).await?;
         match kind {
-            reply::INFO => size = size.or(protocol::parse_info_export(&data).map(|(size, _)| size)),
-            reply::ACK => {
-                server.write_all(&OptionHead::encode(option::ABORT, &[])).await?;
+            rep::INFO => size = size.or(protocol::parse_info_export(&data).map(|(size, _)| size)),
+            rep::ACK => {
+                server.write_all(&OptionHead::encode(opt::ABORT, &[])).await?;
                 return size.ok_or_else(|| unexpected("the answer has no size"));
             }
             _ => return Err(unexpected(&String::from_utf8_lossy(&data))),
@@ -53,7 +51,7 @@ async fn option_reply(server: &mut UnixStream) -> io::Result<(u32, Vec<u8>)> {
     let mut head = [0; OptionReplyHead::SIZE];
     server.read_exact(&mut head).await?;
     let head = OptionReplyHead::parse(&head)
-        .filter(|head| head.option == option::INFO && head.length as usize <= MAXIMUM_STRING)
+        .filter(|head| head.option == opt::INFO && head.length as usize <= MAXIMUM_STRING)
         .ok_or_else(|| unexpected("the answer is not NBD"))?;
     let mut data = vec![0; head.length as usize];
     server.read_exact(&mut data).await?;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::backend::{self, Backend};
 use super::herald::Herald;
-use super::protocol::{Errno, Fault, transmission_flag};
+use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
+use crate::api::Usage;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -30,8 +31,48 @@ pub struct ExportSpec {
     pub file: File,
     /// The size that the device must have, in bytes.
     pub size_bytes: u64,
-    /// It was served before, by another process: what clients did then is not known.
-    pub served_before: bool,
+    /// What clients did with it while another process served it.
+    pub usage: Usage,
+}
+
+/// Bytes that clients moved.
+#[derive(Default)]
+pub(super) struct Traffic {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Traffic {
+    /// Counts bytes that were read.
+    pub fn count_read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were written or zeroed.
+    pub fn count_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn now(&self) -> Moved {
+        Moved { read: self.read.load(Ordering::Relaxed), written: self.written.load(Ordering::Relaxed) }
+    }
+}
+
+/// Bytes that clients of all exports moved since the server began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Read.
+    pub read: u64,
+    /// Written or zeroed.
+    pub written: u64,
+}
+
+impl Moved {
+    /// The sum of two.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { read: self.read.saturating_add(other.read), written: self.written.saturating_add(other.written) }
+    }
 }
 
 /// An export as its clients' threads see it.
@@ -43,10 +84,10 @@ pub(super) struct Served {
     pub backend: Backend,
     /// Raised when the export closes its clients.
     pub stop: Latch,
-    /// Bytes that clients wrote or zeroed.
-    pub bytes_written: AtomicU64,
-    /// Bytes were written that this process did not count.
-    pub served_before: bool,
+    /// What clients did before this process served it.
+    pub before: Usage,
+    /// What they have done since.
+    pub traffic: Traffic,
     herald: Herald,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
@@ -74,8 +115,8 @@ impl Served {
             read_only: spec.read_only,
             device_path: spec.device_path,
             backend,
-            bytes_written: AtomicU64::new(0),
-            served_before: spec.served_before,
+            before: spec.usage,
+            traffic: Traffic::default(),
             herald,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -101,15 +142,20 @@ impl Served {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// What a client learns before it enters.
-    pub fn offer(&self) -> Offer {
-        use transmission_flag::{
-            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES,
-        };
-        let writing = if self.read_only { READ_ONLY } else { SEND_TRIM | SEND_WRITE_ZEROES };
+    /// What a client with such headers learns before it enters.
+    pub fn offer(&self, headers: Headers) -> Offer {
+        use transmission_flag::*;
         // All connections share one open file, and a flush is a flush of the file: multi-conn is true.
-        let flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | writing;
-        Offer { size: self.backend.size(), flags }
+        let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
+        if headers != Headers::Simple {
+            flags |= SEND_DF;
+        }
+        if self.read_only {
+            flags |= READ_ONLY;
+        } else {
+            flags |= SEND_WRITE_ZEROES | SEND_FAST_ZERO | if self.backend.trims() { SEND_TRIM } else { 0 };
+        }
+        Offer { size: self.backend.size(), flags, block_sizes: self.backend.block_sizes() }
     }
 
     /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.
@@ -137,6 +183,8 @@ pub(super) struct Offer {
     pub size: u64,
     /// Transmission flags.
     pub flags: u16,
+    /// What its requests should keep to.
+    pub block_sizes: BlockSizes,
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -17,8 +17,10 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 pub(super) const PIECE: usize = 1 << 20;
 /// Both buffers begin so small, in bytes.
 const SMALL: usize = 64 << 10;
-/// Replies are sent before their data would be more than so many bytes.
-pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE;
+/// Replies are sent before they would be more than so many bytes: two pieces, and what goes before them.
+pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE + HEAD;
+/// Room for all that goes before data in a reply.
+pub(super) const HEAD: usize = 64;
 /// After so long without a byte the buffers are given back.
 const IDLE: Duration = Duration::from_secs(1);
 /// A client whose connection we end has so long to read what we said before.
@@ -133,6 +135,12 @@ impl Stream {
         write(self.space(count))?;
         self.filled += count;
         Ok(())
+    }
+
+    /// Appends so many zeroes.
+    pub fn put_zeroes(&mut self, count: usize) {
+        self.space(count).fill(0);
+        self.filled += count;
     }
 
     /// Sends what waits if `count` bytes more would be too many to hold.
@@ -252,7 +260,7 @@ impl Stream {
     fn space(&mut self, count: usize) -> &mut [u8] {
         let needed = self.filled + count;
         if self.output.len() < needed {
-            let mut larger = vec![0; needed.next_power_of_two().max(SMALL)];
+            let mut larger = vec![0; needed.next_power_of_two().min(OUTPUT_LIMIT).max(needed).max(SMALL)];
             larger[..self.filled].copy_from_slice(&self.output[..self.filled]);
             self.output = larger;
         }

@@ -7,13 +7,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::dry_run;
+use super::export;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
+use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeAttach};
+use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
 use crate::store::Outcome;
@@ -23,6 +28,7 @@ use crate::store::Outcome;
 pub(super) struct Attach {
     volume: VolumeRecord,
     vm: VmRecord,
+    place: Place,
     /// The VM is this one.
     here: bool,
     export: Option<Share>,
@@ -44,6 +50,13 @@ pub(super) struct Share {
     pub name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
+}
+
+impl Share {
+    /// The export name of a volume.
+    pub fn name_for(&self, volume: VolumeId) -> String {
+        self.name.clone().unwrap_or_else(|| default_name(volume))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +104,19 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
         None => world.this_vm_record().await?,
     };
     let share = params.export.then_some(Share { name: None, read_only: params.read_only });
-    let story = Attach::new(world, volume, vm, share).await?;
+    let story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
 }
 
 impl Attach {
     /// An attach of a volume that is known to be there. Everything that can be refused is refused here.
-    pub async fn new(world: &World, volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Result<Self> {
+    pub async fn new(
+        world: &World,
+        volume: VolumeRecord,
+        vm: VmRecord,
+        place: Place,
+        export: Option<Share>,
+    ) -> Result<Self> {
         let this = world.prove_this_vm().await?;
         let here = vm.id == this;
         if export.is_some() && !here {
@@ -112,14 +131,29 @@ impl Attach {
             .hint("leave --export away, or attach it to this VM"));
         }
         world.refuse_own_root(&volume)?;
+        if here && place == Place::Root {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "volume {} cannot become the root disk of this VM, {}: it runs, and only a stopped VM takes one; \
+                     nothing was sent",
+                    volume.label(),
+                    vm.label()
+                ),
+            )
+            .hint("name a stopped VM with --vm"));
+        }
         let notes = match here {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story = Self { here, notes, completes: false, ..Self::of_new(volume, vm, export) };
+        let story = Self { here, place, notes, completes: false, ..Self::of_new(volume, vm, export) };
         story.refuse_if_wrong(world, &story.volume)?;
         if !story.attached_there(&story.volume) {
-            world.refuse_if_full(&story.vm).await?;
+            world.refuse_if_occupied(&story.vm, place).await?;
+            if place == Place::Root {
+                world.refuse_vm_snapshots(&story.vm).await?;
+            }
         }
         Ok(story)
     }
@@ -129,6 +163,7 @@ impl Attach {
         Self {
             volume,
             vm,
+            place: Place::Data,
             here: true,
             export,
             completes: true,
@@ -149,7 +184,6 @@ impl Attach {
         volume.vm_id == Some(self.vm.id)
     }
 
-    /// The rules of the facts sheet (4.3), each with its own sentence.
     fn refuse_if_wrong(&self, world: &World, volume: &VolumeRecord) -> Result<()> {
         let conflict = |what: String| {
             Err(Error::new(Kind::Conflict, format!("volume {} {what}; nothing was sent", volume.label())))
@@ -158,7 +192,13 @@ impl Attach {
             return conflict(format!("is deleted (state {})", printable(&volume.state)));
         }
         if let Some(share) = &self.export {
-            world.check_name(volume, &share.name.clone().unwrap_or_else(|| default_name(volume.id)))?;
+            world.check_name(volume, &share.name_for(volume.id))?;
+        }
+        if self.attached_there(volume) && self.place == Place::Root && !is_root_disk(volume) {
+            return conflict(format!("is attached to VM {} as a data disk, not as its root disk", self.vm.label()))
+                .map_err(|error: Error| {
+                    error.hint(format!("`volctl detach {} --from {}` first", volume.id, self.vm.id))
+                });
         }
         if self.attached_there(volume) {
             return Ok(());
@@ -173,16 +213,7 @@ impl Attach {
                 error.hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id))
             });
         }
-        if volume.job_id.is_none() && !matches!(volume.state.as_str(), "Allocated" | "Ready" | "Uploaded") {
-            return conflict(format!("is in state {}", printable(&volume.state)));
-        }
-        if !matches!(self.vm.state.as_str(), "Running" | "Stopped") {
-            return conflict(format!("cannot be attached: VM {} is {}", self.vm.label(), printable(&self.vm.state)));
-        }
-        if self.vm.zone_id != volume.zone_id {
-            return conflict(format!("is in another zone than VM {}", self.vm.label()));
-        }
-        Ok(())
+        refuse_unfit(volume, &self.vm, self.place)
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
@@ -191,6 +222,12 @@ impl Attach {
         let id = self.volume.id;
         let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;
         let volume = found.ok_or_else(|| gone(&self.volume))?;
+        let vm = self.vm.id;
+        if self.place == Place::Root {
+            // It may have been started since it was looked at.
+            let found = cx.asking(self.completes, &doing, || cx.world.cloud.vm(vm)).await?;
+            self.vm = found.ok_or_else(|| vm_gone(&self.vm))?;
+        }
         self.refuse_if_wrong(&cx.world, &volume)?;
         self.volume = volume;
         if self.attached_there(&self.volume) {
@@ -206,19 +243,22 @@ impl Attach {
                 .hint("ask again when that job has ended"),
             ));
         }
-        let vm = self.vm.id;
         let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
-        cx.world.refuse_too_many(&self.vm, &disks)?;
+        refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
         self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
         Ok(Next::On)
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let doing = self.doing();
-        let (volume, vm) = (self.volume.id, self.vm.id);
+        let (volume, vm, device_id) = (self.volume.id, self.vm.id, self.place.device_id());
         let sent = self
             .job
-            .send(cx, &doing, |intent| async move { cx.world.cloud.attach_volume(&intent, volume, vm).await })
+            .send(
+                cx,
+                &doing,
+                |intent| async move { cx.world.cloud.attach_volume(&intent, volume, vm, device_id).await },
+            )
             .await?;
         match sent {
             Sent::Accepted(_) => Ok(Next::On),
@@ -320,21 +360,48 @@ impl Attach {
 
     async fn share(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let Some(share) = &self.export else { return Ok(Next::On) };
-        let served = super::export::serve_once(cx, &self.volume, share).await;
+        let served = export::serve_once(cx, &self.volume, share).await;
         let stands =
             |error: Error| error.doing(format!("volume {} is attached, but it is not exported", self.volume.label()));
         self.changed |= served.map_err(stands)?;
         Ok(Next::On)
     }
 
-    fn doing(&self) -> String {
-        format!("attaching volume {} to VM {}", self.volume.label(), self.vm.label())
+    /// What would be done here once CloudStack has it attached.
+    pub async fn plan_here(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = Vec::new();
+        if !self.here {
+            return Ok(plan);
+        }
+        let device = world.devices.find(&self.volume.id.serial())?;
+        match &device {
+            Some(device) => check_size(&self.volume, device)?,
+            None => plan.push(wait_for_device(self.volume.id.serial())),
+        }
+        if let Some(share) = &self.export {
+            plan.extend(export::plan(world, &self.volume, share, device.is_some()).await?);
+        }
+        Ok(plan)
     }
+
+    fn doing(&self) -> String {
+        let role = if self.place == Place::Root { " as its root disk" } else { "" };
+        format!("attaching volume {} to VM {}{role}", self.volume.label(), self.vm.label())
+    }
+}
+
+/// The plan of a wait for a device.
+pub(super) fn wait_for_device(serial: impl std::fmt::Display) -> String {
+    format!("wait until this kernel has the disk with the serial {serial}")
 }
 
 /// A job is still at work on it.
 pub(super) fn volume_is_moving(volume: &VolumeRecord) -> bool {
     volume.job_id.is_some() || matches!(volume.state.as_str(), "Attaching" | "Creating")
+}
+
+fn vm_gone(vm: &VmRecord) -> Error {
+    Error::new(Kind::NotFound, format!("VM {} is no longer there; nothing was sent", vm.label()))
 }
 
 fn gone(volume: &VolumeRecord) -> Error {
@@ -356,6 +423,15 @@ impl Story for Attach {
         }
     }
 
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = Vec::new();
+        if !self.attached_there(&self.volume) {
+            plan.push(dry_run::job(&Request::attach_volume(self.volume.id, self.vm.id, self.place.device_id())));
+        }
+        plan.extend(self.plan_here(world).await?);
+        Ok(plan)
+    }
+
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => self.check(cx).await,
@@ -364,6 +440,10 @@ impl Story for Attach {
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {
@@ -395,30 +475,6 @@ impl World {
             return Ok(());
         }
         Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
-    }
-
-    /// Counts before anything is sent: CloudStack would say so only inside the job.
-    pub(super) async fn refuse_if_full(&self, vm: &VmRecord) -> Result<()> {
-        let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
-        let volumes = self.cloud.volumes_of_vm(vm.id).await.map_err(|error| error.into_error(&doing))?;
-        self.refuse_too_many(vm, &volumes)
-    }
-
-    /// Whether a VM can take one more than these.
-    fn refuse_too_many(&self, vm: &VmRecord, volumes: &[VolumeRecord]) -> Result<()> {
-        let disks = volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
-        if disks < self.config.device.max_disks as usize {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "VM {} has no free slot: {disks} of {} data disks are attached; nothing was sent",
-                vm.label(),
-                self.config.device.max_disks
-            ),
-        )
-        .hint("detach one first"))
     }
 
     /// Whether a VM is this one.

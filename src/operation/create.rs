@@ -6,13 +6,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, Share};
+use super::dry_run;
+use super::export;
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
+use super::place::Place;
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeCreate};
-use crate::cloudstack::{CallError, NewVolume};
+use crate::cloudstack::{CallError, NewVolume, Request};
 use crate::error::{Error, Kind, Result};
 use crate::model::{DiskOffering, GIB, VmRecord, VolumeId, VolumeRecord, Zone, format_size, printable, whole_gib};
 use crate::store::Outcome;
@@ -125,8 +129,10 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         .map_err(|error| error.into_error("looking whether the name is free; nothing was sent"))?;
     let volume = story.agreeing(existing)?;
     match (&story.vm, &volume) {
-        (Some(vm), None) => world.refuse_if_full(vm).await?,
-        (Some(vm), Some(volume)) => drop(Attach::new(world, volume.clone(), vm.clone(), story.share()).await?),
+        (Some(vm), None) => world.refuse_if_occupied(vm, Place::Data).await?,
+        (Some(vm), Some(volume)) => {
+            drop(Attach::new(world, volume.clone(), vm.clone(), Place::Data, story.share()).await?)
+        }
         (None, _) => {}
     }
     Ok(Draft {
@@ -315,7 +321,9 @@ impl Create {
                 self.existed = true;
                 self.notes.push("it was there already, and is what was asked for".to_owned());
                 self.attach = match &self.vm {
-                    Some(vm) => Some(Attach::new(&cx.world, volume.clone(), vm.clone(), self.share()).await?),
+                    Some(vm) => {
+                        Some(Attach::new(&cx.world, volume.clone(), vm.clone(), Place::Data, self.share()).await?)
+                    }
                     None => None,
                 };
                 self.know(&cx.world, volume);
@@ -446,6 +454,21 @@ impl Story for Create {
         }
     }
 
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        if let Some(attach) = &self.attach {
+            return attach.plan(world).await;
+        }
+        let failed = |error: CallError| error.into_error(&format!("{}; nothing was sent", self.doing()));
+        let request = world.cloud.in_project(Request::create_volume(&self.new)).await.map_err(failed)?;
+        let mut plan = vec![dry_run::job(&request)];
+        if let Some(vm) = &self.vm {
+            plan.push(dry_run::job(&Request::attach_volume("(the new volume's)", vm.id, None)));
+            plan.push(attach::wait_for_device("of the new volume"));
+        }
+        plan.extend(self.share().map(|share| export::sentence("vol-(the new volume's id)", &share)));
+        Ok(plan)
+    }
+
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match (step, &mut self.attach) {
             (Step::Check, _) => self.check(cx).await,
@@ -462,6 +485,14 @@ impl Story for Create {
             },
             (Step::Attach(_), None) => Ok(Next::Done),
         }
+    }
+
+    /// With an attachment it waits before the volume is created: then there is nothing to take back yet.
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm = self.vm.as_ref()?;
+        let is_before = step == Step::Check;
+        let is_after = matches!(step, Step::Attach(attach::Step::Device | attach::Step::Export));
+        (!is_before && !is_after).then(|| Turn::of(vm.id, Some(&vm.name)))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::until_done;
+use super::dry_run;
 use super::job::{End, Job, Sent};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeDelete};
+use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord, printable};
 use crate::store::Outcome;
@@ -54,6 +56,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDelete) -> Result<Draft<De
     world.prove_this_vm().await?;
     let meaning = if params.expunge { Meaning::Deleted } else { Meaning::PerhapsDeleted };
     let volume = resolve::volume(world, &params.volume, meaning).await?;
+    world.refuse_if_held(volume.id)?;
     let story = Delete { volume, expunge: params.expunge, job: Job::default(), changed: false };
     story.refuse_if_used(world, &story.volume)?;
     Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
@@ -186,6 +189,14 @@ impl Story for Delete {
             Step::Erase => self.erases(),
             Step::Send | Step::Await => !self.erases(),
         }
+    }
+
+    async fn plan(&self, _: &World) -> Result<Vec<String>> {
+        let id = self.volume.id;
+        Ok(vec![match self.erases() {
+            true => dry_run::call(&Request::delete_volume(id)),
+            false => dry_run::job(&Request::destroy_volume(id, self.expunge)),
+        }])
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

@@ -15,14 +15,17 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
+use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
-use super::release::{Terms, give_back, withdraw};
+use super::lane::Turn;
+use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
+use crate::cloudstack::Request;
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, OperationId, VmId, VmRecord, VolumeId, VolumeRecord, clock_time, printable};
@@ -97,6 +100,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
     let this = world.prove_this_vm().await?;
     let volume = resolve::volume(world, &params.volume, Meaning::Exact).await?;
     world.refuse_own_root(&volume)?;
+    world.refuse_if_held(volume.id)?;
     let vm = match &params.from {
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,
@@ -419,6 +423,22 @@ impl Story for Detach {
         }
     }
 
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        let mut plan = Vec::new();
+        let device = if self.here { world.devices.find(&self.volume.id.serial())? } else { None };
+        if self.here {
+            plan.extend(release::plan(world, &Subject::of(&self.volume), self.terms)?);
+        }
+        if let Some(device) = &device {
+            plan.push(format!("flush {}, and keep everybody here from opening it", device.path.display()));
+        }
+        if self.is_attached(&self.volume) {
+            plan.push(dry_run::job(&Request::detach_volume(self.volume.id)));
+        }
+        plan.extend(device.map(|_| "wait until this kernel has let go of the disk".to_owned()));
+        Ok(plan)
+    }
+
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
             Step::Check => self.check(cx).await,
@@ -433,6 +453,11 @@ impl Story for Detach {
                 Ok(Next::On)
             }
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm_name = self.volume.vm_name.as_deref();
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of_detach(self.vm_id, vm_name))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::world::Cx;
-use super::{World, again, drive_any, looking, recovery, turn_back};
+use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
 use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
@@ -26,6 +26,8 @@ pub enum Note {
     Away(Timestamp),
     /// CloudStack refuses the key since.
     KeyRefused(Timestamp),
+    /// Its turn at CloudStack: `3rd in line for VM worker`.
+    InLine(String),
     /// In words.
     Text(String),
 }
@@ -51,6 +53,7 @@ impl Shown {
         let mut operation = self.row.shown();
         if let Some(note) = &self.note {
             let words = match note {
+                Note::InLine(place) => return Operation { step: place.clone(), ..operation },
                 Note::Away(since) => {
                     format!("CloudStack away for {}", format_age(since.duration_until(Timestamp::now())))
                 }
@@ -114,12 +117,14 @@ impl Engine {
     /// Drives on what an earlier daemon had accepted, as far as its steps can be journaled.
     pub fn resume(&self) -> Result<()> {
         let store = &self.world().store;
-        let plan = recovery::plan(store.unfinished()?);
+        let mut plan = recovery::plan(store.unfinished()?);
         if let Err(error) = store.refuse_if_read_only() {
             tracing::warn!(operations = plan.len(), %error, "not resumed");
             return Ok(());
         }
         let mut live = self.live();
+        // What may be with CloudStack already is in its lane before anything new enters.
+        plan.sort_by_key(|row| turn_of(row).is_none());
         for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
             self.note(row.id, "resumed by a new volctld, which looks how far it got");
@@ -166,10 +171,12 @@ impl Engine {
     fn start_shown(&self, row: OperationRow, resumed: bool, shown: Arc<watch::Sender<Shown>>) -> Live {
         shown.send_replace(Shown::plain(row.clone()));
         let (engine, watched) = (self.clone(), shown.clone());
+        let pass = turn_of(&row).map(|turn| self.world().lanes.occupy(&turn, row.id));
         let task = tokio::spawn(async move {
             let id = row.id;
             if let Some(row) = engine.turn(row, &shown).await {
-                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown: shown.clone() }).await;
+                let cx = Cx { world: engine.world().clone(), row: row.clone(), resumed, shown: shown.clone(), pass };
+                drive_any(row, cx).await;
             }
             engine.leave(id, &shown);
         });
@@ -252,8 +259,10 @@ impl Engine {
     /// ended or is about to.
     pub async fn expire(&self, id: OperationId) -> Result<bool> {
         let row = self.row(id)?;
-        let why = match row.status {
-            Status::Queued => never_its_turn(),
+        let waits_for = self.watch(id)?.borrow().note.clone();
+        let why = match (row.status, waits_for) {
+            (Status::Queued, _) => never_its_turn(),
+            (_, Some(Note::InLine(place))) => lane::too_long(&place),
             _ => nothing_was_sent(&row),
         };
         // It may also have ended by itself just now, before those who watch it were told.

@@ -3,13 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::attach::Share;
-use super::exports::default_name;
 use super::request::{Draft, Subject};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
-use crate::api::{self, ExportCreate, ExportState, OperationKind};
+use crate::api::{ExportCreate, ExportState, OperationKind};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, VolumeRecord};
+use crate::model::{VolumeId, VolumeRecord, printable};
 use crate::store::Outcome;
 
 /// What an export has learned.
@@ -56,27 +55,50 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
     Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
 
+/// Whether a volume is served this way already; `conflict` where it is served another way.
+fn is_served(world: &World, volume: &VolumeRecord, share: &Share) -> Result<bool> {
+    let existing = world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
+    let Some(export) = existing else { return Ok(false) };
+    if export.name == share.name_for(volume.id) && export.read_only == share.read_only {
+        return Ok(export.state != ExportState::Pending);
+    }
+    Err(Error::new(
+        Kind::Conflict,
+        format!("volume {} is exported already, {}, as {}", volume.label(), mode(export.read_only), export.name),
+    )
+    .hint(format!("`volctl unexport {}` first", volume.id)))
+}
+
+fn mode(read_only: bool) -> &'static str {
+    if read_only { "read-only" } else { "writable" }
+}
+
+/// What serving a volume would take; of a device that is here already it is proven that it could be served.
+pub(super) async fn plan(world: &World, volume: &VolumeRecord, share: &Share, is_here: bool) -> Result<Vec<String>> {
+    if is_served(world, volume, share)? {
+        return Ok(Vec::new());
+    }
+    if is_here {
+        world.free_device(volume).await?;
+    }
+    Ok(vec![sentence(&share.name_for(volume.id), share)])
+}
+
+/// The plan of an export.
+pub(super) fn sentence(name: &str, share: &Share) -> String {
+    format!("export it over NBD as {}, {}", printable(name), mode(share.read_only))
+}
+
 /// Serves a volume unless it is served the same way already; says whether it had to.
 pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) -> Result<bool> {
     let _serving = cx.world.serving.lock().await;
-    let name = share.name.clone().unwrap_or_else(|| default_name(volume.id));
-    let existing = cx.world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
-    let is_same = |export: &api::Export| export.name == name && export.read_only == share.read_only;
-    if existing.as_ref().is_some_and(|export| is_same(export) && export.state != ExportState::Pending) {
+    if is_served(&cx.world, volume, share)? {
         return Ok(false);
-    }
-    if let Some(export) = existing.filter(|export| !is_same(export)) {
-        let mode = if export.read_only { "read-only" } else { "writable" };
-        return Err(Error::new(
-            Kind::Conflict,
-            format!("volume {} is exported already, {mode}, as {}", volume.label(), export.name),
-        )
-        .hint(format!("`volctl unexport {}` first", volume.id)));
     }
     if let Some(failed) = cx.world.nbd.of_volume(volume.id) {
         cx.world.nbd.remove(&failed.name, crate::nbd::Clients::Close).await?;
     }
-    match cx.world.serve(volume, &name, share.read_only).await {
+    match cx.world.serve(volume, &share.name_for(volume.id), share.read_only).await {
         // The wish of the daemon that was killed after it had served: what fails leaves none.
         Err(error) if cx.resumed => {
             cx.stored(|store| store.forget_wish(volume.id)).await;
@@ -92,12 +114,13 @@ impl Story for Export {
     const STEPS: &'static [Step] = &[Step::Check, Step::Serve];
     const LOOKING: &'static [Step] = &[Step::Check];
 
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        plan(world, &self.volume, &self.share, true).await
+    }
+
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {
-            Step::Check => {
-                let name = self.share.name.clone().unwrap_or_else(|| default_name(self.volume.id));
-                cx.world.check_name(&self.volume, &name)?;
-            }
+            Step::Check => cx.world.check_name(&self.volume, &self.share.name_for(self.volume.id))?,
             Step::Serve => self.changed |= serve_once(cx, &self.volume, &self.share).await?,
         }
         Ok(Next::On)

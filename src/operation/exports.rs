@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::world::World;
-use crate::api::{Export, ExportState};
+use crate::api::{Export, ExportState, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -53,6 +54,7 @@ impl World {
             clients: Vec::new(),
             device_path: wish.device_path,
             state,
+            usage: wish.usage,
         }
     }
 
@@ -86,15 +88,22 @@ impl World {
             device_path: device.path.clone(),
             identity: held.identity.clone(),
             failed: false,
+            usage: self.usage_of(volume.id, name)?,
         };
         self.store.put_wish(&wish)?;
-        match self.nbd.add(spec(&wish, held, device.size_bytes, false)).await {
+        match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
             Ok(export) => Ok(export),
             Err(error) => {
                 self.store.forget_wish(volume.id)?;
                 Err(error)
             }
         }
+    }
+
+    /// What clients did with an export that is being made: an earlier daemon may have got as far as this one.
+    fn usage_of(&self, volume: VolumeId, name: &str) -> Result<Usage> {
+        let begun = self.store.wish_of(volume)?.filter(|wish| wish.name == name && !wish.failed);
+        Ok(begun.map_or_else(|| Usage { since: Timestamp::now(), ..Usage::default() }, |wish| wish.usage))
     }
 
     /// Serves what was wished for before, if its device is here and is the same as then.
@@ -114,7 +123,7 @@ impl World {
                 format!("{} is not the device that was exported", device.path.display()),
             ));
         }
-        self.nbd.add(spec(wish, held, device.size_bytes, true)).await?;
+        self.nbd.add(spec(wish, held, device.size_bytes)).await?;
         Ok(())
     }
 
@@ -143,7 +152,12 @@ impl World {
 
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
         match self.serve_again(wish).await {
-            Ok(()) => tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again"),
+            Ok(()) => {
+                tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again");
+                if self.store.draining()?.is_some() {
+                    self.nbd.drain(&wish.name)?;
+                }
+            }
             Err(error) if error.kind == Kind::DeviceMismatch => {
                 tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "not exported again");
                 self.store.fail_wish(wish.volume_id)?;
@@ -188,7 +202,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
     }
 }
 
-fn spec(wish: &Wish, held: Held, size_bytes: u64, served_before: bool) -> ExportSpec {
+fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
     ExportSpec {
         name: wish.name.clone(),
         volume_id: wish.volume_id,
@@ -196,7 +210,7 @@ fn spec(wish: &Wish, held: Held, size_bytes: u64, served_before: bool) -> Export
         device_path: wish.device_path.clone(),
         file: held.file,
         size_bytes,
-        served_before,
+        usage: wish.usage.clone(),
     }
 }
 

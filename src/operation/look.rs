@@ -44,7 +44,7 @@ impl World {
             self.joined(cached, device, fresh.trouble.is_some())
         };
         let volumes = fresh.volumes.iter().filter(|cached| cached.record.state != "Expunged").map(volume);
-        Ok(Volumes { volumes: volumes.collect(), notes: [fresh.notes(), notes].concat() })
+        Ok(Volumes { volumes: volumes.collect::<Result<_>>()?, notes: [fresh.notes(), notes].concat() })
     }
 
     /// One volume.
@@ -52,7 +52,7 @@ impl World {
         let fresh = self.fresh(max_age_seconds).await?;
         let cached = pick_cached(word, &fresh.volumes)?;
         let device = self.devices.find(&cached.record.id.serial())?;
-        Ok(VolumeShown { volume: self.joined(cached, device, fresh.trouble.is_some()), notes: fresh.notes() })
+        Ok(VolumeShown { volume: self.joined(cached, device, fresh.trouble.is_some())?, notes: fresh.notes() })
     }
 
     /// A volume's device here, waited for if the caller wants.
@@ -92,7 +92,7 @@ impl World {
                 (found, fresh.trouble.is_some())
             }
         };
-        Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale), device, partition })
+        Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale)?, device, partition })
     }
 
     /// A VM.
@@ -106,7 +106,7 @@ impl World {
     pub(super) fn volume_now(&self, id: VolumeId) -> Result<Option<Volume>> {
         let Some(cached) = self.store.volume(id)? else { return Ok(None) };
         let device = self.devices.find(&id.serial()).unwrap_or_default();
-        Ok(Some(self.joined(&cached, device, false)))
+        self.joined(&cached, device, false).map(Some)
     }
 
     /// A volume that a word means, from the store where it is there, else from CloudStack.
@@ -185,9 +185,9 @@ impl World {
         }
     }
 
-    fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Volume {
+    fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
         let record = &cached.record;
-        Volume {
+        Ok(Volume {
             id: record.id,
             name: record.name.clone(),
             size_bytes: record.size_bytes,
@@ -199,9 +199,10 @@ impl World {
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),
+            hold: self.store.hold_on(record.id)?.map(|held| held.hold),
             cloudstack_as_of: cached.as_of,
             stale,
-        }
+        })
     }
 }
 

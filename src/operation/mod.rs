@@ -25,13 +25,18 @@ mod create;
 mod delete;
 mod detach;
 mod direct;
+mod drain;
+mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod hold;
 mod job;
+mod lane;
 mod look;
 mod outside;
 pub mod pause;
+mod place;
 mod recover;
 mod recovery;
 mod release;
@@ -39,6 +44,7 @@ mod request;
 mod resolve;
 mod room;
 mod sync;
+mod tally;
 mod this_vm;
 mod unexport;
 mod world;
@@ -56,10 +62,13 @@ use crate::store::{OperationRow, Outcome, Transition};
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
-pub use request::Request;
+pub use hold::Holder;
+pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use tally::keep as keep_tally;
 pub use world::World;
 
+use lane::{Entered, Turn};
 use world::Cx;
 
 /// A step of a story: a name that is kept for ever in the journal, and words for people.
@@ -111,6 +120,11 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
         true
     }
 
+    /// What is still to be done once the looking steps have passed, for a dry run: a sentence a step, in order, with each
+    /// CloudStack command as it would be sent; none where there is nothing to do. Refuses what the steps would refuse as
+    /// far as that can be seen, and changes nothing.
+    fn plan(&self, world: &World) -> impl Future<Output = Result<Vec<String>>> + Send;
+
     /// Does a step. `cx.resumed` says that an earlier daemon may have done it, or part of it.
     fn run(&mut self, step: Self::Step, cx: &Cx) -> impl Future<Output = Result<Next<Self::Step>, Halt>> + Send;
 
@@ -118,6 +132,13 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// late.
     fn is_reversible(&self, _step: Self::Step) -> bool {
         false
+    }
+
+    /// The lane in which it is at a step, because CloudStack may have its job of that VM then: from the step that sends to
+    /// the one that awaits the end. It may have to wait before it enters; what it did in the step before, which only
+    /// looks, is then done once more.
+    fn turn(&self, _step: Self::Step) -> Option<Turn> {
+        None
     }
 
     /// Undoes a step that may or may not have been done. Touches only what this operation itself made; by itself,
@@ -166,7 +187,12 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
                 None => story.run(step, &cx).await,
             };
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
-            after_run(&story, step, ran)
+            let to = after_run(&story, step, ran);
+            match cx.take_turn(&story, step, &to).await {
+                Ok(Entered::AtOnce) => to,
+                Ok(Entered::AfterWaiting) => continue,
+                Err(error) => after_run(&story, step, Err(Halt::Fail(error))),
+            }
         } else {
             pause::here(S::KIND, step.name(), pause::Moment::BeforeUndo).await;
             let undone = story.undo(step, &cx).await;
@@ -178,9 +204,13 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
             return;
         }
         cx.resumed = false;
+        if status != Status::Running || story.turn(step).is_none() {
+            cx.pass = None;
+        }
     }
 }
 
+/// Status and step, and why it does not go on.
 type At<S> = (Status, S, Option<Error>);
 
 fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt>) -> At<S::Step> {
@@ -290,6 +320,15 @@ async fn drive_any(row: OperationRow, cx: Cx) {
 /// The names of the steps in which a kind has changed nothing.
 fn looking(kind: OperationKind) -> Vec<&'static str> {
     with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
+}
+
+/// The lane in which a row is that stands where it may have sent its job.
+fn turn_of(row: &OperationRow) -> Option<Turn> {
+    fn of<S: Story>(row: &OperationRow) -> Option<Turn> {
+        let (story, step) = read_row::<S>(row).ok()?;
+        story.turn(step).filter(|_| row.status == Status::Running)
+    }
+    with_story!(row.kind, S => of::<S>(row))
 }
 
 /// The transition that undoes a row which CloudStack was not asked about yet; none where it was.

@@ -4,11 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::until_done;
+use super::dry_run;
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeRecover};
+use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord, printable};
 use crate::store::Outcome;
@@ -87,6 +89,10 @@ impl Story for Recover {
     type Step = Step;
     const STEPS: &'static [Step] = &[Step::Check, Step::Bring];
     const LOOKING: &'static [Step] = &[Step::Check];
+
+    async fn plan(&self, _: &World) -> Result<Vec<String>> {
+        Ok(vec![dry_run::call(&Request::recover_volume(self.volume.id))])
+    }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {
         match step {

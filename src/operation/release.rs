@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Note;
 use super::request::Subject;
-use super::world::Cx;
-use crate::api::{Client, Departure, Export};
+use super::world::{Cx, World};
+use crate::api::{Client, Departure, Export, Usage};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, clock_time, format_age};
+use crate::model::{VolumeId, clock_time, format_age, printable};
 use crate::nbd::{Clients, Removed};
 
 /// What becomes of the clients.
@@ -27,7 +27,9 @@ pub(super) struct Terms {
 pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<Departure> {
     // Whoever is bringing this export back at this moment comes first; later ones see that an operation is under way.
     drop(cx.world.serving.lock().await);
-    let Some(export) = cx.world.nbd.of_volume(volume.id) else { return Ok(Departure::default()) };
+    let Some(export) = cx.world.nbd.of_volume(volume.id) else {
+        return Ok(cx.world.store.wish_of(volume.id)?.map(|wish| last_known(wish.usage)).unwrap_or_default());
+    };
     if let Some(seconds) = terms.drain_seconds {
         drain(cx, volume, &export, seconds, terms.force).await?;
     }
@@ -45,6 +47,31 @@ pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<
             })
         }
     }
+}
+
+/// The last moments of an export that an earlier daemon served, as far as it could tell.
+fn last_known(usage: Usage) -> Departure {
+    Departure {
+        bytes_written: Some(usage.bytes_written),
+        last_client: usage.last_client.and_then(|last| last.left),
+        ..Departure::default()
+    }
+}
+
+/// What ending the export of a volume would take. Clients that would keep it from ending are refused as they would be.
+pub(super) fn plan(world: &World, volume: &Subject, terms: Terms) -> Result<Vec<String>> {
+    let Some(export) = world.nbd.of_volume(volume.id) else {
+        let wished = world.export_of(volume.id);
+        return Ok(wished.map(|export| format!("forget the export {}", printable(&export.name))).into_iter().collect());
+    };
+    let (name, count) = (printable(&export.name), export.clients.len());
+    let clients = match terms.drain_seconds {
+        _ if count == 0 => None,
+        Some(seconds) => Some(format!("let {count} clients of the export {name} finish, for at most {seconds}s")),
+        None if terms.force => Some(format!("close {count} clients of the export {name}")),
+        None => return Err(connected(volume, &export)),
+    };
+    Ok(clients.into_iter().chain([format!("end the export {name}")]).collect())
 }
 
 fn log_unflushed(export: &Export, removed: &Removed) {

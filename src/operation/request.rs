@@ -41,6 +41,14 @@ pub enum Request {
     Unexport(ExportDelete),
 }
 
+/// What a request has come to.
+pub enum Taken {
+    /// Its operation, which runs or waits in line.
+    Operation(Box<OperationRow>),
+    /// Of a dry run: what it would do.
+    Plan(Box<Changed>),
+}
+
 /// Who asks for what, and how.
 struct Asked<'a> {
     request: String,
@@ -85,20 +93,31 @@ impl<S: Story> Draft<S> {
 
 impl Engine {
     /// Accepts a request: it is resolved at CloudStack, refused for what can be seen before anything is sent, and
-    /// journaled.
-    pub async fn request(&self, request: &Request, change: &Change, asker: Asker) -> Result<OperationRow> {
+    /// journaled; of a dry run only its plan is made.
+    pub async fn request(&self, request: &Request, change: &Change, asker: Asker) -> Result<Taken> {
         let world = self.world();
         let asked = Asked { request: to_json(request)?, change, asker };
         // Before its words are looked up again: they may mean nothing any more.
         if let Some(id) = &change.request_id
             && let Some(row) = world.store.operation_of_request(id, &asked.request)?
         {
-            return Ok(row);
+            return self.taken_before(row, change);
         }
-        world.refuse_without_room()?;
+        world.refuse_while_draining()?;
+        self.patiently(request, &asked).await
+    }
+
+    /// As [`Engine::request`], for what a drain itself asks for.
+    pub(super) async fn request_of_drain(&self, request: &Request, asker: Asker) -> Result<Taken> {
+        let change = &Change::default();
+        self.patiently(request, &Asked { request: to_json(request)?, change, asker }).await
+    }
+
+    async fn patiently(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
+        self.world().refuse_without_room()?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.ask(request, &asked).await {
+            match self.ask(request, asked).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
@@ -108,39 +127,34 @@ impl Engine {
         }
     }
 
-    async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<OperationRow> {
+    async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
         let world = self.world();
         match request {
-            Request::Create(params) => self.journal(create::ask(world, params).await?, asked),
-            Request::Attach(params) => self.journal(attach::ask(world, params).await?, asked),
-            Request::Detach(params) => self.journal(detach::ask(world, params).await?, asked),
-            Request::Delete(params) => self.journal(delete::ask(world, params).await?, asked),
-            Request::Recover(params) => self.journal(recover::ask(world, params).await?, asked),
-            Request::Export(params) => self.journal(export::ask(world, params).await?, asked),
-            Request::Unexport(params) => self.journal(unexport::ask(world, params).await?, asked),
+            Request::Create(params) => self.take(create::ask(world, params).await?, asked).await,
+            Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
+            Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
+            Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
+            Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
+            Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
+            Request::Unexport(params) => self.take(unexport::ask(world, params).await?, asked).await,
         }
     }
 
-    fn journal<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<OperationRow> {
-        let Asked { request, change, asker } = asked;
-        let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE.saturating_add(draft.drain), Duration::from_secs);
-        let first = S::STEPS[0];
-        self.accept(&NewOperation {
-            id: OperationId::random(),
-            kind: S::KIND,
-            step: (first.name().to_owned(), first.words().to_owned()),
-            volume_id: draft.subject.as_ref().map(|subject| subject.id),
-            volume_name: draft.subject.map(|subject| subject.name).or(draft.new_name.clone()),
-            new_name: draft.new_name,
-            vm_id: draft.vm_id,
-            request_id: change.request_id.clone(),
-            request: request.clone(),
-            asker: asker.clone(),
-            story: to_json(&draft.story)?,
-            deadline: Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX),
-            queue: change.queue,
-            supersedes: draft.supersedes,
-        })
+    fn taken_before(&self, row: OperationRow, change: &Change) -> Result<Taken> {
+        if !change.dry_run {
+            return Ok(Taken::Operation(Box::new(row)));
+        }
+        let notes = vec![format!("the request id was used before: operation {}", row.id)];
+        let told = Changed { plan: Some(Vec::new()), notes, ..self.world().untouched(row.volume_id)? };
+        Ok(Taken::Plan(Box::new(told)))
+    }
+
+    async fn take<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Taken> {
+        let new = new_operation(&draft, asked)?;
+        if asked.change.dry_run {
+            return Ok(Taken::Plan(Box::new(self.dry_run(draft.story, new).await?)));
+        }
+        Ok(Taken::Operation(Box::new(self.accept(&new)?)))
     }
 
     /// What a change has come to, with what is true now.
@@ -153,9 +167,32 @@ impl Engine {
             export: volume.as_ref().and_then(|volume| volume.export.clone()),
             volume,
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
+            plan: None,
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }
+}
+
+fn new_operation<S: Story>(draft: &Draft<S>, asked: &Asked<'_>) -> Result<NewOperation> {
+    let Asked { request, change, asker } = asked;
+    let wait = change.timeout_seconds.map_or(DEFAULT_DEADLINE.saturating_add(draft.drain), Duration::from_secs);
+    let first = S::STEPS[0];
+    Ok(NewOperation {
+        id: OperationId::random(),
+        kind: S::KIND,
+        step: (first.name().to_owned(), first.words().to_owned()),
+        volume_id: draft.subject.as_ref().map(|subject| subject.id),
+        volume_name: draft.subject.as_ref().map(|subject| subject.name.clone()).or(draft.new_name.clone()),
+        new_name: draft.new_name.clone(),
+        vm_id: draft.vm_id,
+        request_id: change.request_id.clone(),
+        request: request.clone(),
+        asker: asker.clone(),
+        story: to_json(&draft.story)?,
+        deadline: Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX),
+        queue: change.queue,
+        supersedes: draft.supersedes.clone(),
+    })
 }
 
 /// Whether the same look can succeed in a moment: too many calls, maintenance, an answer that was none.

@@ -81,7 +81,7 @@ pub(super) fn pick(word: &str, candidates: &[VolumeRecord], meaning: Meaning) ->
     match wanted.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(missing(word, candidates)),
-        many => Err(ambiguous(word, many)),
+        many => Err(ambiguous(word, many.iter().map(|record| record.label()))),
     }
 }
 
@@ -101,15 +101,14 @@ fn check_word(what: &str, word: &str) -> Result<()> {
     Ok(())
 }
 
-fn ambiguous(word: &str, matches: &[&VolumeRecord]) -> Error {
-    let list: Vec<String> = matches.iter().take(10).map(|record| record.label()).collect();
-    let more = matches.len().saturating_sub(10);
+/// The volumes that a word fits, by their labels.
+pub(super) fn ambiguous(word: &str, labels: impl ExactSizeIterator<Item = String>) -> Error {
+    let fits = labels.len();
+    let list: Vec<String> = labels.take(10).collect();
+    let more = fits.saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Error::new(
-        Kind::Ambiguous,
-        format!("{} fits {} volumes: {}{more}", printable(word), matches.len(), list.join(", ")),
-    )
-    .hint("name the volume by its full id")
+    Error::new(Kind::Ambiguous, format!("{} fits {} volumes: {}{more}", printable(word), fits, list.join(", ")))
+        .hint("name the volume by its full id")
 }
 
 fn missing(word: &str, candidates: &[VolumeRecord]) -> Error {
@@ -184,7 +183,7 @@ pub(super) async fn vm(world: &World, word: &str) -> Result<VmRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::VolumeType;
+    use crate::model::{Owner, VolumeType};
 
     fn volume(id: &str, name: &str, state: &str) -> VolumeRecord {
         VolumeRecord {
@@ -201,6 +200,8 @@ mod tests {
             vm_state: None,
             device_id: None,
             job_id: None,
+            owner: Owner::default(),
+            hypervisor: None,
         }
     }
 

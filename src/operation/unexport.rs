@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{Terms, give_back, withdraw};
+use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::not_found;
 use super::world::{Cx, World};
@@ -49,6 +49,7 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &ExportDelete) -> Result<Draft<Unexport>> {
     let subject = exported_volume(world, &params.export).await?;
+    world.refuse_if_held(subject.id)?;
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
     let story = Unexport { subject, terms, changed: false, departure: Departure::default() };
     Ok(Draft { subject: Some(story.subject.clone()), ..Draft::of(story) })
@@ -94,6 +95,10 @@ impl Story for Unexport {
 
     fn is_reversible(&self, step: Step) -> bool {
         step == Step::Withdraw
+    }
+
+    async fn plan(&self, world: &World) -> Result<Vec<String>> {
+        release::plan(world, &self.subject, self.terms)
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Note, Shown};
+use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
 use crate::api::{EventKind, Status};
@@ -35,6 +36,7 @@ pub struct World {
     pub devices: Devices,
     /// The exports.
     pub nbd: Server,
+    pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
@@ -43,7 +45,8 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
-        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default(), serving: tokio::sync::Mutex::default() }
+        let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -67,6 +70,8 @@ pub(super) struct Cx {
     /// An earlier daemon may have done the step, or part of it.
     pub resumed: bool,
     pub shown: Arc<watch::Sender<Shown>>,
+    /// Its right to have a job with CloudStack.
+    pub pass: Option<Pass>,
 }
 
 impl Cx {

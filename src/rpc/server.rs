@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Write};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +145,7 @@ pub async fn serve<H: Handler>(
             stream = door.next() => if connections.len() < limits.connections {
                 admit(stream, &mut connections, &shared);
             } else {
-                refuse(stream, format_args!("the daemon has {} connections, and takes no more", limits.connections));
+                refuse(stream, full(format_args!("the daemon has {} connections, and takes no more", limits.connections)));
             },
         }
         shared.load.send_modify(|load| load.connections = connections.len());
@@ -187,7 +188,7 @@ impl Door {
     async fn turn_one_away(&mut self) {
         self.spare = None;
         if let Ok(Ok((stream, _))) = timeout(Duration::ZERO, self.listener.accept()).await {
-            refuse(stream, format_args!("the daemon has no file descriptor left for another connection"));
+            refuse(stream, full(format_args!("the daemon has no file descriptor left for another connection")));
         }
     }
 }
@@ -205,12 +206,30 @@ fn admit<H: Handler>(stream: UnixStream, connections: &mut JoinSet<()>, shared: 
     }
 }
 
-/// Says why at once, without waiting for a client that does not read; a fresh socket has room for one line.
-fn refuse(stream: UnixStream, why: fmt::Arguments<'_>) {
+fn full(why: fmt::Arguments<'_>) -> Error {
+    Error::new(Kind::Busy, why).hint("try again when some have ended")
+}
+
+fn refuse(stream: UnixStream, why: Error) {
     tracing::warn!("a connection was refused: {why}");
-    let error = Error::new(Kind::Busy, why).hint("try again when some have ended");
-    let line = format!("{}\n", Response { id: Id::null(), outcome: Err(error.into()) });
-    let written = stream.into_std().and_then(|mut stream| stream.write_all(line.as_bytes()));
+    match stream.into_std() {
+        Ok(stream) => tell(stream, why),
+        Err(error) => tracing::debug!(%error, "a refused client did not hear why"),
+    }
+}
+
+/// Tells those who wait at a listener, for a daemon that cannot serve them, why it cannot. Who started it by connecting
+/// would else learn nothing, and start it again.
+pub fn turn_away(listener: &StdListener, why: &Error) {
+    while let Ok((stream, _)) = listener.accept() {
+        tell(stream, why.clone());
+    }
+}
+
+/// Says why at once, without waiting for a client that does not read; a fresh socket has room for one line.
+fn tell(mut stream: StdStream, why: Error) {
+    let line = format!("{}\n", Response { id: Id::null(), outcome: Err(why.into()) });
+    let written = stream.set_nonblocking(true).and_then(|()| stream.write_all(line.as_bytes()));
     if let Err(error) = written {
         tracing::debug!(%error, "a refused client did not hear why");
     }

@@ -1,9 +1,10 @@
 //! How an operation is accepted: atomically, once for a request, one at a time for a volume, in line where it may wait.
 
 use jiff::Timestamp;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::events::note_transition;
+use super::holds::refuse_if_held;
 use super::operations::end;
 use super::row::{OperationRow, UNFINISHED, name, one};
 use super::{Store, sql, time_text, to_json};
@@ -63,6 +64,7 @@ impl Store {
             {
                 return same_request(row, &new.request).map(Accepted::Same);
             }
+            refuse_if_held(db, new.kind, new.volume_id)?;
             if let Some((id, step)) = &new.supersedes {
                 supersede(db, *id, step, new.id)?;
             }
@@ -79,7 +81,18 @@ impl Store {
         })
     }
 
-    /// Starts an operation that waits in line, if it is its turn; none where it is not.
+    /// Whom an operation would have to wait for in line; `busy` where it would not wait. Accepts nothing.
+    pub fn in_line_behind(&self, new: &NewOperation) -> Result<Option<OperationRow>> {
+        let superseded = new.supersedes.as_ref().map(|(id, _)| *id);
+        match self.read(|db| refuse_if_held(db, new.kind, new.volume_id).and_then(|()| holder(db, new)))? {
+            Some(holder) if Some(holder.id) == superseded => Ok(None),
+            Some(holder) if !new.queue => Err(busy(new, &holder)),
+            holder => Ok(holder),
+        }
+    }
+
+    /// Starts an operation that waits in line, if it is its turn; none where it is not. One whose volume was held
+    /// meanwhile ends.
     pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
         self.write(|db| {
             let started = db
@@ -96,6 +109,12 @@ impl Store {
                 return Ok(None);
             }
             note_transition(db, id)?;
+            let started = one(db, "id = ?1", &id.to_string())?;
+            let Some(row) = &started else { return Ok(None) };
+            match refuse_if_held(db, row.kind, row.volume_id) {
+                Err(held) if held.kind == Kind::Conflict => end(db, id, Status::Failed, &held)?,
+                looked => return looked.map(|()| started),
+            }
             one(db, "id = ?1", &id.to_string())
         })
     }
@@ -134,7 +153,7 @@ fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId)
 }
 
 /// Whoever has the volume or the name, or stands in line for it before `new`.
-fn holder(db: &Transaction<'_>, new: &NewOperation) -> Result<Option<OperationRow>> {
+fn holder(db: &Connection, new: &NewOperation) -> Result<Option<OperationRow>> {
     let by = |column: &str, value: Option<String>| match value {
         Some(value) => one(db, &format!("{UNFINISHED} AND {column} = ?1 ORDER BY status = 'queued', seq"), &value),
         None => Ok(None),

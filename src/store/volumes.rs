@@ -109,7 +109,7 @@ fn cached((record, as_of): (String, String)) -> Result<CachedVolume> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{VolumeId, VolumeType};
+    use crate::model::{Owner, VolumeId, VolumeType};
 
     fn record(id: VolumeId, name: &str) -> VolumeRecord {
         VolumeRecord {
@@ -126,6 +126,8 @@ mod tests {
             vm_state: None,
             device_id: None,
             job_id: None,
+            owner: Owner::default(),
+            hypervisor: None,
         }
     }
 

@@ -147,9 +147,7 @@ impl Drop for Activated {
     }
 }
 
-#[test]
-fn systemd_hands_the_socket_over() {
-    let appliance = Appliance::stopped(Config::default());
+fn activated(appliance: &Appliance) -> Activated {
     let daemon = appliance.daemon_command();
     let mut command = Command::new("systemd-socket-activate");
     command.arg("--listen").arg(appliance.socket()).arg(daemon.get_program());
@@ -157,6 +155,23 @@ fn systemd_hands_the_socket_over() {
     command.args(daemon.get_args()).stdin(Stdio::null()).stderr(log);
     let activated = Activated(command.spawn().unwrap());
     wait_for("systemd-socket-activate to listen", || appliance.socket().exists().then_some(()));
+    activated
+}
+
+#[test]
+fn a_daemon_that_cannot_start_tells_who_started_it_why() {
+    let appliance = Appliance::stopped(Config { daemon: "idle_timeot = \"1s\"\n".to_owned(), ..Config::default() });
+    let mut activated = activated(&appliance);
+    let error = appliance.json(&["ls"]).failure(7, "daemon_unreachable");
+    names(message(&error), &["volctld cannot start", "idle_timeot", "[daemon]"]);
+    names(hint(&error), &["idle_timeout"]);
+    assert_eq!(activated.0.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn systemd_hands_the_socket_over() {
+    let appliance = Appliance::stopped(Config::default());
+    let activated = activated(&appliance);
     let name = fs::read_to_string(format!("/proc/{}/comm", activated.0.id())).unwrap();
     assert!(name.starts_with("systemd-socket"), "nothing has been asked yet: {name}");
     appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);

@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod crash;
 mod daemon;
+mod drain;
 mod events;
 mod fuzz_corpus;
 mod generated;

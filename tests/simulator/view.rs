@@ -60,6 +60,15 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
     }))
 }
 
+/// The VM snapshot of a VM.
+pub fn vm_snapshot(vm: &VirtualMachine) -> Value {
+    json!({
+        "id": vm.id, "name": format!("i-2-{}_VS", vm.name), "displayname": "before-update", "state": "Ready",
+        "virtualmachineid": vm.id, "zoneid": vm.zoneid, "type": "Disk", "current": true, "account": vm.account,
+        "domainid": DOMAIN, "domain": "ROOT", "tags": [],
+    })
+}
+
 /// A zone.
 pub fn zone(zone: &Zone) -> Value {
     json!({

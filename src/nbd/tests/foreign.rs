@@ -1,10 +1,12 @@
 //! The server against clients that others wrote: libnbd's, QEMU's, and fio.
 
 use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
 use super::{MIB, Place, noise};
+use crate::nbd::protocol::command;
 use crate::nbd::{Clients, ExportSpec};
 
 /// Runs a client, which must succeed; what it printed comes back.
@@ -50,7 +52,10 @@ async fn nbdinfo_sees_what_is_served() {
             assert_eq!(shown["can_fua"], true);
             assert_eq!(shown["can_trim"], !export.read_only);
             assert_eq!(shown["can_zero"], !export.read_only);
-            assert_eq!(shown["can_df"], false);
+            assert_eq!(shown["can_df"], true);
+            assert_eq!(shown["can_cache"], true);
+            assert_eq!(shown["can_fast_zero"], !export.read_only);
+            assert_eq!(shown["contexts"], serde_json::json!(["base:allocation"]));
             assert_eq!(shown["block_size_minimum"], 1);
             assert_eq!(shown["block_size_preferred"], 4096);
             assert_eq!(shown["block_size_maximum"], 32 * MIB);
@@ -62,6 +67,57 @@ async fn nbdinfo_sees_what_is_served() {
     assert_eq!(names, ["a b/ü?", "disk"]);
     let nothing = output("nbdinfo", "libnbd-bin", &[&exports[0].uris[0].replace("disk", "disc")]).await;
     assert!(!nothing.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maps_of_libnbd_and_qemu_show_holes_and_data() {
+    let place = Place::new().await;
+    let export = place.serve("disk", 8 * MIB).await;
+    let written = "write -P 0xab 2M 1M";
+    for uri in &export.uris {
+        run("qemu-io", "qemu-utils", &["-f", "raw", uri, "-c", written]).await;
+        let map: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", "--map", uri]).await).unwrap();
+        let extents = map.as_array().unwrap().iter().map(|extent| (&extent["offset"], &extent["type"]));
+        let found: Vec<_> = extents.map(|(offset, kind)| (offset.as_u64().unwrap() / MIB, kind.as_u64())).collect();
+        assert_eq!(found, [(0, Some(3)), (2, Some(0)), (3, Some(3))]);
+        let map = run("qemu-img", "qemu-utils", &["map", "-f", "raw", "--output=json", uri]).await;
+        let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+        let found: Vec<_> = map.as_array().unwrap().iter().map(|extent| extent["zero"].as_bool().unwrap()).collect();
+        assert_eq!(found, [true, false, true]);
+        for can in ["read", "write", "trim", "zero", "fast-zero", "df", "fua", "flush", "multi-conn", "cache"] {
+            nbdinfo(&["--can", can, uri]).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libnbd_sends_the_edge_cases_of_each_request() {
+    let place = Place::new().await;
+    let export = place.serve("disk", 4 * MIB).await;
+    for uri in &export.uris {
+        // Debian's python, whichever else comes first in the PATH.
+        run("/usr/bin/python3", "python3-libnbd", &["-c", include_str!("edges.py"), uri]).await;
+        fs::File::options().write(true).truncate(true).open(place.path("disk")).unwrap().set_len(4 * MIB).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_copy_stays_sparse() {
+    let place = Place::new().await;
+    let size = 256 * MIB;
+    let export = place.serve("disk", size).await;
+    let source = place.path("source");
+    let file = fs::File::create(&source).unwrap();
+    file.set_len(size).unwrap();
+    file.write_all_at(&noise(9, 3 * MIB), 77 * MIB).unwrap();
+    let copy = place.path("copy");
+    let allocated = |name: &str| fs::metadata(place.path(name)).unwrap().blocks() * 512;
+    run("nbdcopy", "libnbd-bin", &["--flush", text(&source), &export.uris[0]]).await;
+    run("nbdcopy", "libnbd-bin", &[&export.uris[1], text(&copy)]).await;
+    for name in ["disk", "copy"] {
+        assert!(place.contents(name) == place.contents("source"), "{name}");
+        assert!(allocated(name) < 16 * MIB, "{name}: {} bytes are allocated", allocated(name));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,6 +235,22 @@ async fn a_block_device_is_served_trimmed_and_zeroed() {
     let file = fs::File::options().read(true).write(true).open(&device.0).unwrap();
     let spec = ExportSpec { file, size_bytes: 32 * MIB, ..place.device("disk", 0) };
     let export = place.server.add(spec).await.unwrap();
+    let info: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", &export.uris[1]]).await).unwrap();
+    let sizes = ["block_size_minimum", "block_size_preferred"].map(|size| info["exports"][0][size].as_u64().unwrap());
+    assert_eq!(sizes, [512, 4096]);
+    let map: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", "--map", &export.uris[1]]).await).unwrap();
+    let allocated = serde_json::json!([{"offset": 0, "length": 32 * MIB, "type": 0, "description": "data"}]);
+    assert_eq!(map, allocated, "a device does not tell what is a hole");
+    let mut careful = place.connect();
+    careful.go_with_block_sizes("disk");
+    let mut careless = place.connect();
+    careless.go("disk");
+    for command in [command::READ, command::WRITE_ZEROES] {
+        assert_eq!(careful.answer(0, command, 512, 513, &[]).error, 22);
+        assert_eq!(careless.answer(0, command, 512, 513, &[]).error, 0);
+    }
+    assert_eq!(careless.answer(0, command::WRITE, 512, 513, &data[512..1025]).error, 0);
+    drop((careful, careless));
 
     let commands = [
         "-f",

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::raw::Raw;
 use super::{MIB, Place};
-use crate::nbd::protocol::{OptionHead, command, option, option_reply as reply};
+use crate::nbd::protocol::{OptionHead, command, opt, rep};
 
 /// An honest client is served.
 fn serves(place: &Place) {
@@ -53,7 +53,7 @@ async fn garbage_ends_the_connection_after_what_was_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_option_of_4_gib_is_refused() {
     let place = place().await;
-    for (option, said) in [(option::GO, 20), (77, 20), (option::EXPORT_NAME, 0)] {
+    for (option, said) in [(opt::GO, 20), (77, 20), (opt::EXPORT_NAME, 0)] {
         let mut client = place.connect();
         client.send(&[b"IHAVEOPT".to_vec(), option.to_be_bytes().to_vec(), vec![0xff; 4]].concat());
         let answer = client.until_closed();
@@ -61,7 +61,7 @@ async fn an_option_of_4_gib_is_refused() {
         assert_eq!(answer.is_empty(), said == 0, "option {option}");
     }
     let mut client = place.connect();
-    assert_eq!(client.outcome(77, &vec![0; 64 << 10]), reply::ERR_UNSUP, "64 KiB are read and dropped");
+    assert_eq!(client.outcome(77, &vec![0; 64 << 10]), rep::ERR_UNSUP, "64 KiB are read and dropped");
     serves(&place);
 }
 
@@ -69,7 +69,7 @@ async fn an_option_of_4_gib_is_refused() {
 async fn a_million_options_are_too_many() {
     let place = place().await;
     let mut client = place.connect();
-    let many = OptionHead::encode(option::LIST, &[]).repeat(1000);
+    let many = OptionHead::encode(opt::LIST, &[]).repeat(1000);
     for _ in 0..1000 {
         if !client.try_send(&many) {
             break;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::raw::{Raw, request};
 use super::{KIB, MIB, Place, in_time, noise};
-use crate::api::{ExportState, LastClient};
+use crate::api::{ExportState, Leaving};
 use crate::error::Kind;
-use crate::nbd::protocol::{InfoRequest, command, option, option_reply as reply};
+use crate::nbd::protocol::{InfoRequest, command, opt, rep};
 use crate::nbd::{Activity, Clients, ExportSpec, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,19 +96,19 @@ async fn a_removal_waits_for_nobody_and_changes_nothing_while_clients_are_there(
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
     assert!(removed.departure.flushed_at.is_some() && removed.flush_error.is_none());
     assert_eq!(removed.departure.bytes_written, Some(10));
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
     let mut bytes = [0; 10];
     removed.file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"bytesafter");
     let mut late = place.connect();
-    assert_eq!(late.outcome(option::GO, &InfoRequest::encode("disk")), reply::ERR_UNKNOWN);
+    assert_eq!(late.outcome(opt::GO, &InfoRequest::encode("disk", &[])), rep::ERR_UNKNOWN);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_real_clients_count_as_clients() {
     let place = Place::new().await;
     place.serve("disk", MIB).await;
-    assert_eq!(place.connect().outcome(option::INFO, &InfoRequest::encode("disk")), reply::ACK);
+    assert_eq!(place.connect().outcome(opt::INFO, &InfoRequest::encode("disk", &[])), rep::ACK);
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
     assert_eq!(removed.departure.last_client, None);
 }
@@ -123,20 +123,20 @@ async fn a_draining_export_takes_no_new_clients() {
     assert_eq!(place.server.get("disk").unwrap().state, ExportState::Draining);
 
     let mut refused = place.connect();
-    for option in [option::INFO, option::GO] {
-        assert_eq!(refused.outcome(option, &InfoRequest::encode("disk")), reply::ERR_SHUTDOWN);
+    for option in [opt::INFO, opt::GO] {
+        assert_eq!(refused.outcome(option, &InfoRequest::encode("disk", &[])), rep::ERR_SHUTDOWN);
     }
-    assert_eq!(refused.option(option::LIST, &[]), [(reply::ACK, vec![])]);
+    assert_eq!(refused.option(opt::LIST, &[]), [(rep::ACK, vec![])]);
     assert_eq!(client.error_of(0, command::WRITE, 0, 5, b"bytes"), 0);
     assert!(!place.server.wait_idle("disk", Instant::now() + Duration::from_millis(20)).await);
 
     place.server.undrain("disk").unwrap();
-    assert_eq!(refused.outcome(option::INFO, &InfoRequest::encode("disk")), reply::ACK);
+    assert_eq!(refused.outcome(opt::INFO, &InfoRequest::encode("disk", &[])), rep::ACK);
     place.server.drain("disk").unwrap();
     drop(client);
     assert!(place.idle("disk").await);
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
 }
 
 /// Writes block after block until the server ends it; says how many were acknowledged. Block n of 255 is full of n + 1.
@@ -182,7 +182,7 @@ async fn a_forced_removal_while_clients_write_loses_nothing_that_was_acknowledge
     for writer in writers {
         writer.join().unwrap();
     }
-    assert_eq!(removed.departure.last_client, Some(LastClient::CutOff));
+    assert_eq!(removed.departure.last_client, Some(Leaving::CutOff));
     let acknowledged = acknowledged.load(Ordering::SeqCst) as u64;
     let written = removed.departure.bytes_written.unwrap();
     assert!(written >= acknowledged * 4 * KIB, "{written} bytes for {acknowledged} acknowledged blocks");

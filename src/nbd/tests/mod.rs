@@ -4,6 +4,7 @@
 mod foreign;
 mod hostile;
 mod life;
+mod model;
 mod raw;
 mod requests;
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{ExportSpec, Server};
-use crate::api;
+use crate::api::{self, Usage};
 use crate::config;
 use crate::model::VolumeId;
 use raw::Raw;
@@ -59,7 +60,7 @@ impl Place {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&device_path).unwrap();
         file.set_len(size).unwrap();
         let (volume_id, name) = (VolumeId::random(), name.to_owned());
-        ExportSpec { name, volume_id, read_only: false, device_path, file, size_bytes: size, served_before: false }
+        ExportSpec { name, volume_id, read_only: false, device_path, file, size_bytes: size, usage: Usage::default() }
     }
 
     async fn serve(&self, name: &str, size: u64) -> api::Export {

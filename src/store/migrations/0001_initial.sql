@@ -71,6 +71,16 @@ CREATE TABLE volumes (
     as_of    TEXT NOT NULL
 ) STRICT;
 
+-- Volumes that nobody may take away; a row goes when the volume is released.
+CREATE TABLE holds (
+    volume_id   TEXT PRIMARY KEY,
+    volume_name TEXT NOT NULL,     -- when it was held
+    holder      TEXT NOT NULL,     -- for people
+    uid         INTEGER NOT NULL,  -- who logged in, behind a sudo say
+    note        TEXT NOT NULL,
+    since       TEXT NOT NULL
+) STRICT;
+
 -- The exports that are wished for; what is served is the live server's to say.
 CREATE TABLE exports (
     name        TEXT PRIMARY KEY,
@@ -79,5 +89,11 @@ CREATE TABLE exports (
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
-    created_at  TEXT NOT NULL
+    created_at  TEXT NOT NULL,
+    -- What clients did with it, as of some seconds ago.
+    bytes_read       INTEGER NOT NULL DEFAULT 0,
+    bytes_written    INTEGER NOT NULL DEFAULT 0,
+    last_client      TEXT,  -- its address
+    last_client_at   TEXT,  -- when it was last known to be there
+    last_client_left TEXT   -- how it left; of one that is there, what it would be if the daemon died
 ) STRICT;

@@ -83,7 +83,7 @@ impl Door {
             7 => cloud.ping().await.map(drop),
             8 => cloud.job(job).await.map(drop),
             9 => cloud.volume_of_job(job).await.map(drop),
-            10 => cloud.attach_volume(&Intent::new(), volume, vm).await.map(drop),
+            10 => cloud.attach_volume(&Intent::new(), volume, vm, Some(0)).await.map(drop),
             11 => cloud.detach_volume(&Intent::new(), volume).await.map(drop),
             12 => cloud.delete_volume(volume).await.map(drop),
             13 => cloud.volumes_named("data").await.map(drop),

@@ -17,13 +17,15 @@ const VOLUME: &[&str] = &[
     "device_id",
     "device",
     "export",
+    "hold",
     "cloudstack_as_of",
     "type",
     "vm_name",
     "stale",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
-const EXPORT: &[&str] = &["name", "volume_id", "read_only", "uris", "clients", "device_path", "state"];
+const EXPORT: &[&str] = &["name", "volume_id", "read_only", "uris", "clients", "device_path", "state", "usage"];
+const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];
 const OPERATION: &[&str] = &[
     "id",
@@ -108,6 +110,8 @@ fn a_client_of_an_export() {
     let export = appliance.ok(&["exports"])["exports"][0].clone();
     has(&export, EXPORT);
     has(&export["clients"][0], CLIENT);
+    has(&export["usage"], USAGE);
+    has(&export["usage"]["last_client"], &["address", "at", "left"]);
     assert_eq!(export["clients"][0]["address"], format!("unix:pid={},uid=0", std::process::id()));
 }
 

@@ -49,6 +49,12 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: new_volume,
         words: &["attach", "data", "--vm", "worker"],
     },
+    Scenario {
+        name: "attach as a root disk",
+        kind: "attach",
+        prepare: beside_a_rootless_vm,
+        words: &["attach", "data", "--vm", "old", "--root"],
+    },
     Scenario { name: "export", kind: "export", prepare: attached, words: &["export", "data", "--read-only"] },
     Scenario { name: "unexport", kind: "unexport", prepare: exported, words: &["unexport", "data"] },
     Scenario { name: "detach", kind: "detach", prepare: attached, words: &["detach", "data"] },
@@ -78,6 +84,14 @@ pub const SCENARIOS: &[Scenario] = &[
 /// A volume `data` that was never attached.
 pub fn new_volume(appliance: &Appliance) {
     appliance.cloud.volume("data");
+}
+
+/// One beside the stopped VM `old`, whose root disk was detached.
+fn beside_a_rootless_vm(appliance: &Appliance) {
+    new_volume(appliance);
+    let root = appliance.truth("ROOT-old").unwrap()["id"].clone();
+    let job = appliance.cloud.job("detachVolume", &[("id", root.as_str().unwrap())]);
+    assert_eq!(job["jobstatus"], 1, "{job}");
 }
 
 /// One that is attached here.

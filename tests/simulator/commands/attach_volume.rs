@@ -90,6 +90,8 @@ fn check_at_start(attach: &Attach, volume: &Volume, vm: &VirtualMachine, world: 
 fn check_as_root(vm: &VirtualMachine, world: &World) -> Result<(), ApiError> {
     if vm.state != "Stopped" {
         Err(ApiError::invalid("Please specify a VM that is stopped to attach a root volume"))
+    } else if !matches!(vm.hypervisor.as_str(), "KVM" | "XenServer" | "VMware") {
+        Err(ApiError::invalid("Attaching a root volume is not supported by the VM's hypervisor"))
     } else if world.attached_to(&vm.id).any(|volume| volume.deviceid == Some(0)) {
         Err(ApiError::invalid("The VM has a root volume already"))
     } else {

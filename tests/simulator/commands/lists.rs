@@ -1,4 +1,4 @@
-//! `listZones`, `listDiskOfferings`, `listVirtualMachines` and `listProjects` (facts sheet, 4.7).
+//! `listZones`, `listDiskOfferings`, `listVirtualMachines`, `listVMSnapshot` and `listProjects` (facts sheet, 4.7).
 
 use std::sync::Arc;
 
@@ -68,6 +68,22 @@ pub const VIRTUAL_MACHINES: Command = Command {
     run: virtual_machines,
 };
 
+/// `listVMSnapshot`
+pub const VM_SNAPSHOTS: Command = Command {
+    name: "listVMSnapshot",
+    class: "vmsnapshot.ListVMSnapshotCmd",
+    is_async: false,
+    params: &[
+        Spec::new("virtualmachineid", Id(Vm)),
+        Spec::new("projectid", Id(AnyProject)),
+        Spec::new("listall", Boolean),
+        KEYWORD,
+        PAGE,
+        PAGE_SIZE,
+    ],
+    run: vm_snapshots,
+};
+
 /// `listProjects`
 pub const PROJECTS: Command = Command {
     name: "listProjects",
@@ -133,6 +149,20 @@ fn virtual_machines(_: &Arc<Simulator>, world: &mut World, params: &Params) -> R
         .collect();
     let show = |vm: &&_| view::virtual_machine(vm, world);
     paging::list(params, world, "virtualmachine", &vms, show).map(Outcome::Done)
+}
+
+/// A VM that is said to have VM snapshots has one.
+fn vm_snapshots(_: &Arc<Simulator>, world: &mut World, params: &Params) -> Result<Outcome, ApiError> {
+    let vms: Vec<_> = world
+        .virtual_machines
+        .iter()
+        .filter(|vm| {
+            vm.vmsnapshots
+                && paging::is_visible(params, world, &vm.account, vm.projectid.as_deref())
+                && paging::is(params, "virtualmachineid", Some(&vm.id))
+        })
+        .collect();
+    paging::list(params, world, "vmSnapshot", &vms, |vm| view::vm_snapshot(vm)).map(Outcome::Done)
 }
 
 fn projects(_: &Arc<Simulator>, world: &mut World, params: &Params) -> Result<Outcome, ApiError> {

@@ -48,7 +48,7 @@ pub enum Outcome {
     Created(NewJob),
 }
 
-static COMMANDS: [&Command; 16] = [
+static COMMANDS: [&Command; 17] = [
     &attach_volume::COMMAND,
     &create_tags::COMMAND,
     &create_volume::COMMAND,
@@ -61,6 +61,7 @@ static COMMANDS: [&Command; 16] = [
     &lists::DISK_OFFERINGS,
     &lists::PROJECTS,
     &lists::VIRTUAL_MACHINES,
+    &lists::VM_SNAPSHOTS,
     &list_volumes::COMMAND,
     &lists::ZONES,
     &async_jobs::QUERY,

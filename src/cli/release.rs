@@ -1,0 +1,34 @@
+//! `volctl release`
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::answer::Answer;
+use super::change::{self, Verb};
+use super::render::Output;
+use super::session::Session;
+use crate::api::{Changed, VolumeRelease, method};
+
+/// Release volumes that are held, whoever holds them
+///
+/// Says whose hold it was, and why. What is not held is left as it is, which is no error.
+#[derive(Args, Debug)]
+pub struct Release {
+    /// Id, unique name or unique id prefix
+    #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    volumes: Vec<String>,
+}
+
+impl Release {
+    pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params = |volume: &String| VolumeRelease { volume: volume.clone() };
+        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let verb = Verb { word: "release", method: method::VOLUME_RELEASE };
+        change::run_at_once(verb, volumes, (session, output), phrase)
+    }
+}
+
+fn phrase(changed: &Changed) -> String {
+    let done = if changed.changed == Some(false) { "is not held: nothing to do" } else { "released" };
+    format!("{} {done}", change::subject(changed))
+}
