@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::error::CallError;
 use crate::error::Error;
@@ -21,7 +22,7 @@ pub struct Contact {
 #[derive(Clone, Debug)]
 pub struct Trouble {
     /// The first call without an answer.
-    pub since: Timestamp,
+    pub since: Instant,
     /// What the latest one met.
     pub error: Error,
 }
@@ -51,22 +52,24 @@ impl ContactLog {
 
 impl Contact {
     /// Since when it is away, and since when it refuses the key.
-    fn standing(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+    fn standing(&self) -> (Option<Instant>, Option<Timestamp>) {
         (self.trouble.as_ref().map(|trouble| trouble.since), self.key_refused_since)
     }
 
     fn take(&mut self, failure: Option<&CallError>, now: Timestamp) {
         if let Some(error) = failure.filter(|error| error.is_away()) {
-            let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            let since = self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
             self.trouble = Some(Trouble { since, error: Error::from(error.clone()) });
             return;
         }
         self.last_answer = Some(now);
         self.trouble = None;
         match failure {
-            Some(CallError::Auth { .. }) => {
+            // Where a clock is wrong, nothing was said about the key.
+            Some(CallError::Auth { clock_skew: None, .. }) => {
                 self.key_refused_since.get_or_insert(now);
             }
+            Some(CallError::Auth { .. }) => {}
             Some(error) if answers_before_the_key_is_checked(error) => {}
             _ => self.key_refused_since = None,
         }

@@ -31,6 +31,10 @@ use crate::{rpc, systemd};
 use dispatch::Dispatch;
 use rights::Rights;
 
+/// Threads that wait for disks. Each has a stack, which stays: a crowd of clients must not become as many. What can hang
+/// for long, the flush of a disk, is one a disk, and a VM has fewer.
+const MOST_BLOCKING: usize = 32;
+
 /// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle.
 #[derive(Parser)]
 #[command(name = "volctld", version, about, max_term_width = 100)]
@@ -50,7 +54,12 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    limit_memory_pools();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(MOST_BLOCKING)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(start(arguments));
@@ -70,6 +79,16 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(error.kind.exit_code())
         }
+    }
+}
+
+/// glibc gives each thread a pool of its own, up to eight a processor, and gives little of it back.
+fn limit_memory_pools() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "nothing safe sets it")]
+    // SAFETY: it takes two integers and sets a number of the allocator's; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 

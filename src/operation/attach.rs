@@ -147,7 +147,8 @@ impl Attach {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story = Self { here, place, notes, completes: false, ..Self::of_new(volume, vm, export) };
+        let story =
+            Self { here, place, notes, completes: false, job: Job::default(), ..Self::of_new(volume, vm, export) };
         story.refuse_if_wrong(world, &story.volume)?;
         if !story.attached_there(&story.volume) {
             world.refuse_if_occupied(&story.vm, place).await?;
@@ -167,7 +168,7 @@ impl Attach {
             here: true,
             export,
             completes: true,
-            job: Job::default(),
+            job: Job::completing(),
             attached: false,
             perhaps_written: false,
             changed: false,
@@ -245,7 +246,7 @@ impl Attach {
         }
         let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
         refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
-        self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
+        self.job.choose(cx);
         Ok(Next::On)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::world::World;
@@ -114,20 +114,21 @@ async fn watch_contact(world: &World) {
 
 fn note_contact(world: &World, before: &Contact, now: &Contact) {
     let record = |kind, text: String| world.store.record(NewEvent::new(kind, text));
-    let ago = |since: Timestamp| format_age(since.duration_until(Timestamp::now()));
     match (&before.trouble, &now.trouble) {
         (None, Some(trouble)) => {
             record(EventKind::CloudstackAway, format!("CloudStack is away: {}", trouble.error.message))
         }
         (Some(trouble), None) => {
-            record(EventKind::CloudstackBack, format!("CloudStack answers again, after {}", ago(trouble.since)));
+            let age = SignedDuration::try_from(trouble.since.elapsed()).unwrap_or(SignedDuration::MAX);
+            record(EventKind::CloudstackBack, format!("CloudStack answers again, after {}", format_age(age)));
         }
         _ => {}
     }
     match (before.key_refused_since, now.key_refused_since) {
         (None, Some(_)) => record(EventKind::KeyRefused, "CloudStack refuses the key".to_owned()),
         (Some(since), None) => {
-            record(EventKind::KeyAccepted, format!("CloudStack accepts the key again, after {}", ago(since)));
+            let age = format_age(since.duration_until(Timestamp::now()));
+            record(EventKind::KeyAccepted, format!("CloudStack accepts the key again, after {age}"));
         }
         _ => {}
     }

@@ -328,7 +328,7 @@ impl Create {
                 };
                 self.know(&cx.world, volume);
             }
-            None => self.job = Job::choose(),
+            None => self.job.choose(cx),
         }
         Ok(Next::On)
     }

@@ -271,7 +271,7 @@ impl Detach {
             self.gave_up_at = Some(Timestamp::now());
             return Ok(Next::Back(Step::Gone));
         }
-        self.job.choose_again();
+        self.job.choose(cx);
         Ok(Next::On)
     }
 
@@ -381,7 +381,7 @@ impl Detach {
         let volume = cx.persistently(|| cx.world.look_up(id)).await;
         if volume.is_some_and(|volume| self.is_attached(&volume)) {
             self.corrected = true;
-            self.job = Job::choose_without_deadline();
+            self.job = Job::completing();
             return Ok(Next::Back(Step::Look));
         }
         Ok(Next::On)
@@ -476,7 +476,7 @@ impl Story for Detach {
             return None;
         }
         self.gave_up_at = None;
-        self.job = Job::choose_without_deadline();
+        self.job = Job::completing();
         Some(Step::Look)
     }
 

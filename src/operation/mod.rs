@@ -22,6 +22,7 @@
 mod attach;
 mod chronicle;
 mod create;
+mod deadline;
 mod delete;
 mod detach;
 mod direct;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::outside::{self, Change};
 use super::resolve::all_volumes;
@@ -127,9 +127,10 @@ pub async fn keep_in_step(world: Arc<World>) {
     }
 }
 
+/// By CloudStack's clock: a wrong one of ours forgets nothing.
 fn prune(world: &World) {
     let Ok(history) = SignedDuration::try_from(world.config.daemon.history) else { return };
-    let Ok(before) = Timestamp::now().checked_sub(history) else { return };
+    let Ok(before) = world.cloud.now().checked_sub(history) else { return };
     match world.store.prune_operations(before) {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "operations that ended long ago were forgotten"),

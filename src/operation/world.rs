@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::deadline::Deadline;
 use super::engine::{Note, Shown};
 use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
@@ -67,6 +68,7 @@ impl World {
 pub(super) struct Cx {
     pub world: Arc<World>,
     pub row: OperationRow,
+    pub deadline: Deadline,
     /// An earlier daemon may have done the step, or part of it.
     pub resumed: bool,
     pub shown: Arc<watch::Sender<Shown>>,
@@ -76,7 +78,7 @@ pub(super) struct Cx {
 
 impl Cx {
     pub fn past_deadline(&self) -> bool {
-        Timestamp::now() >= self.row.deadline
+        self.deadline.left().is_none()
     }
 
     /// The end of an operation that changed nothing.
@@ -131,8 +133,7 @@ impl Cx {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let left = self.row.deadline.duration_since(Timestamp::now());
-        let until = Instant::now() + PATIENCE.min(Duration::try_from(left).unwrap_or_default());
+        let until = Instant::now() + PATIENCE.min(self.deadline.left().unwrap_or_default());
         let mut backoff = Backoff::default();
         loop {
             let error = match timeout_at(until, ask()).await {
