@@ -31,7 +31,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
 pub use events::NewEvent;
-pub use exports::Wish;
+pub use exports::{FormerExport, Wish};
 pub use holds::HeldVolume;
 pub use operations::Transition;
 pub use row::{OperationRow, Outcome};
