@@ -285,6 +285,9 @@ impl Attach {
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        if self.export.is_some() {
+            cx.world.keep_hands_off(self.volume.id);
+        }
         let doing = self.doing();
         let (volume, vm, device_id) = (self.volume.id, self.vm.id, self.place.device_id());
         let sent = self
