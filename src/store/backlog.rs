@@ -15,8 +15,8 @@ const MOST_WAITING: usize = 4096;
 
 /// How many of one sort are written in the first window; then only their number, window by window.
 const MOST_OF_A_SORT: u32 = 100;
-const FIRST_WINDOW: Duration = Duration::from_mins(1);
-const LONGEST_WINDOW: Duration = Duration::from_hours(1);
+const FIRST_WINDOW: Duration = Duration::from_secs(60);
+const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
 
 /// What is counted together: of one volume, what comes and what goes.
 type Sort = (&'static str, Option<VolumeId>);
@@ -181,11 +181,11 @@ mod tests {
             backlog.add(client(), start);
         }
         backlog.take();
-        backlog.close_windows(start + Duration::from_mins(1));
+        backlog.close_windows(start + Duration::from_secs(60));
         assert!(backlog.take()[0].text.starts_with("1 more events of clients since "));
-        backlog.close_windows(start + Duration::from_mins(4));
+        backlog.close_windows(start + Duration::from_secs(240));
         assert!(backlog.is_empty() && backlog.windows.is_empty());
-        backlog.add(client(), start + Duration::from_mins(4));
+        backlog.add(client(), start + Duration::from_secs(240));
         assert_eq!(backlog.take()[0].kind, EventKind::ClientConnected);
     }
 

@@ -133,9 +133,10 @@ impl Store {
                 change(transaction)
             });
             drop(connection);
-            match written {
-                Ok(_) => drop(self.written.send_replace(())),
-                Err(_) => self.backlog().put_back(events),
+            if written.is_ok() {
+                self.written.send_replace(());
+            } else {
+                self.backlog().put_back(events);
             }
             written
         })
