@@ -5,6 +5,7 @@
 
 mod events;
 mod objects;
+pub mod openrpc;
 mod params;
 mod results;
 
@@ -52,6 +53,7 @@ pub mod method {
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
+    pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.
     pub const PROGRESS: &str = "progress";
     /// The notification of `event.watch`.
@@ -60,6 +62,7 @@ pub mod method {
 
 /// What every change takes beside its own parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
     /// Answer when the operation has ended, not when it is accepted.

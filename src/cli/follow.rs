@@ -57,12 +57,12 @@ pub fn run(socket: &Path, follower: &mut impl Follower) -> Answer<u8> {
 /// Takes what comes; the exit code at the end.
 fn converse(client: &mut Client, follower: &mut impl Follower, interrupt: &Interrupt) -> Result<u8> {
     let request = follower.request()?;
-    client.send(request.method, &request.params(0))?;
+    client.send(&request.method, &request.params(0))?;
     loop {
         let deadline = follower.interval().and_then(|interval| Instant::now().checked_add(interval));
         let flow = match client.next(&Wait { deadline, interrupt: Some(interrupt.as_fd()) })? {
             Incoming::Notification { params, .. } => follower.told(params)?,
-            Incoming::Answer { outcome: Err(error), .. } => return Err(read_error(error, request.method)),
+            Incoming::Answer { outcome: Err(error), .. } => return Err(read_error(error, &request.method)),
             Incoming::Answer { .. } => {
                 return Err(Error::new(
                     Kind::Internal,
