@@ -9,6 +9,7 @@ use crate::model::{JobId, OperationId, VolumeId};
 
 /// What kind of thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// An operation came to another step or status.
@@ -47,6 +48,7 @@ pub enum EventKind {
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number: later ones have larger numbers, and none is used twice.
     pub seq: u64,
@@ -74,6 +76,7 @@ pub struct Event {
 
 /// `event.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EventList {
     /// Only what has a larger number; everything where absent.
@@ -84,8 +87,14 @@ pub struct EventList {
     pub limit: Option<u32>,
 }
 
+/// What `event.watch` answers: nothing, it goes on until the client leaves or it fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Endless {}
+
 /// The result of `event.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Events {
     /// Oldest first.
     pub events: Vec<Event>,
@@ -95,6 +104,7 @@ pub struct Events {
 
 /// `event.watch`: answers only when it cannot go on; until then each event comes as an `event` notification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EventWatch {
     /// Only what has a larger number; everything where absent.
@@ -107,6 +117,7 @@ pub struct EventWatch {
 
 /// The parameters of the `event` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventNotice {
     /// The caller's.
     pub token: Option<Value>,
