@@ -20,6 +20,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod moment;
 mod r#move;
 mod ops;
 mod recover;
@@ -35,6 +36,8 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -111,6 +114,7 @@ enum Command {
     Exports(exports::Exports),
     Ops(ops::Ops),
     Events(events::Events),
+    Why(why::Why),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -140,6 +144,7 @@ impl Command {
             Command::Exports(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
+            Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

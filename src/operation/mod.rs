@@ -50,6 +50,7 @@ mod sync;
 mod tally;
 mod this_vm;
 mod unexport;
+mod why;
 mod world;
 
 use std::future::Future;
