@@ -8,6 +8,7 @@ mod objects;
 pub mod openrpc;
 mod params;
 mod results;
+mod why;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,7 @@ pub use events::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
+pub use why::*;
 
 /// The version of everything here, shown as `schema` in each document that `--json` prints.
 pub const SCHEMA: u32 = 1;
@@ -34,6 +36,7 @@ pub mod method {
     pub const VOLUME_RESIZE: &str = "volume.resize";
     pub const VOLUME_HOLD: &str = "volume.hold";
     pub const VOLUME_RELEASE: &str = "volume.release";
+    pub const VOLUME_WHY: &str = "volume.why";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
     pub const VM_GET: &str = "vm.get";
@@ -46,6 +49,7 @@ pub mod method {
     pub const SNAPSHOT_DELETE: &str = "snapshot.delete";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
+    pub const OPERATION_WATCH: &str = "operation.watch";
     pub const OPERATION_WAIT: &str = "operation.wait";
     pub const OPERATION_CANCEL: &str = "operation.cancel";
     pub const OPERATION_RETRY: &str = "operation.retry";

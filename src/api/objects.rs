@@ -166,9 +166,10 @@ pub struct Snapshot {
 }
 
 /// What kind of change an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum OperationKind {
     Create,
@@ -201,9 +202,10 @@ impl OperationKind {
 }
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "design, 2 has the meanings")]
 pub enum Status {
     Queued,

@@ -20,6 +20,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod moment;
 mod r#move;
 mod ops;
 mod recover;
@@ -36,6 +37,8 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -113,6 +116,7 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
+    Why(why::Why),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -143,6 +147,7 @@ impl Command {
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
+            Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

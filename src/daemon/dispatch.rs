@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::asker::{asker, holder};
 use super::events;
 use super::health;
+use super::operations;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
@@ -27,9 +28,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// What is shown with its age is shown anew so often.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How many operations are listed where the caller does not say.
-const DEFAULT_LIMIT: u32 = 100;
 
 /// Serves the methods of the contract.
 pub(super) struct Dispatch {
@@ -93,6 +91,7 @@ impl Dispatch {
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
+            method::OPERATION_WATCH => Err(operations::watch(&self.engine, read(params)?, caller).await.into()),
             method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
@@ -110,6 +109,7 @@ impl Dispatch {
                 let params: api::VolumeGet = read(params)?;
                 answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
             }
+            method::VOLUME_WHY => answer(self.engine.why(&read(params)?).await?),
             method::DEVICE_GET => {
                 let params: api::DeviceGet = read(params)?;
                 answer(world.show_device(&params.volume, params.wait_seconds.map(Duration::from_secs)).await?)
@@ -133,7 +133,7 @@ impl Dispatch {
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
-                answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
+                answer(Operations { operations: self.engine.operations(&params).await? })
             }
             method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {

@@ -6,6 +6,7 @@ mod events;
 mod health;
 mod idle;
 mod log;
+mod operations;
 mod rights;
 
 use std::path::{Path, PathBuf};

@@ -52,6 +52,7 @@ mod tags;
 mod tally;
 mod this_vm;
 mod unexport;
+mod why;
 mod world;
 
 use std::future::Future;

@@ -15,6 +15,9 @@ use crate::model::{VmId, VolumeRecord, VolumeType, printable};
 /// How often it is looked without being asked.
 const INTERVAL: Duration = Duration::from_secs(300);
 
+/// So many transactions at a time forget what is old: no operation waits for a long clean-up.
+const MOST_PRUNINGS: u32 = 50;
+
 impl World {
     /// Looks at everything, and tells what differed and what was done.
     pub async fn sync(&self) -> Result<Synced> {
@@ -123,18 +126,22 @@ pub async fn keep_in_step(world: Arc<World>) {
             }
             Err(error) => tracing::warn!(%error, "not reconciled"),
         }
-        prune(&world);
+        prune(&world).await;
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-/// By CloudStack's clock: a wrong one of ours forgets nothing.
-fn prune(world: &World) {
+/// By CloudStack's clock: a wrong one of ours forgets nothing. What is left is for the next time.
+async fn prune(world: &World) {
     let Ok(history) = SignedDuration::try_from(world.config.daemon.history) else { return };
     let Ok(before) = world.cloud.now().checked_sub(history) else { return };
-    match world.store.prune_operations(before) {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(count, "operations that ended long ago were forgotten"),
-        Err(error) => tracing::warn!(%error, "old operations were not forgotten"),
+    for _ in 0..MOST_PRUNINGS {
+        let operations = world.store.prune_operations(before);
+        match operations.and_then(|operations| Ok((operations, world.store.prune_events(before)?))) {
+            Ok((0, 0)) => return,
+            Ok((operations, events)) => tracing::info!(operations, events, "what ended long ago was forgotten"),
+            Err(error) => return tracing::warn!(%error, "old operations and events were not forgotten"),
+        }
+        tokio::task::yield_now().await;
     }
 }

@@ -7,6 +7,7 @@ mod accept;
 mod backlog;
 mod events;
 mod exports;
+mod histories;
 mod holds;
 mod open;
 mod operations;

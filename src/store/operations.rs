@@ -6,9 +6,15 @@ use rusqlite::{Transaction, params};
 use super::events::note_transition;
 use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
 use super::{Store, sql, time_text, to_json};
-use crate::api::Status;
+use crate::api::{OperationList, Status};
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VolumeId, VolumeRecord};
+use crate::model::{OperationId, VmId, VolumeId, VolumeRecord};
+
+/// How many operations are deleted in one transaction: others wait for its end.
+const PRUNED_AT_ONCE: u32 = 200;
+
+/// Shorter beginnings of a volume's id are taken for names only.
+const SHORTEST_PREFIX: usize = 6;
 
 /// What is saved of a transition.
 #[derive(Clone, Debug)]
@@ -136,17 +142,41 @@ impl Store {
 
     /// The operations whose id begins so.
     pub fn operations_like(&self, prefix: &str) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq LIMIT 10", prefix))
+        self.read(|db| many(db, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq LIMIT 10", [prefix]))
     }
 
-    /// The newest operations, newest first.
-    pub fn operations(&self, limit: u32) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, "ORDER BY seq DESC LIMIT ?1", limit))
+    /// The newest operations that fulfil each condition that is given, newest first; `vm` in place of its word.
+    pub fn operations(&self, wanted: &OperationList, vm: Option<VmId>, limit: u32) -> Result<Vec<OperationRow>> {
+        let prefix = wanted.volume.as_ref().filter(|word| word.len() >= SHORTEST_PREFIX);
+        let prefix = prefix.map(|word| word.to_ascii_lowercase());
+        let time = |at: Option<Timestamp>| at.map(time_text);
+        self.read(|db| {
+            many(
+                db,
+                "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR status = ?2)
+                   AND (?3 IS NULL OR volume_name = ?3 OR new_name = ?3 OR substr(volume_id, 1, length(?4)) = ?4)
+                   AND (?5 IS NULL OR vm_id = ?5)
+                   AND (?6 IS NULL OR (json_valid(asker) AND ?6 IN (asker ->> '$.uid', asker ->> '$.login_uid')))
+                   AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at <= ?8)
+                 ORDER BY seq DESC LIMIT ?9",
+                params![
+                    wanted.kind.map(name).transpose()?,
+                    wanted.status.map(name).transpose()?,
+                    wanted.volume,
+                    prefix,
+                    vm.map(|vm| vm.to_string()),
+                    wanted.user,
+                    time(wanted.since),
+                    time(wanted.until),
+                    limit,
+                ],
+            )
+        })
     }
 
     /// What has not ended, oldest first: recovery's input.
     pub fn unfinished(&self) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, &format!("WHERE {UNFINISHED} AND ?1 ORDER BY seq"), true))
+        self.read(|db| many(db, &format!("WHERE {UNFINISHED} ORDER BY seq"), []))
     }
 
     /// What holds a volume now, if anything does.
@@ -163,9 +193,15 @@ impl Store {
         })
     }
 
-    /// Deletes ended operations that ended before a moment.
+    /// Deletes some of the operations that ended before a moment, and their events with them; how many.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
-        self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))
+        self.write(|db| {
+            db.execute(
+                "DELETE FROM operations WHERE seq IN (SELECT seq FROM operations WHERE finished_at < ?1 LIMIT ?2)",
+                params![time_text(before), PRUNED_AT_ONCE],
+            )
+            .map_err(sql)
+        })
     }
 }
 

@@ -23,3 +23,4 @@ mod rpc;
 mod simulator;
 mod story;
 mod support;
+mod why;

@@ -66,6 +66,7 @@ pub fn document() -> Value {
     let looks = [
         types.look::<VolumeList, Volumes>(method::VOLUME_LIST, "List the volumes"),
         types.look::<VolumeGet, VolumeShown>(method::VOLUME_GET, "Show a volume"),
+        types.look::<VolumeWhy, Why>(method::VOLUME_WHY, "Tell what happened to a volume, and why"),
         types.look::<DeviceGet, DeviceShown>(method::DEVICE_GET, "Show a volume's device here"),
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
@@ -73,6 +74,10 @@ pub fn document() -> Value {
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
+        types.look::<OperationWatch, Endless>(
+            method::OPERATION_WATCH,
+            "Follow the operations, in `progress` notifications",
+        ),
         types.look::<EventList, Events>(method::EVENT_LIST, "List what happened"),
         types.look::<EventWatch, Endless>(method::EVENT_WATCH, "Follow what happens, in `event` notifications"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),

@@ -5,6 +5,7 @@ mod event;
 mod facts;
 mod progress;
 mod table;
+mod text;
 mod words;
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -19,6 +20,7 @@ pub use self::event::line as event_line;
 pub use self::facts::Facts;
 pub use self::progress::{Progress, line as progress_line};
 pub use self::table::{Cell, Table};
+pub use self::text::{hanging, warned};
 pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
@@ -116,6 +118,11 @@ impl Output {
             [answer] => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
         }
+    }
+
+    /// Whether a person looks at stdout and no JSON or identifier is wanted.
+    pub fn draws(&self) -> bool {
+        self.screen.width.is_some() && self.format == Format::Text
     }
 
     /// One of many things that are printed as they come: a JSON document a line, its identifier, or its text.

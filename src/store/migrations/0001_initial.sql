@@ -42,6 +42,8 @@ CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
 CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
+CREATE INDEX operations_of_volume ON operations (volume_id);
+
 CREATE INDEX ended_operations ON operations (finished_at) WHERE finished_at IS NOT NULL;
 
 -- What happened, for people; only the row of the operation decides. Append-only, and no number is used twice.
