@@ -55,6 +55,9 @@ _volctl() {
             volctl,ls)
                 cmd="volctl__subcmd__ls"
                 ;;
+            volctl,metrics)
+                cmd="volctl__subcmd__metrics"
+                ;;
             volctl,ops)
                 cmd="volctl__subcmd__ops"
                 ;;
@@ -117,6 +120,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,ls)
                 cmd="volctl__subcmd__help__subcmd__ls"
+                ;;
+            volctl__subcmd__help,metrics)
+                cmd="volctl__subcmd__help__subcmd__metrics"
                 ;;
             volctl__subcmd__help,ops)
                 cmd="volctl__subcmd__help__subcmd__ops"
@@ -215,7 +221,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health metrics sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -509,7 +515,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health metrics sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -691,6 +697,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -930,6 +950,28 @@ _volctl() {
             fi
             case "${prev}" in
                 --max-age)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__metrics)
+            opts="-q -h --textfile --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -3,6 +3,7 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod metrics;
 mod objects;
 mod params;
 mod results;
@@ -10,6 +11,7 @@ mod results;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use metrics::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
@@ -45,6 +47,7 @@ pub mod method {
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
+    pub const SYSTEM_METRICS: &str = "system.metrics";
     pub const SYSTEM_VERSION: &str = "system.version";
     /// The notification that comes before the answer of a change that waits.
     pub const PROGRESS: &str = "progress";

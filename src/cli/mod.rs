@@ -18,6 +18,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
 mod ops;
 mod recover;
 mod release;
@@ -104,6 +105,7 @@ enum Command {
     Exports(exports::Exports),
     Ops(ops::Ops),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
@@ -129,6 +131,7 @@ impl Command {
             Command::Exports(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),

@@ -4,6 +4,7 @@
 //! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
+mod calls;
 mod changes;
 mod contact;
 mod envelope;
@@ -18,6 +19,7 @@ mod testing;
 mod transport;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -26,6 +28,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+pub use calls::Calls;
 pub use changes::{Accepted, Intent, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
@@ -33,6 +36,7 @@ pub use job::JobAnswer;
 pub use request::Request;
 pub use wire::VmSnapshot;
 
+use calls::CallLog;
 use contact::ContactLog;
 use keys::Keys;
 use transport::Transport;
@@ -52,6 +56,7 @@ struct Shared {
     transport: Transport,
     keys: Keys,
     contact: ContactLog,
+    calls: CallLog,
     /// Id or name, as configured.
     project: Option<String>,
     project_id: OnceCell<String>,
@@ -75,6 +80,7 @@ impl CloudStack {
             transport: Transport::new(config)?,
             keys: Keys::new(config)?,
             contact: ContactLog::default(),
+            calls: CallLog::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),
             page_size: AtomicUsize::new(lists::PAGE_SIZE),
@@ -85,6 +91,11 @@ impl CloudStack {
     /// How it stands with CloudStack, by the calls so far.
     pub fn contact(&self) -> Contact {
         self.shared.contact.now()
+    }
+
+    /// The calls so far, by command.
+    pub fn calls(&self) -> BTreeMap<&'static str, Calls> {
+        self.shared.calls.now()
     }
 
     /// One call. While CloudStack counts too many it does nothing, so it is asked again when it wants to be, for as long
@@ -120,6 +131,7 @@ impl CloudStack {
         secret: &SecretString,
         expires: Timestamp,
     ) -> Answered<T> {
+        self.shared.calls.made(request.command());
         let body = request.body(&self.shared.keys.api_key, secret, expires);
         let answered = match self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await {
             Ok(reply) => Answered { outcome: envelope::read(&reply, request.command(), expires), date: reply.date },
@@ -128,7 +140,10 @@ impl CloudStack {
         let failure = answered.outcome.as_ref().err();
         self.shared.contact.note(failure);
         match failure {
-            Some(error) => tracing::debug!(command = request.command(), %error, "CloudStack call failed"),
+            Some(error) => {
+                self.shared.calls.failed(request.command(), error);
+                tracing::debug!(command = request.command(), %error, "CloudStack call failed");
+            }
             None => tracing::trace!(command = request.command(), "CloudStack call answered"),
         }
         answered

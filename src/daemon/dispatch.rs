@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use super::asker::{asker, holder};
 use super::health;
+use super::idle::Activity;
+use super::looks::Looks;
+use super::metrics;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
@@ -34,10 +37,13 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(super) struct Dispatch {
     engine: Engine,
     rights: Rights,
+    activity: Activity,
+    looks: Looks,
 }
 
 impl Handler for Dispatch {
     async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+        let _busy = self.activity.begin(&method);
         let params = object(params)?;
         match self.answer(&method, params, caller).await {
             Ok(answer) => Ok(answer),
@@ -66,8 +72,8 @@ impl From<Error> for Refusal {
 type Answer<T = Value> = Result<T, Refusal>;
 
 impl Dispatch {
-    pub fn new(engine: Engine, rights: Rights) -> Self {
-        Self { engine, rights }
+    pub fn new(engine: Engine, rights: Rights, activity: Activity) -> Self {
+        Self { looks: Looks::new(engine.clone()), engine, rights, activity }
     }
 
     async fn answer(&self, name: &str, params: Map<String, Value>, caller: Caller) -> Answer {
@@ -129,7 +135,11 @@ impl Dispatch {
             }
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
-                answer(health::check(&self.engine).await)
+                answer(health::check(&self.looks).await)
+            }
+            method::SYSTEM_METRICS => {
+                read::<Nothing>(params)?;
+                answer(metrics::gather(&self.looks).await)
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;

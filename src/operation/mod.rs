@@ -42,7 +42,8 @@ mod request;
 mod resolve;
 mod room;
 mod sync;
-mod tally;
+mod synced;
+pub mod tally;
 mod this_vm;
 mod unexport;
 mod world;
@@ -62,6 +63,7 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use synced::SyncLog;
 pub use tally::keep as keep_tally;
 pub use world::World;
 

@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Note, Shown};
 use super::lane::{Lanes, Pass};
+use super::synced::SyncLogged;
+use super::tally::Tally;
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
 use crate::api::Status;
@@ -38,6 +40,8 @@ pub struct World {
     pub nbd: Server,
     pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
+    pub(super) tally: Tally,
+    pub(super) sync_log: SyncLogged,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
 }
@@ -46,7 +50,8 @@ impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving }
+        let (tally, sync_log) = (Tally::default(), SyncLogged::default());
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.

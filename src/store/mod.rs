@@ -4,6 +4,7 @@
 //! damaged or not ours is refused with a sentence; it is never replaced by an empty one.
 
 mod accept;
+mod counters;
 mod exports;
 mod holds;
 mod open;
@@ -22,9 +23,11 @@ use nix::fcntl::Flock;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use serde::de::DeserializeOwned;
 
+use crate::blocking::off_the_runtime;
 use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
+pub use counters::{Counter, STEP_BOUNDS_MS, StepTime};
 pub use exports::Wish;
 pub use holds::HeldVolume;
 pub use operations::Transition;
@@ -98,6 +101,12 @@ impl Store {
         self.read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql))
     }
 
+    /// How large it is on its disk, with its write-ahead log.
+    pub fn size_bytes(&self) -> u64 {
+        let log = open::beside(&self.path, "-wal");
+        [&self.path, &log].into_iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     /// Where the database is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -158,15 +167,6 @@ impl Store {
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value]).map_err(sql)?;
             Ok(())
         })
-    }
-}
-
-/// A commit waits for the disk: the other tasks of this thread go to another one meanwhile.
-fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only code that prints: data on stdout, everything else on stderr.
 
 mod document;
+pub mod exposition;
 mod facts;
 mod progress;
 mod table;
