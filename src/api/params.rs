@@ -71,6 +71,28 @@ pub struct VolumeDetach {
     pub confirmed: bool,
 }
 
+/// `volume.move`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMove {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it goes to.
+    pub to: String,
+    /// It becomes the root disk of that VM, which is stopped.
+    #[serde(default)]
+    pub root: bool,
+    /// That VM's present root disk is detached first, and kept.
+    #[serde(default)]
+    pub swap_root: bool,
+    /// Let the export's clients finish for so many seconds, and take no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Close the export's clients. Overrides nothing else.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +110,16 @@ pub struct VolumeDelete {
 pub struct VolumeRecover {
     /// Volume: id or unique name.
     pub volume: String,
+}
+
+/// `volume.resize`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeResize {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Bytes, rounded up to whole GiB; not less than it has.
+    pub size_bytes: u64,
 }
 
 /// `volume.hold`

@@ -19,10 +19,12 @@ mod hold;
 mod interrupt;
 mod ls;
 mod metrics;
+mod r#move;
 mod ops;
 mod recover;
 mod release;
 mod render;
+mod resize;
 mod session;
 mod show;
 mod store;
@@ -92,10 +94,12 @@ enum Command {
     Create(create::Create),
     Attach(attach::Attach),
     Detach(detach::Detach),
+    Move(r#move::Move),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Resize(resize::Resize),
     Hold(hold::Hold),
     Release(release::Release),
     Ls(ls::Ls),
@@ -118,10 +122,12 @@ impl Command {
             Command::Create(command) => command.run(session, output),
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
+            Command::Move(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Resize(command) => command.run(session, output),
             Command::Hold(command) => command.run(session, output),
             Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),

@@ -6,6 +6,7 @@
 
 mod calls;
 mod changes;
+mod clock;
 mod contact;
 mod envelope;
 mod error;
@@ -37,8 +38,10 @@ pub use request::Request;
 pub use wire::VmSnapshot;
 
 use calls::CallLog;
+use clock::Clock;
 use contact::ContactLog;
 use keys::Keys;
+use lists::Capabilities;
 use transport::Transport;
 
 use tokio::time::Instant;
@@ -57,17 +60,12 @@ struct Shared {
     keys: Keys,
     contact: ContactLog,
     calls: CallLog,
+    clock: Clock,
     /// Id or name, as configured.
     project: Option<String>,
     project_id: OnceCell<String>,
     /// What the server was last seen to allow.
     page_size: AtomicUsize,
-}
-
-/// How a call ended, and CloudStack's clock at that moment, where it told.
-struct Answered<T> {
-    outcome: Result<T, CallError>,
-    date: Option<Timestamp>,
 }
 
 impl CloudStack {
@@ -81,6 +79,7 @@ impl CloudStack {
             keys: Keys::new(config)?,
             contact: ContactLog::default(),
             calls: CallLog::default(),
+            clock: Clock::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),
             page_size: AtomicUsize::new(lists::PAGE_SIZE),
@@ -103,7 +102,8 @@ impl CloudStack {
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
         let patience = Instant::now() + self.shared.transport.timeout();
         loop {
-            match self.ask(request, request::expiry()).await.outcome {
+            let expires = if request.only_looks() { request::expiry() } else { self.expiry() };
+            match self.ask(request, expires).await {
                 Err(CallError::Throttled { retry_after, .. }) if Instant::now() + retry_after < patience => {
                     tokio::time::sleep(retry_after).await;
                 }
@@ -113,10 +113,10 @@ impl CloudStack {
     }
 
     /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.
-    async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Answered<T> {
+    async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Result<T, CallError> {
         let secret = self.shared.keys.secret();
         let first = self.attempt(request, &secret, expires).await;
-        if !matches!(first.outcome, Err(CallError::Auth { .. })) {
+        if !matches!(first, Err(CallError::Auth { .. })) {
             return first;
         }
         match self.shared.keys.newer_than(&secret) {
@@ -130,14 +130,16 @@ impl CloudStack {
         request: &Request,
         secret: &SecretString,
         expires: Timestamp,
-    ) -> Answered<T> {
+    ) -> Result<T, CallError> {
         self.shared.calls.made(request.command());
         let body = request.body(&self.shared.keys.api_key, secret, expires);
-        let answered = match self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await {
-            Ok(reply) => Answered { outcome: envelope::read(&reply, request.command(), expires), date: reply.date },
-            Err(error) => Answered { outcome: Err(error), date: None },
-        };
-        let failure = answered.outcome.as_ref().err();
+        let reply = self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await;
+        let date = reply.as_ref().ok().and_then(|reply| reply.date);
+        let outcome = reply.and_then(|reply| envelope::read(&reply, request.command(), expires));
+        let failure = outcome.as_ref().err();
+        if !failure.is_some_and(CallError::is_away) {
+            self.shared.clock.told(date);
+        }
         self.shared.contact.note(failure);
         match failure {
             Some(error) => {
@@ -146,7 +148,7 @@ impl CloudStack {
             }
             None => tracing::trace!(command = request.command(), "CloudStack call answered"),
         }
-        answered
+        outcome
     }
 }
 

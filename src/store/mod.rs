@@ -28,7 +28,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
 pub use counters::{Counter, STEP_BOUNDS_MS, StepTime};
-pub use exports::Wish;
+pub use exports::{FormerExport, Wish};
 pub use holds::HeldVolume;
 pub use operations::Transition;
 pub use row::{OperationRow, Outcome};

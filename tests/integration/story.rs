@@ -12,4 +12,6 @@ mod export;
 mod hold;
 mod lane;
 mod look;
+mod r#move;
+mod resize;
 mod waiting;

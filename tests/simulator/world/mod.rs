@@ -13,7 +13,7 @@ use crate::guest::Guests;
 use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::params::Entity;
-use objects::{DiskOffering, Project, VirtualMachine, Volume, Zone};
+use objects::{DiskOffering, Project, Snapshot, VirtualMachine, Volume, Zone};
 use seed::Seed;
 use settings::Settings;
 
@@ -34,6 +34,8 @@ pub struct World {
     pub virtual_machines: Vec<VirtualMachine>,
     /// Volumes in the order of their creation, removed ones included.
     pub volumes: Vec<Volume>,
+    /// Volume snapshots in the order of their creation, removed ones included.
+    pub snapshots: Vec<Snapshot>,
     /// Jobs in the order of their submission, until they are purged.
     pub jobs: Vec<Job>,
     /// Which disks the guests really have.
@@ -60,6 +62,7 @@ impl World {
             projects: seed.projects,
             virtual_machines: seed.virtual_machines,
             volumes: seed.volumes,
+            snapshots: Vec::new(),
             jobs: Vec::new(),
             guests: Guests::default(),
             faults: Faults::default(),
@@ -100,7 +103,7 @@ impl World {
             Entity::Project | Entity::AnyProject => self.projects.iter().any(|project| project.id == id),
             Entity::Vm => self.vm(id).is_some(),
             Entity::Volume => self.volume(id).is_some(),
-            Entity::Snapshot => false,
+            Entity::Snapshot => self.snapshot(id).is_some(),
             Entity::Job => self.job(id).is_some(),
         }
     }
@@ -115,6 +118,16 @@ impl World {
         self.volumes.iter_mut().find(|volume| volume.id == id)
     }
 
+    /// A volume snapshot, be it removed.
+    pub fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.id == id)
+    }
+
+    /// Whether a snapshot of a volume is still being made.
+    pub fn has_unfinished_snapshot(&self, volume: &str) -> bool {
+        self.snapshots.iter().any(|snapshot| snapshot.volumeid == volume && snapshot.is_unfinished())
+    }
+
     /// A VM, be it removed.
     pub fn vm(&self, id: &str) -> Option<&VirtualMachine> {
         self.virtual_machines.iter().find(|vm| vm.id == id)
@@ -123,6 +136,11 @@ impl World {
     /// The volumes that the database says are attached to a VM.
     pub fn attached_to<'a>(&'a self, vm: &'a str) -> impl Iterator<Item = &'a Volume> {
         self.volumes.iter().filter(move |volume| !volume.removed && volume.virtualmachineid.as_deref() == Some(vm))
+    }
+
+    /// The same, to be changed.
+    pub fn of_vm_mut<'a>(&'a mut self, vm: &'a str) -> impl Iterator<Item = &'a mut Volume> {
+        self.volumes.iter_mut().filter(move |volume| !volume.removed && volume.virtualmachineid.as_deref() == Some(vm))
     }
 
     /// A job that was not purged.

@@ -63,12 +63,20 @@ fn vm(id: &str, name: &str, state: &str) -> VirtualMachine {
         account: ACCOUNT.to_owned(),
         projectid: None,
         vmsnapshots: false,
+        ignores_shutdown: false,
         removed: false,
     }
 }
 
 fn offering(id: &str, name: &str, disksize: u64) -> DiskOffering {
-    DiskOffering { id: id.to_owned(), name: name.to_owned(), disksize, zoneid: None, forbidden: false }
+    DiskOffering {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        disksize,
+        zoneid: None,
+        forbidden: false,
+        disksizestrictness: false,
+    }
 }
 
 fn root_volume(vm: &VirtualMachine) -> Volume {

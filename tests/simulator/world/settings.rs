@@ -32,6 +32,8 @@ pub struct Settings {
     pub device_delay_ms: i64,
     /// Whether disks appear at all.
     pub devices_appear: bool,
+    /// Whether a guest is told that its disk has grown; the job succeeds either way.
+    pub resize_notifies: bool,
     /// `wait.detach.device`
     pub wait_detach_device_ms: u64,
     /// Limits calls, if given.
@@ -40,6 +42,8 @@ pub struct Settings {
     pub maintenance: bool,
     /// The account's limit of volumes.
     pub max_volumes: Option<usize>,
+    /// The account's limit of volume snapshots.
+    pub max_snapshots: Option<usize>,
     /// The account's limit of primary storage, GiB.
     pub max_primary_storage_gib: Option<u64>,
     /// `storage.max.volume.size`, GiB.
@@ -48,10 +52,14 @@ pub struct Settings {
     pub max_data_disks: usize,
     /// `allow.user.expunge.recover.volume`
     pub allow_user_expunge_recover_volume: bool,
+    /// `allow.user.force.stop.vm`
+    pub allow_user_force_stop_vm: bool,
     /// `job.expire.minutes`
     pub job_expire_minutes: i64,
     /// The cloud's clock is ahead of this machine's by so much.
     pub clock_offset_seconds: i64,
+    /// Answers tell that clock's time (`Date`).
+    pub tells_time: bool,
 }
 
 /// What the caller is.
@@ -97,16 +105,20 @@ impl Default for Settings {
             latency: BTreeMap::new(),
             device_delay_ms: 0,
             devices_appear: true,
+            resize_notifies: true,
             wait_detach_device_ms: 10_000,
             throttle: None,
             maintenance: false,
             max_volumes: None,
+            max_snapshots: None,
             max_primary_storage_gib: None,
             max_volume_size_gib: 2000,
             max_data_disks: 32,
             allow_user_expunge_recover_volume: true,
+            allow_user_force_stop_vm: true,
             job_expire_minutes: 1440,
             clock_offset_seconds: 0,
+            tells_time: true,
         }
     }
 }
