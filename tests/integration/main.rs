@@ -20,6 +20,7 @@ mod outages;
 mod races;
 mod refusals;
 mod rights;
+mod rpc;
 mod simulator;
 mod story;
 mod support;
