@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The result of `system.metrics`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// In a fixed order.
     pub metrics: Vec<Family>,
@@ -13,6 +14,7 @@ pub struct Metrics {
 
 /// What is measured in one way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Family {
     /// Its name; a counter's ends in `_total`.
     pub name: String,
@@ -29,6 +31,7 @@ pub struct Family {
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MetricType {
     /// Only grows, but for a new store, with which it begins again.
@@ -41,6 +44,7 @@ pub enum MetricType {
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sample {
     /// The family's name; of a histogram with `_bucket`, `_sum` or `_count`.
     pub name: String,
@@ -52,6 +56,7 @@ pub struct Sample {
 
 /// A value, exact where it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Number {
     /// Whole.

@@ -70,6 +70,7 @@ pub fn document() -> Value {
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),
+        types.look::<Nothing, Metrics>(method::SYSTEM_METRICS, "Measure, for monitoring"),
         types.look::<Nothing, Version>(method::SYSTEM_VERSION, "Show the daemon's version"),
     ];
     types.results.subschema_for::<Progress>();
