@@ -28,6 +28,7 @@ mod resize;
 mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -108,6 +109,7 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Health(health::Health),
     Metrics(metrics::Metrics),
@@ -137,6 +139,7 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Metrics(command) => command.run(session, output),

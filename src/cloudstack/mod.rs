@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
 pub use calls::Calls;
-pub use changes::{Accepted, Intent, NewVolume};
+pub use changes::{Accepted, Intent, NewSnapshot, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
