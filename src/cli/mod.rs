@@ -10,10 +10,12 @@ mod detach;
 mod device;
 mod drain;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod hold;
 mod interrupt;
@@ -111,6 +113,7 @@ enum Command {
     Exports(exports::Exports),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Metrics(metrics::Metrics),
     Sync(sync::Sync),
@@ -141,6 +144,7 @@ impl Command {
             Command::Exports(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
