@@ -31,10 +31,12 @@ pub mod method {
     pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
+    pub const VM_LIST: &str = "vm.list";
     pub const VM_GET: &str = "vm.get";
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
     pub const OPERATION_WAIT: &str = "operation.wait";

@@ -18,6 +18,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod names;
 mod ops;
 mod recover;
 mod release;
@@ -30,6 +31,7 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -102,6 +104,7 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Ops(ops::Ops),
     Health(health::Health),
     Sync(sync::Sync),
@@ -127,6 +130,7 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),

@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod begin;
 mod create;
 mod delete;
 mod detach;
@@ -45,6 +46,7 @@ mod sync;
 mod tally;
 mod this_vm;
 mod unexport;
+mod vm;
 mod world;
 
 use std::future::Future;
@@ -57,6 +59,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use begin::Listed;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;
