@@ -357,6 +357,7 @@ fn change_of(name: &str) -> Option<ReadRequest> {
         method::VOLUME_CREATE => |params| Ok(Request::Create(read(params)?)),
         method::VOLUME_ATTACH => |params| Ok(Request::Attach(read(params)?)),
         method::VOLUME_DETACH => |params| Ok(Request::Detach(read(params)?)),
+        method::VOLUME_MOVE => |params| Ok(Request::Move(read(params)?)),
         method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
         method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
         method::EXPORT_CREATE => |params| Ok(Request::Export(read(params)?)),

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::deadline::Deadline;
 use super::world::Cx;
 use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
 use crate::api::{Operation, OperationShown, Status};
@@ -23,7 +25,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
     /// CloudStack has not answered since.
-    Away(Timestamp),
+    Away(Instant),
     /// CloudStack refuses the key since.
     KeyRefused(Timestamp),
     /// Its turn at CloudStack: `3rd in line for VM worker`.
@@ -55,7 +57,8 @@ impl Shown {
             let words = match note {
                 Note::InLine(place) => return Operation { step: place.clone(), ..operation },
                 Note::Away(since) => {
-                    format!("CloudStack away for {}", format_age(since.duration_until(Timestamp::now())))
+                    let age = SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::MAX);
+                    format!("CloudStack away for {}", format_age(age))
                 }
                 Note::KeyRefused(since) => format!("key refused since {}", clock_time(*since)),
                 Note::Text(text) => text.clone(),
@@ -153,7 +156,7 @@ impl Engine {
             Accepted::Same(row) => return Ok(row),
             Accepted::New(row) => row,
         };
-        tracing::info!(operation = %row.id, kind = ?row.kind, volume = ?row.volume_id, uid = ?row.asker.uid, "accepted");
+        log_change(&row);
         live.insert(row.id, self.start(row.clone(), false));
         drop(live);
         if let Some((superseded, _)) = &new.supersedes {
@@ -170,13 +173,13 @@ impl Engine {
     /// Starts an operation that others may watch already.
     fn start_shown(&self, row: OperationRow, resumed: bool, shown: Arc<watch::Sender<Shown>>) -> Live {
         shown.send_replace(Shown::plain(row.clone()));
-        let (engine, watched) = (self.clone(), shown.clone());
+        let (engine, watched, deadline) = (self.clone(), shown.clone(), Deadline::at(row.deadline));
         let pass = turn_of(&row).map(|turn| self.world().lanes.occupy(&turn, row.id));
         let task = tokio::spawn(async move {
             let id = row.id;
-            if let Some(row) = engine.turn(row, &shown).await {
-                let cx = Cx { world: engine.world().clone(), row: row.clone(), resumed, shown: shown.clone(), pass };
-                drive_any(row, cx).await;
+            if let Some(row) = engine.turn(row, deadline, &shown).await {
+                let (world, shown) = (engine.world().clone(), shown.clone());
+                drive_any(row.clone(), Cx { world, row, deadline, resumed, shown, pass }).await;
             }
             engine.leave(id, &shown);
         });
@@ -184,16 +187,16 @@ impl Engine {
     }
 
     /// Waits for the operation's turn; none where it ended in line.
-    async fn turn(&self, row: OperationRow, shown: &watch::Sender<Shown>) -> Option<OperationRow> {
+    async fn turn(&self, row: OperationRow, deadline: Deadline, shown: &watch::Sender<Shown>) -> Option<OperationRow> {
         let mut ended = self.ended();
         let mut row = row;
         while row.status == Status::Queued {
             ended.mark_unchanged();
-            let left = Duration::try_from(row.deadline.duration_since(Timestamp::now()));
+            let left = deadline.left();
             let store = &self.world().store;
             let moved = match left {
-                Ok(_) => store.start_queued(row.id),
-                Err(_) => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
+                Some(_) => store.start_queued(row.id),
+                None => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
             };
             let patience = match (moved, left) {
                 (Ok(Some(moved)), _) => {
@@ -201,8 +204,8 @@ impl Engine {
                     row = moved;
                     continue;
                 }
-                (Ok(None), Ok(left)) => left,
-                (Ok(None), Err(_)) => return None,
+                (Ok(None), Some(left)) => left,
+                (Ok(None), None) => return None,
                 (Err(error), _) => {
                     tracing::error!(operation = %row.id, %error, "its place in line cannot be looked at; trying again");
                     STORE_PAUSE
@@ -434,6 +437,24 @@ fn nothing_was_sent(row: &OperationRow) -> Error {
         format!("nothing was sent to CloudStack: the time given with --timeout ended while {}", row.step_words),
     )
     .hint("`volctl health` shows whether CloudStack answers, `volctl exports` which clients are connected")
+}
+
+/// The one line that each change has in the log, with a message id by which it is found (systemd.journal-fields(7)).
+fn log_change(row: &OperationRow) {
+    let (operation, asker) = (row.shown(), &row.asker);
+    let kind = serde_json::to_value(row.kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default();
+    let volume = operation.volume_name.as_deref().map(printable).unwrap_or_default();
+    let uid = asker.uid.map_or_else(String::new, |uid| uid.to_string());
+    let why = asker.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    tracing::info!(
+        operation = %row.id,
+        volume = row.volume_id.map(|id| id.to_string()),
+        login_uid = asker.login_uid,
+        command = asker.command.as_deref().map(printable),
+        message_id = "4d6a1b0c3f0e4c6c9a4f6c1d2b7e8a55",
+        "{kind} of {volume} asked for by user {uid}{why}"
+    );
 }
 
 fn never_its_turn() -> Error {

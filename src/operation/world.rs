@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::deadline::Deadline;
 use super::engine::{Note, Shown};
 use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
@@ -14,7 +15,7 @@ use super::{Step, Story, transition};
 use crate::api::Status;
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
-use crate::device::Devices;
+use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
 use crate::nbd::Server;
@@ -38,6 +39,7 @@ pub struct World {
     pub nbd: Server,
     pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
+    pub(super) hands_off: HandsOff,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
@@ -47,9 +49,10 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
+        let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
         let slots = tokio::sync::Mutex::default();
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving, slots }
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, hands_off, serving, slots }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -70,6 +73,7 @@ impl World {
 pub(super) struct Cx {
     pub world: Arc<World>,
     pub row: OperationRow,
+    pub deadline: Deadline,
     /// An earlier daemon may have done the step, or part of it.
     pub resumed: bool,
     pub shown: Arc<watch::Sender<Shown>>,
@@ -79,7 +83,7 @@ pub(super) struct Cx {
 
 impl Cx {
     pub fn past_deadline(&self) -> bool {
-        Timestamp::now() >= self.row.deadline
+        self.deadline.left().is_none()
     }
 
     /// The end of an operation that changed nothing.
@@ -127,8 +131,7 @@ impl Cx {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let left = self.row.deadline.duration_since(Timestamp::now());
-        let until = Instant::now() + PATIENCE.min(Duration::try_from(left).unwrap_or_default());
+        let until = Instant::now() + PATIENCE.min(self.deadline.left().unwrap_or_default());
         let mut backoff = Backoff::default();
         loop {
             let error = match timeout_at(until, ask()).await {
@@ -221,7 +224,10 @@ impl Cx {
 
     async fn commit(&mut self, to: &Transition) -> bool {
         let Some(row) = self.stored(|store| store.transition(self.row.id, to)).await else { return false };
-        tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        tracing::debug!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        if let Some(error) = row.error.as_ref().filter(|_| matches!(row.status, Status::Failed | Status::Stuck)) {
+            tracing::warn!(operation = %row.id, volume = row.volume_id.map(|id| id.to_string()), "{:?}: {error}", row.status);
+        }
         self.row = row.clone();
         self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
         true

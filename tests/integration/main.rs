@@ -4,6 +4,7 @@
 
 mod cli;
 mod clients;
+mod clocks;
 mod crash;
 mod daemon;
 mod drain;
