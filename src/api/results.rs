@@ -85,10 +85,12 @@ pub struct VmShown {
     /// `Running`, `Stopped`, ...
     pub state: String,
     /// Its zone.
+    #[serde(default)]
     pub zone_id: String,
     /// Whether it is the VM in which the daemon runs; none where that is not known.
     pub this_vm: Option<bool>,
     /// What is attached to it, in device order.
+    #[serde(default)]
     pub volumes: Vec<Volume>,
 }
 

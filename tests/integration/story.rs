@@ -11,6 +11,8 @@ mod dry_run;
 mod export;
 mod hold;
 mod lane;
+mod list;
 mod look;
 mod r#move;
+mod vm;
 mod waiting;
