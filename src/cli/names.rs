@@ -18,6 +18,11 @@ pub struct Names {
 }
 
 impl Names {
+    /// The one thing that a command is about.
+    pub fn one(word: String) -> Self {
+        Self { words: vec![word], is_list: false }
+    }
+
     /// The words of a command line; `-` among them stands for the lines of standard input.
     ///
     /// # Errors

@@ -360,6 +360,7 @@ fn change_of(name: &str) -> Option<ReadRequest> {
         method::VOLUME_MOVE => |params| Ok(Request::Move(read(params)?)),
         method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
         method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
+        method::VOLUME_RESIZE => |params| Ok(Request::Resize(read(params)?)),
         method::EXPORT_CREATE => |params| Ok(Request::Export(read(params)?)),
         method::EXPORT_DELETE => |params| Ok(Request::Unexport(read(params)?)),
         _ => return None,

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeMove, VolumeRecover,
+    VolumeMove, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -38,6 +38,7 @@ pub enum Request {
     Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
+    Resize(VolumeResize),
     Export(ExportCreate),
     Unexport(ExportDelete),
 }
@@ -168,6 +169,7 @@ impl Engine {
             Request::Move(params) => self.drafted(r#move::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.drafted(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.drafted(recover::ask(world, params).await?, asked).await,
+            Request::Resize(params) => self.drafted(resize::ask(world, params).await?, asked).await,
             Request::Export(params) => self.drafted(export::ask(world, params).await?, asked).await,
             Request::Unexport(params) => self.drafted(unexport::ask(world, params).await?, asked).await,
         }

@@ -14,5 +14,6 @@ mod lane;
 mod list;
 mod look;
 mod r#move;
+mod resize;
 mod vm;
 mod waiting;
