@@ -12,6 +12,7 @@ use crate::model::{Device, VmId, VolumeId};
 
 /// The result of every change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
@@ -37,6 +38,7 @@ pub struct Changed {
 
 /// The result of `volume.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volumes {
     /// Newest first, as CloudStack lists them.
     pub volumes: Vec<Volume>,
@@ -47,6 +49,7 @@ pub struct Volumes {
 
 /// The result of `volume.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VolumeShown {
     /// The volume.
     pub volume: Volume,
@@ -57,6 +60,7 @@ pub struct VolumeShown {
 
 /// The result of `device.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceShown {
     /// The volume.
     pub volume_id: VolumeId,
@@ -66,6 +70,7 @@ pub struct DeviceShown {
 
 /// The result of `device.find`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceFound {
     /// Whose device it is.
     pub volume: Volume,
@@ -77,6 +82,7 @@ pub struct DeviceFound {
 
 /// The result of `vm.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmShown {
     /// Its id.
     pub id: VmId,
@@ -96,6 +102,7 @@ pub struct VmShown {
 
 /// The result of `vm.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Vms {
     /// By name.
     pub vms: Vec<VmListed>,
@@ -103,6 +110,7 @@ pub struct Vms {
 
 /// A VM in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmListed {
     /// Its id.
     pub id: VmId,
@@ -120,6 +128,7 @@ pub struct VmListed {
 
 /// The result of `export.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
@@ -127,6 +136,7 @@ pub struct Exports {
 
 /// The result of `operation.begin`: what became of each change, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Begun {
     /// As many as there were changes.
     pub results: Vec<BegunOne>,
@@ -134,6 +144,7 @@ pub struct Begun {
 
 /// What became of one change of a list; nothing of a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BegunOne {
     /// Its operation, which was accepted.
     pub operation: Option<Operation>,
@@ -150,6 +161,7 @@ impl BegunOne {
 
 /// The result of `operation.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Newest first.
     pub operations: Vec<Operation>,
@@ -157,6 +169,7 @@ pub struct Operations {
 
 /// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
@@ -170,6 +183,7 @@ pub struct OperationShown {
 
 /// The result of `system.drain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drained {
     /// Since when nothing new is taken; none where it is.
     pub since: Option<Timestamp>,
@@ -185,6 +199,7 @@ pub struct Drained {
 
 /// The result of `store.backup`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// The file that was written.
     pub path: PathBuf,
@@ -194,6 +209,7 @@ pub struct BackedUp {
 
 /// The result of `system.sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// What differed between store, CloudStack, kernel and exports.
     pub differences: Vec<Difference>,
@@ -201,6 +217,7 @@ pub struct Synced {
 
 /// One thing that differed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The volume that it is about.
     pub volume_id: Option<VolumeId>,
@@ -212,6 +229,7 @@ pub struct Difference {
 
 /// One looked-at part of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// `cloudstack`, `store`, ...
     pub name: String,
@@ -225,6 +243,7 @@ pub struct Check {
 
 /// The result of `system.health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether each check is.
     pub healthy: bool,
@@ -234,6 +253,7 @@ pub struct Health {
 
 /// The result of `system.version`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub version: String,
@@ -243,6 +263,7 @@ pub struct Version {
 
 /// The parameters of the `progress` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The caller's.
     pub token: Value,
@@ -252,6 +273,7 @@ pub struct Progress {
 
 /// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The error.
     #[serde(flatten)]
