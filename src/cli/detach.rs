@@ -49,7 +49,7 @@ impl Detach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = if self.all { self.all_names(session)? } else { Names::of(self.volumes.clone())? };
         if names.words.is_empty() {
-            output.note("nothing but the root disk is attached there: nothing to do");
+            output.remark("note: nothing but the root disk is attached there: nothing to do");
         }
         let confirmed = match &self.from {
             Some(vm) if !self.yes && !self.change.is_dry_run() => {

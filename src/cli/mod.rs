@@ -28,6 +28,7 @@ mod resize;
 mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -110,6 +111,7 @@ enum Command {
     Find(find::Find),
     Exports(exports::Exports),
     Vm(vm::Vm),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Health(health::Health),
     Sync(sync::Sync),
@@ -139,6 +141,7 @@ impl Command {
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
             Command::Vm(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),

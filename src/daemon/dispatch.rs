@@ -123,6 +123,7 @@ impl Dispatch {
                 read::<Nothing>(params)?;
                 answer(api::Exports { exports: world.exports()? })
             }
+            method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)
@@ -365,6 +366,9 @@ fn change_of(name: &str) -> Option<ReadRequest> {
         method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
         method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
         method::VOLUME_RESIZE => |params| Ok(Request::Resize(read(params)?)),
+        method::SNAPSHOT_CREATE => |params| Ok(Request::SnapshotCreate(read(params)?)),
+        method::SNAPSHOT_REVERT => |params| Ok(Request::SnapshotRevert(read(params)?)),
+        method::SNAPSHOT_DELETE => |params| Ok(Request::SnapshotDelete(read(params)?)),
         method::EXPORT_CREATE => |params| Ok(Request::Export(read(params)?)),
         method::EXPORT_DELETE => |params| Ok(Request::Unexport(read(params)?)),
         _ => return None,

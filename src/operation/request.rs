@@ -8,10 +8,12 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, to_json, unexport};
+use super::{
+    Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, snapshot, to_json, unexport,
+};
 use crate::api::{
-    Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeMove, VolumeRecover, VolumeResize,
+    Asker, Change, Changed, ExportCreate, ExportDelete, SnapshotCreate, SnapshotDelete, SnapshotRevert, VolumeAttach,
+    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -39,6 +41,9 @@ pub enum Request {
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Resize(VolumeResize),
+    SnapshotCreate(SnapshotCreate),
+    SnapshotRevert(SnapshotRevert),
+    SnapshotDelete(SnapshotDelete),
     Export(ExportCreate),
     Unexport(ExportDelete),
 }
@@ -170,6 +175,9 @@ impl Engine {
             Request::Delete(params) => self.drafted(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.drafted(recover::ask(world, params).await?, asked).await,
             Request::Resize(params) => self.drafted(resize::ask(world, params).await?, asked).await,
+            Request::SnapshotCreate(params) => self.drafted(snapshot::ask_create(world, params).await?, asked).await,
+            Request::SnapshotRevert(params) => self.drafted(snapshot::ask_revert(world, params).await?, asked).await,
+            Request::SnapshotDelete(params) => self.drafted(snapshot::ask_delete(world, params).await?, asked).await,
             Request::Export(params) => self.drafted(export::ask(world, params).await?, asked).await,
             Request::Unexport(params) => self.drafted(unexport::ask(world, params).await?, asked).await,
         }
@@ -208,6 +216,7 @@ impl Engine {
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
             swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
+            snapshot: outcome.as_ref().and_then(|outcome| outcome.snapshot.clone()),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }

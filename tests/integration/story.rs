@@ -15,5 +15,6 @@ mod list;
 mod look;
 mod r#move;
 mod resize;
+mod snapshot;
 mod vm;
 mod waiting;

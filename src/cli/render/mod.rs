@@ -17,7 +17,7 @@ use self::document::{answer_document, error_document, results_document};
 pub use self::facts::Facts;
 pub use self::progress::{Progress, Waiting, lines as progress_lines};
 pub use self::table::{Cell, Table};
-pub use self::words::{age, ago, label, name, path, place, span, task, uris, watch_command, word};
+pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
@@ -140,11 +140,6 @@ impl Output {
         }
     }
 
-    /// Says something beside the data.
-    pub fn note(&self, note: &str) {
-        self.stderr(&format!("note: {}\n", printable(note)));
-    }
-
     /// Prints help or the version.
     pub fn help(&self, help: &clap::builder::StyledStr) -> u8 {
         let text = if self.screen.colour { help.ansi().to_string() } else { help.to_string() };
@@ -186,7 +181,7 @@ impl Output {
         match page {
             Ok(page) => {
                 for note in &page.notes {
-                    self.note(note);
+                    self.remark(&format!("note: {}", printable(note)));
                 }
                 self.print(if self.format == Format::Quiet { &page.quiet } else { &page.text }, 0)
             }
