@@ -34,6 +34,9 @@ _volctl() {
             volctl,drain)
                 cmd="volctl__subcmd__drain"
                 ;;
+            volctl,events)
+                cmd="volctl__subcmd__events"
+                ;;
             volctl,export)
                 cmd="volctl__subcmd__export"
                 ;;
@@ -111,6 +114,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,drain)
                 cmd="volctl__subcmd__help__subcmd__drain"
+                ;;
+            volctl__subcmd__help,events)
+                cmd="volctl__subcmd__help__subcmd__events"
                 ;;
             volctl__subcmd__help,export)
                 cmd="volctl__subcmd__help__subcmd__export"
@@ -311,7 +317,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -516,6 +522,28 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__events)
+            opts="-f -q -h --follow --after --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --after)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__export)
             opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -605,7 +633,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops health sync store drain rpc version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -689,6 +717,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

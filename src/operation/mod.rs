@@ -21,6 +21,7 @@
 
 mod attach;
 mod begin;
+mod chronicle;
 mod create;
 mod deadline;
 mod delete;
@@ -36,6 +37,7 @@ mod job;
 mod lane;
 mod look;
 mod r#move;
+mod outside;
 pub mod pause;
 mod place;
 mod recover;
@@ -65,6 +67,7 @@ use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
 pub use begin::Listed;
+pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;
