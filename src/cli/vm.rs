@@ -63,7 +63,7 @@ fn row(vm: &VmListed) -> Vec<Cell> {
 
 fn unknown(vms: &Vms) -> Vec<String> {
     let is_unknown = !vms.vms.is_empty() && vms.vms.iter().all(|vm| vm.this_vm.is_none());
-    is_unknown.then(|| "which of them this is was not proven yet: volctl health".to_owned()).into_iter().collect()
+    is_unknown.then(|| "which of them this is cannot be proven: volctl health".to_owned()).into_iter().collect()
 }
 
 fn page(vm: &VmShown, screen: &Screen) -> Page {
@@ -72,7 +72,7 @@ fn page(vm: &VmShown, screen: &Screen) -> Page {
     facts.add("id", vm.id);
     facts.add("state", printable(&vm.state));
     facts.add("zone", printable(&vm.zone_id));
-    facts.add("this vm", vm.this_vm.map_or("not proven yet", |is| if is { "yes" } else { "no" }));
+    facts.add("this vm", vm.this_vm.map_or("not proven", |is| if is { "yes" } else { "no" }));
     let header = &["NUMBER", "NAME", "ID", "SIZE", "TYPE", "STATE", "DEVICE", "EXPORT"];
     let volumes = Table::new(header, vm.volumes.iter().map(volume_row)).draw(screen);
     let quiet = vm.volumes.iter().map(|volume| format!("{}\n", volume.id)).collect();

@@ -21,8 +21,9 @@ impl World {
         for vm in resolve::all_volumes(self).await.map_err(failed)?.iter().filter_map(|volume| volume.vm_id) {
             *counts.entry(vm).or_default() += 1;
         }
+        let this = self.prove_this_vm().await.ok();
         let listed = |vm: VmRecord| VmListed {
-            this_vm: self.this_vm_known().map(|this| this == vm.id),
+            this_vm: this.map(|this| this == vm.id),
             volumes: counts.get(&vm.id).copied().unwrap_or_default(),
             id: vm.id,
             name: vm.name,
@@ -47,7 +48,7 @@ impl World {
             self.joined(&CachedVolume { record, as_of }, device, false)
         });
         let volumes = volumes.collect::<Result<_>>()?;
-        let this_vm = self.this_vm_known().map(|this| this == vm.id);
+        let this_vm = self.prove_this_vm().await.ok().map(|this| this == vm.id);
         Ok(VmShown { id: vm.id, name: vm.name, state: vm.state, zone_id: vm.zone_id, this_vm, volumes })
     }
 }
