@@ -110,11 +110,7 @@ impl Output {
     pub fn answers<T: DeserializeOwned>(&self, answers: Vec<Answer>, is_list: bool, page: impl Fn(&T) -> Page) -> u8 {
         if self.format != Format::Json {
             let mut told = HashSet::new();
-            return common_code(answers.into_iter().map(|answer| match &answer {
-                // What keeps several from being done is said once.
-                Err(refusal) if !told.insert(refusal.error.message.clone()) => refusal.exit_code(),
-                _ => self.show(answer, &page),
-            }));
+            return common_code(answers.into_iter().map(|answer| self.show(answer, &page, &mut told)));
         }
         let code =
             common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
@@ -197,15 +193,17 @@ impl Output {
         self.stderr(&format!("{text}\n"));
     }
 
-    fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
+    /// Shows one answer of several; a note or an error that was told of another one is not told again.
+    fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page, told: &mut HashSet<String>) -> u8 {
         let page = answer.and_then(|document| Ok(page(&read(document)?)));
         match page {
             Ok(page) => {
-                for note in &page.notes {
+                for note in page.notes.iter().filter(|note| told.insert((*note).clone())) {
                     self.remark(&format!("note: {}", printable(note)));
                 }
                 self.print(if self.format == Format::Quiet { &page.quiet } else { &page.text }, 0)
             }
+            Err(refusal) if !told.insert(refusal.error.message.clone()) => refusal.exit_code(),
             Err(refusal) => self.refuse(&refusal),
         }
     }
