@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod begin;
 mod chronicle;
 mod create;
 mod deadline;
@@ -53,6 +54,7 @@ mod tags;
 pub mod tally;
 mod this_vm;
 mod unexport;
+mod vm;
 mod world;
 
 use std::future::Future;
@@ -65,6 +67,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use begin::Listed;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
