@@ -4,6 +4,7 @@
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
 mod events;
+mod metrics;
 mod objects;
 pub mod openrpc;
 mod params;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use events::*;
+pub use metrics::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
@@ -39,10 +41,12 @@ pub mod method {
     pub const VOLUME_WHY: &str = "volume.why";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
+    pub const VM_LIST: &str = "vm.list";
     pub const VM_GET: &str = "vm.get";
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const SNAPSHOT_CREATE: &str = "snapshot.create";
     pub const SNAPSHOT_LIST: &str = "snapshot.list";
     pub const SNAPSHOT_REVERT: &str = "snapshot.revert";
@@ -60,6 +64,7 @@ pub mod method {
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
+    pub const SYSTEM_METRICS: &str = "system.metrics";
     pub const SYSTEM_VERSION: &str = "system.version";
     pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.

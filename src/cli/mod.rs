@@ -20,8 +20,10 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
 mod moment;
 mod r#move;
+mod names;
 mod ops;
 mod recover;
 mod release;
@@ -37,6 +39,7 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
 mod watch;
 mod why;
 
@@ -113,11 +116,13 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
     Why(why::Why),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
@@ -144,11 +149,13 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
             Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),

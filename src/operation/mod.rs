@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod begin;
 mod chronicle;
 mod create;
 mod deadline;
@@ -48,10 +49,12 @@ mod resolve;
 mod room;
 mod snapshot;
 mod sync;
+mod synced;
 mod tags;
-mod tally;
+pub mod tally;
 mod this_vm;
 mod unexport;
+mod vm;
 mod why;
 mod world;
 
@@ -65,12 +68,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use begin::Listed;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use synced::SyncLog;
 pub use tally::keep as keep_tally;
 pub use world::World;
 
