@@ -37,6 +37,7 @@ mod look;
 mod r#move;
 pub mod pause;
 mod place;
+mod reclaim;
 mod recover;
 mod recovery;
 mod release;
@@ -47,6 +48,7 @@ mod sync;
 mod tally;
 mod this_vm;
 mod unexport;
+mod vm_change;
 mod world;
 
 use std::future::Future;
@@ -314,6 +316,10 @@ macro_rules! with_story {
                 type $story = r#move::Move;
                 $body
             }
+            OperationKind::Reclaim => {
+                type $story = reclaim::Reclaim;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -366,8 +372,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Unexport};
-    [Create, Attach, Export, Unexport, Detach, Move, Delete, Recover]
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Unexport};
+    [Create, Attach, Export, Unexport, Detach, Move, Reclaim, Delete, Recover]
         .into_iter()
         .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
         .collect()

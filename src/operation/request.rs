@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, reclaim, recover, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeMove, VolumeRecover,
+    VolumeMove, VolumeReclaim, VolumeRecover,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -36,6 +36,7 @@ pub enum Request {
     Attach(VolumeAttach),
     Detach(VolumeDetach),
     Move(VolumeMove),
+    Reclaim(VolumeReclaim),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Export(ExportCreate),
@@ -135,6 +136,7 @@ impl Engine {
             Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
             Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
             Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
+            Request::Reclaim(params) => self.take(reclaim::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
             Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,

@@ -183,6 +183,11 @@ impl Store {
         self.read(|db| one(db, "volume_id = ?1 AND status IN ('running', 'unwinding', 'stuck')", &volume.to_string()))
     }
 
+    /// What was done to a volume, or is being done: the newest hundred, newest first.
+    pub fn operations_of(&self, volume: VolumeId) -> Result<Vec<OperationRow>> {
+        self.read(|db| many(db, "WHERE volume_id = ?1 ORDER BY seq DESC LIMIT 100", volume.to_string()))
+    }
+
     /// Deletes ended operations that ended before a moment.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
         self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))

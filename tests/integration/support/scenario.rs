@@ -12,8 +12,16 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 6] =
-    ["createVolume", "attachVolume", "detachVolume", "destroyVolume", "deleteVolume", "recoverVolume"];
+pub const CHANGES: [&str; 8] = [
+    "createVolume",
+    "attachVolume",
+    "detachVolume",
+    "destroyVolume",
+    "deleteVolume",
+    "recoverVolume",
+    "stopVirtualMachine",
+    "destroyVirtualMachine",
+];
 
 /// One operation and the world in which it is asked for.
 pub struct Scenario {
@@ -72,6 +80,24 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: written,
         words: &["move", "data", "--to", "old", "--root", "--swap-root", "--yes"],
     },
+    Scenario {
+        name: "reclaim",
+        kind: "reclaim",
+        prepare: moved,
+        words: &["reclaim", "data", "--from", "worker", "--yes"],
+    },
+    Scenario {
+        name: "reclaim by force",
+        kind: "reclaim",
+        prepare: moved_to_a_deaf_guest,
+        words: &["reclaim", "data", "--from", "worker", "--force-stop", "--yes"],
+    },
+    Scenario {
+        name: "reclaim and destroy",
+        kind: "reclaim",
+        prepare: moved,
+        words: &["reclaim", "data", "--from", "worker", "--destroy-vm", "worker"],
+    },
     Scenario { name: "delete", kind: "delete", prepare: used, words: &["delete", "data", "--yes"] },
     Scenario {
         name: "delete for ever",
@@ -122,6 +148,19 @@ fn written(appliance: &Appliance) {
     wait_for("the client to be gone", || (appliance.show("data")["export"]["clients"] == json!([])).then_some(()));
 }
 
+/// One that was exported here, and moved to another VM, which runs.
+pub fn moved(appliance: &Appliance) {
+    new_volume(appliance);
+    appliance.ok(&["attach", "data"]);
+    appliance.ok(&["export", "data", "--name", "disk", "--read-only"]);
+    appliance.ok(&["move", "data", "--to", "worker"]);
+}
+
+fn moved_to_a_deaf_guest(appliance: &Appliance) {
+    moved(appliance);
+    appliance.cloud.admin("POST", "vm", json!({"id": WORKER, "ignores_shutdown": true}));
+}
+
 fn attached_elsewhere(appliance: &Appliance) {
     new_volume(appliance);
     attach_behind_our_back(appliance, WORKER);
@@ -168,6 +207,8 @@ pub struct End {
     pub calls: BTreeMap<&'static str, u64>,
     /// CloudStack's books.
     pub volumes: Vec<Value>,
+    /// The VMs, in CloudStack's books.
+    pub vms: Vec<Value>,
     /// What `volctl ls` shows.
     pub shown: Vec<Value>,
     /// What `volctl exports` shows.
@@ -190,6 +231,7 @@ impl End {
             operations: picked(operations, &["/kind", "/status"]),
             calls: changes_called(&appliance.cloud),
             volumes: picked(&state["volumes"], &["/name", "/state", "/virtualmachineid", "/deviceid", "/removed"]),
+            vms: picked(&state["virtual_machines"], &["/name", "/state"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
             devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),
