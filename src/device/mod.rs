@@ -1,9 +1,10 @@
 //! Which block device is which volume: proven by serial from the kernel, never by name, size or timing (design, 7).
 //!
 //! `node` names a thing for what it is, `sysfs` and `look` gather facts, `correlate` judges them, `watch` wakes those who
-//! wait, `hold` opens a device exclusively, `in_use` finds who else uses it, `this_vm` says which VM this machine is.
+//! wait, `hold` opens a device exclusively, `hands_off` marks it for udev, `in_use` finds who else uses it, `this_vm` says which VM this machine is.
 
 mod correlate;
+mod hands_off;
 mod hold;
 mod in_use;
 mod look;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use self::hands_off::HandsOff;
 pub use self::hold::Held;
 pub use self::in_use::Users;
 pub use self::this_vm::Evidence;
@@ -130,6 +132,20 @@ impl Devices {
     /// As [`Self::find`].
     pub async fn wait_for(&self, serial: &Serial, deadline: Option<Instant>) -> Result<Option<Device>> {
         self.wait_until(deadline, |facts| facts.find(serial)).await
+    }
+
+    /// Waits until the device of a serial has at least so many bytes; none at the deadline.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub async fn wait_for_size(
+        &self,
+        serial: &Serial,
+        size_bytes: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Device>> {
+        let grown = |facts: &Facts| Ok(facts.find(serial)?.filter(|device| device.size_bytes >= size_bytes));
+        self.wait_until(deadline, grown).await
     }
 
     /// Waits until this kernel has no disk of a serial any more; whether that is so at the deadline.

@@ -42,6 +42,7 @@ mod recover;
 mod recovery;
 mod release;
 mod request;
+mod resize;
 mod resolve;
 mod room;
 mod sync;
@@ -324,6 +325,10 @@ macro_rules! with_story {
                 type $story = delete::Delete;
                 $body
             }
+            OperationKind::Resize => {
+                type $story = resize::Resize;
+                $body
+            }
             OperationKind::Recover => {
                 type $story = recover::Recover;
                 $body
@@ -372,8 +377,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Unexport};
-    [Create, Attach, Export, Unexport, Detach, Move, Reclaim, Delete, Recover]
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, Unexport};
+    [Create, Attach, Export, Unexport, Resize, Detach, Move, Reclaim, Delete, Recover]
         .into_iter()
         .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
         .collect()

@@ -9,13 +9,14 @@ use crate::support::scenario::{CHANGES, End, Scenario};
 use crate::support::simulator::Simulator;
 
 /// A scenario for each call that changes something.
-const CALLS: [(&str, &str); 8] = [
+const CALLS: [(&str, &str); 9] = [
     ("createVolume", "create"),
     ("attachVolume", "attach with export"),
     ("detachVolume", "detach with an export and data"),
     ("destroyVolume", "delete"),
     ("deleteVolume", "delete what was never made"),
     ("recoverVolume", "recover"),
+    ("resizeVolume", "resize"),
     ("stopVirtualMachine", "reclaim"),
     ("destroyVirtualMachine", "reclaim and destroy"),
 ];

@@ -12,13 +12,14 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 8] = [
+pub const CHANGES: [&str; 9] = [
     "createVolume",
     "attachVolume",
     "detachVolume",
     "destroyVolume",
     "deleteVolume",
     "recoverVolume",
+    "resizeVolume",
     "stopVirtualMachine",
     "destroyVirtualMachine",
 ];
@@ -111,6 +112,8 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: new_volume,
         words: &["delete", "data", "--yes"],
     },
+    Scenario { name: "resize", kind: "resize", prepare: exported, words: &["resize", "data", "3G"] },
+    Scenario { name: "resize of a detached one", kind: "resize", prepare: used, words: &["resize", "data", "3G"] },
     Scenario { name: "recover", kind: "recover", prepare: deleted, words: &["recover", "data"] },
 ];
 
@@ -230,7 +233,10 @@ impl End {
             changed: changed.clone(),
             operations: picked(operations, &["/kind", "/status"]),
             calls: changes_called(&appliance.cloud),
-            volumes: picked(&state["volumes"], &["/name", "/state", "/virtualmachineid", "/deviceid", "/removed"]),
+            volumes: picked(
+                &state["volumes"],
+                &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
+            ),
             vms: picked(&state["virtual_machines"], &["/name", "/state"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
