@@ -12,6 +12,7 @@ use crate::model::{Device, VmId, VolumeId};
 
 /// The result of every change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
@@ -37,6 +38,7 @@ pub struct Changed {
 
 /// The result of `volume.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volumes {
     /// Newest first, as CloudStack lists them.
     pub volumes: Vec<Volume>,
@@ -47,6 +49,7 @@ pub struct Volumes {
 
 /// The result of `volume.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VolumeShown {
     /// The volume.
     pub volume: Volume,
@@ -57,6 +60,7 @@ pub struct VolumeShown {
 
 /// The result of `device.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceShown {
     /// The volume.
     pub volume_id: VolumeId,
@@ -66,6 +70,7 @@ pub struct DeviceShown {
 
 /// The result of `device.find`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceFound {
     /// Whose device it is.
     pub volume: Volume,
@@ -77,6 +82,7 @@ pub struct DeviceFound {
 
 /// The result of `vm.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmShown {
     /// Its id.
     pub id: VmId,
@@ -90,6 +96,7 @@ pub struct VmShown {
 
 /// The result of `export.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
@@ -97,6 +104,7 @@ pub struct Exports {
 
 /// The result of `operation.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Newest first.
     pub operations: Vec<Operation>,
@@ -104,6 +112,7 @@ pub struct Operations {
 
 /// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
@@ -117,6 +126,7 @@ pub struct OperationShown {
 
 /// The result of `system.drain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drained {
     /// Since when nothing new is taken; none where it is.
     pub since: Option<Timestamp>,
@@ -132,6 +142,7 @@ pub struct Drained {
 
 /// The result of `store.backup`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// The file that was written.
     pub path: PathBuf,
@@ -141,6 +152,7 @@ pub struct BackedUp {
 
 /// The result of `system.sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// What differed between store, CloudStack, kernel and exports.
     pub differences: Vec<Difference>,
@@ -148,6 +160,7 @@ pub struct Synced {
 
 /// One thing that differed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The volume that it is about.
     pub volume_id: Option<VolumeId>,
@@ -159,6 +172,7 @@ pub struct Difference {
 
 /// One looked-at part of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// `cloudstack`, `store`, ...
     pub name: String,
@@ -172,6 +186,7 @@ pub struct Check {
 
 /// The result of `system.health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether each check is.
     pub healthy: bool,
@@ -181,6 +196,7 @@ pub struct Health {
 
 /// The result of `system.version`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub version: String,
@@ -190,6 +206,7 @@ pub struct Version {
 
 /// The parameters of the `progress` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The caller's.
     pub token: Value,
@@ -199,6 +216,7 @@ pub struct Progress {
 
 /// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The error.
     #[serde(flatten)]
