@@ -99,6 +99,7 @@ pub struct VolumeMove {
 
 /// `volume.reclaim`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeReclaim {
     /// Volume: id or unique name.
