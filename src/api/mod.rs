@@ -39,6 +39,10 @@ pub mod method {
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const SNAPSHOT_CREATE: &str = "snapshot.create";
+    pub const SNAPSHOT_LIST: &str = "snapshot.list";
+    pub const SNAPSHOT_REVERT: &str = "snapshot.revert";
+    pub const SNAPSHOT_DELETE: &str = "snapshot.delete";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
     pub const OPERATION_WAIT: &str = "operation.wait";

@@ -28,6 +28,7 @@ mod resize;
 mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -109,6 +110,7 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Health(health::Health),
     Sync(sync::Sync),
@@ -138,6 +140,7 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),

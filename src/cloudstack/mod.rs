@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
-pub use changes::{Accepted, Intent, NewVolume};
+pub use changes::{Accepted, Intent, NewSnapshot, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;

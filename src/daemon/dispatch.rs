@@ -80,6 +80,9 @@ impl Dispatch {
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
             method::VOLUME_RESIZE => self.change(Request::Resize, params, caller).await,
+            method::SNAPSHOT_CREATE => self.change(Request::SnapshotCreate, params, caller).await,
+            method::SNAPSHOT_REVERT => self.change(Request::SnapshotRevert, params, caller).await,
+            method::SNAPSHOT_DELETE => self.change(Request::SnapshotDelete, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
@@ -122,6 +125,7 @@ impl Dispatch {
                 read::<Nothing>(params)?;
                 answer(api::Exports { exports: world.exports()? })
             }
+            method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)

@@ -195,9 +195,14 @@ impl Job {
     fn known(&mut self) -> Sent {
         self.accepted = self.id();
         match self.accepted {
-            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None }),
+            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None, snapshot_id: None }),
             None => Sent::Forgotten,
         }
+    }
+
+    /// Whether it is over, or no longer known; asked once.
+    pub async fn has_ended(&self, cx: &Cx) -> bool {
+        cx.persistently(|| self.ask(cx)).await != JobAnswer::Pending
     }
 
     /// Waits for the job's end; the arrival or departure of a device wakes it.

@@ -45,7 +45,9 @@ mod request;
 mod resize;
 mod resolve;
 mod room;
+mod snapshot;
 mod sync;
+mod tags;
 mod tally;
 mod this_vm;
 mod unexport;
@@ -329,6 +331,18 @@ macro_rules! with_story {
                 type $story = resize::Resize;
                 $body
             }
+            OperationKind::SnapshotCreate => {
+                type $story = snapshot::SnapshotCreate;
+                $body
+            }
+            OperationKind::SnapshotRevert => {
+                type $story = snapshot::SnapshotRevert;
+                $body
+            }
+            OperationKind::SnapshotDelete => {
+                type $story = snapshot::SnapshotDelete;
+                $body
+            }
             OperationKind::Recover => {
                 type $story = recover::Recover;
                 $body
@@ -377,9 +391,26 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, Unexport};
-    [Create, Attach, Export, Unexport, Resize, Detach, Move, Reclaim, Delete, Recover]
-        .into_iter()
-        .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
-        .collect()
+    use OperationKind::{
+        Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, SnapshotCreate, SnapshotDelete,
+        SnapshotRevert, Unexport,
+    };
+    [
+        Create,
+        Attach,
+        Export,
+        Unexport,
+        Resize,
+        Detach,
+        Move,
+        Reclaim,
+        Delete,
+        Recover,
+        SnapshotCreate,
+        SnapshotRevert,
+        SnapshotDelete,
+    ]
+    .into_iter()
+    .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
+    .collect()
 }

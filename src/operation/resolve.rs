@@ -201,6 +201,7 @@ mod tests {
             job_id: None,
             owner: Owner::default(),
             hypervisor: None,
+            tags: Vec::new(),
         }
     }
 

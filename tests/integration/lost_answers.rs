@@ -9,7 +9,7 @@ use crate::support::scenario::{CHANGES, End, Scenario};
 use crate::support::simulator::Simulator;
 
 /// A scenario for each call that changes something.
-const CALLS: [(&str, &str); 9] = [
+const CALLS: [(&str, &str); 12] = [
     ("createVolume", "create"),
     ("attachVolume", "attach with export"),
     ("detachVolume", "detach with an export and data"),
@@ -17,6 +17,9 @@ const CALLS: [(&str, &str); 9] = [
     ("deleteVolume", "delete what was never made"),
     ("recoverVolume", "recover"),
     ("resizeVolume", "resize"),
+    ("createSnapshot", "snapshot"),
+    ("revertSnapshot", "snapshot revert"),
+    ("deleteSnapshot", "snapshot delete"),
     ("stopVirtualMachine", "reclaim"),
     ("destroyVirtualMachine", "reclaim and destroy"),
 ];

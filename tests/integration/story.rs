@@ -15,4 +15,5 @@ mod look;
 mod r#move;
 mod reclaim;
 mod resize;
+mod snapshot;
 mod waiting;

@@ -16,7 +16,7 @@ use self::document::{answer_document, error_document, results_document};
 pub use self::facts::Facts;
 pub use self::progress::{Progress, line as progress_line};
 pub use self::table::{Cell, Table};
-pub use self::words::{age, ago, label, name, path, place, span, task, uris, watch_command, word};
+pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Export, Operation, Volume};
-use crate::model::{format_size, printable};
+use crate::model::{Tag, format_size, printable};
 
 /// A length of time in its two largest units: `12s`, `4m12s`, `3h7m`, `2d4h`.
 pub fn span(seconds: u64) -> String {
@@ -69,9 +69,14 @@ pub fn uris(export: &Export) -> impl Iterator<Item = String> {
     export.uris.iter().map(|uri| printable(uri))
 }
 
+/// Tags: `owner=jo, tier=gold`.
+pub fn tags(tags: &[Tag]) -> String {
+    tags.iter().map(Tag::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What an operation does: `attach of data1`.
 pub fn task(operation: &Operation) -> String {
-    let kind = word(operation.kind);
+    let kind = word(operation.kind).replace('_', " ");
     match (operation.volume_name.as_deref().filter(|name| !name.is_empty()), operation.volume_id) {
         (Some(name), _) => format!("{kind} of {}", printable(name)),
         (None, Some(id)) => format!("{kind} of {id}"),

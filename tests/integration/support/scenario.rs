@@ -12,7 +12,7 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 9] = [
+pub const CHANGES: [&str; 12] = [
     "createVolume",
     "attachVolume",
     "detachVolume",
@@ -20,6 +20,9 @@ pub const CHANGES: [&str; 9] = [
     "deleteVolume",
     "recoverVolume",
     "resizeVolume",
+    "createSnapshot",
+    "revertSnapshot",
+    "deleteSnapshot",
     "stopVirtualMachine",
     "destroyVirtualMachine",
 ];
@@ -114,6 +117,24 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "resize", kind: "resize", prepare: exported, words: &["resize", "data", "3G"] },
     Scenario { name: "resize of a detached one", kind: "resize", prepare: used, words: &["resize", "data", "3G"] },
+    Scenario {
+        name: "snapshot",
+        kind: "snapshotcreate",
+        prepare: attached,
+        words: &["snapshot", "create", "data", "--name", "before", "--tag", "job=nightly"],
+    },
+    Scenario {
+        name: "snapshot revert",
+        kind: "snapshotrevert",
+        prepare: snapshotted,
+        words: &["snapshot", "revert", "before", "--yes"],
+    },
+    Scenario {
+        name: "snapshot delete",
+        kind: "snapshotdelete",
+        prepare: snapshotted,
+        words: &["snapshot", "delete", "before", "--yes"],
+    },
     Scenario { name: "recover", kind: "recover", prepare: deleted, words: &["recover", "data"] },
 ];
 
@@ -182,6 +203,18 @@ pub fn deleted(appliance: &Appliance) {
     appliance.cloud.job("destroyVolume", &[("id", &id(appliance))]);
 }
 
+/// One with a snapshot `before`, that has grown since.
+fn snapshotted(appliance: &Appliance) {
+    used(appliance);
+    let id = id(appliance);
+    for (command, parameters) in [
+        ("createSnapshot", [("volumeid", id.as_str()), ("name", "before")]),
+        ("resizeVolume", [("id", &id), ("size", "2")]),
+    ] {
+        assert_eq!(appliance.cloud.job(command, &parameters)["jobstatus"], 1, "{command}");
+    }
+}
+
 /// The volume's id.
 pub fn id(appliance: &Appliance) -> String {
     appliance.truth("data").unwrap()["id"].as_str().unwrap().to_owned()
@@ -210,6 +243,8 @@ pub struct End {
     pub calls: BTreeMap<&'static str, u64>,
     /// CloudStack's books.
     pub volumes: Vec<Value>,
+    /// Its snapshots.
+    pub snapshots: Vec<Value>,
     /// The VMs, in CloudStack's books.
     pub vms: Vec<Value>,
     /// What `volctl ls` shows.
@@ -237,6 +272,7 @@ impl End {
                 &state["volumes"],
                 &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
             ),
+            snapshots: picked(&state["snapshots"], &["/name", "/state", "/virtualsize", "/tags", "/removed"]),
             vms: picked(&state["virtual_machines"], &["/name", "/state"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
