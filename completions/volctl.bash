@@ -287,7 +287,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -581,7 +581,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
+            opts="create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
