@@ -110,7 +110,10 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
     if !story.is_there(&story.volume)? {
         detach::refuse_wrong_vm(&story.volume, &this)?;
         let target = Target::look_closely(&world.cloud, &story.to).await;
-        story.aim(world, &target.map_err(|error| error.into_error(&story.looking_at_target()))?)?;
+        story.aim(
+            world,
+            &target.map_err(|error| error.into_error(&format!("{}; nothing was sent", story.looking_at_target())))?,
+        )?;
     }
     let supersedes = detach::waiting_for_device(world, story.volume.id)?;
     Ok(Draft {
@@ -210,7 +213,7 @@ impl Move {
     }
 
     fn looking_at_target(&self) -> String {
-        format!("looking at VM {}; nothing was sent", self.to.label())
+        format!("looking at VM {}", self.to.label())
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) async fn ask(world: &World, params: &VolumeReclaim) -> Result<Draft<R
         to,
     };
     let looked = Both::look(world, &story).await;
-    let both = looked.map_err(|error| error.into_error(&story.looking()))?;
+    let both = looked.map_err(|error| error.into_error(&format!("{}; nothing was sent", story.looking())))?;
     story.aim(world, &both)?;
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.from.id), ..Draft::of(story) })
 }
@@ -304,6 +304,13 @@ impl Reclaim {
         }
     }
 
+    /// Somebody may have started the VM since it was seen stopped: nothing is taken from under its guest.
+    async fn runs(&self, cx: &Cx) -> Result<bool> {
+        let from = self.from.id;
+        let found = cx.asking(self.stop.is_done(), &self.looking(), || cx.world.cloud.vm(from)).await?;
+        Ok(found.is_some_and(|vm| vm.state == "Running"))
+    }
+
     /// Looks once more, with the disk here, at what would go with the VM.
     async fn before_destroying(&self, cx: &Cx) -> Result<(), Halt> {
         if cx.world.devices.find(&self.volume.id.serial())?.is_none() {
@@ -333,7 +340,7 @@ impl Reclaim {
     }
 
     fn looking(&self) -> String {
-        format!("looking at VM {} and at this one; nothing was sent", self.from.label())
+        format!("looking at VM {} and at this one", self.from.label())
     }
 
     fn notes(&self) -> Vec<String> {
@@ -426,6 +433,9 @@ impl Story for Reclaim {
             && let Err(Halt::Fail(error)) = self.before_destroying(cx).await
         {
             return Err(Halt::Fail(self.stranded(cx, step, error).await));
+        }
+        if step == Step::Detach(detach::Step::Look) && self.runs(cx).await? {
+            return Ok(Next::Back(Step::Stop(vm_change::Step::Look)));
         }
         let ran = match (step, &mut self.destroy) {
             (Step::Check, _) => return self.check(cx).await,

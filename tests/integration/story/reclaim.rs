@@ -172,6 +172,18 @@ fn a_guest_that_does_not_stop_is_stopped_by_force_only_where_that_is_asked_for()
 }
 
 #[test]
+fn a_vm_that_is_started_again_is_stopped_again() {
+    let mut appliance = Appliance::pausing_at("reclaim/detach_look/before");
+    moved(&appliance);
+    let reclaiming = appliance.begin(&FROM_WORKER);
+    appliance.kill_daemon_at("reclaim/detach_look/before");
+    assert_eq!(appliance.cloud.job("startVirtualMachine", &[("id", WORKER)])["jobstatus"], 1);
+    appliance.start_daemon();
+    assert_eq!(reclaiming.end().success().json()["export"]["name"], "disk");
+    assert_eq!((vm_state(&appliance, WORKER), appliance.cloud.calls("stopVirtualMachine")), ("Stopped".into(), 2));
+}
+
+#[test]
 fn what_is_done_already_is_not_done_again() {
     // The VM is stopped, and the volume detached.
     let appliance = with(moved);
