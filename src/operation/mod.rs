@@ -353,7 +353,7 @@ macro_rules! with_story {
 
 /// Walks a row of any kind.
 async fn drive_any(row: OperationRow, cx: Cx) {
-    with_story!(row.kind, S => drive::<S>(row, cx).await)
+    with_story!(row.kind, S => Box::pin(drive::<S>(row, cx)).await)
 }
 
 /// The names of the steps in which a kind has changed nothing.

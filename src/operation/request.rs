@@ -136,22 +136,29 @@ impl Engine {
         }
     }
 
+    /// Each story's futures are boxed: together they are more than a thread's stack holds.
     async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
         let world = self.world();
         match request {
-            Request::Create(params) => self.take(create::ask(world, params).await?, asked).await,
-            Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
-            Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
-            Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
-            Request::Reclaim(params) => self.take(reclaim::ask(world, params).await?, asked).await,
-            Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
-            Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
-            Request::Resize(params) => self.take(resize::ask(world, params).await?, asked).await,
-            Request::SnapshotCreate(params) => self.take(snapshot::ask_create(world, params).await?, asked).await,
-            Request::SnapshotRevert(params) => self.take(snapshot::ask_revert(world, params).await?, asked).await,
-            Request::SnapshotDelete(params) => self.take(snapshot::ask_delete(world, params).await?, asked).await,
-            Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
-            Request::Unexport(params) => self.take(unexport::ask(world, params).await?, asked).await,
+            Request::Create(params) => self.take(Box::pin(create::ask(world, params)).await?, asked).await,
+            Request::Attach(params) => self.take(Box::pin(attach::ask(world, params)).await?, asked).await,
+            Request::Detach(params) => self.take(Box::pin(detach::ask(world, params)).await?, asked).await,
+            Request::Move(params) => self.take(Box::pin(r#move::ask(world, params)).await?, asked).await,
+            Request::Reclaim(params) => self.take(Box::pin(reclaim::ask(world, params)).await?, asked).await,
+            Request::Delete(params) => self.take(Box::pin(delete::ask(world, params)).await?, asked).await,
+            Request::Recover(params) => self.take(Box::pin(recover::ask(world, params)).await?, asked).await,
+            Request::Resize(params) => self.take(Box::pin(resize::ask(world, params)).await?, asked).await,
+            Request::SnapshotCreate(params) => {
+                self.take(Box::pin(snapshot::ask_create(world, params)).await?, asked).await
+            }
+            Request::SnapshotRevert(params) => {
+                self.take(Box::pin(snapshot::ask_revert(world, params)).await?, asked).await
+            }
+            Request::SnapshotDelete(params) => {
+                self.take(Box::pin(snapshot::ask_delete(world, params)).await?, asked).await
+            }
+            Request::Export(params) => self.take(Box::pin(export::ask(world, params)).await?, asked).await,
+            Request::Unexport(params) => self.take(Box::pin(unexport::ask(world, params)).await?, asked).await,
         }
     }
 
@@ -167,7 +174,7 @@ impl Engine {
     async fn take<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Taken> {
         let new = new_operation(&draft, asked)?;
         if asked.change.dry_run {
-            return Ok(Taken::Plan(Box::new(self.dry_run(draft.story, new).await?)));
+            return Ok(Taken::Plan(Box::new(Box::pin(self.dry_run(draft.story, new)).await?)));
         }
         Ok(Taken::Operation(Box::new(self.accept(&new)?)))
     }
