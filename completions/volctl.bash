@@ -34,6 +34,9 @@ _volctl() {
             volctl,drain)
                 cmd="volctl__subcmd__drain"
                 ;;
+            volctl,events)
+                cmd="volctl__subcmd__events"
+                ;;
             volctl,export)
                 cmd="volctl__subcmd__export"
                 ;;
@@ -60,9 +63,6 @@ _volctl() {
                 ;;
             volctl,ops)
                 cmd="volctl__subcmd__ops"
-                ;;
-            volctl,reclaim)
-                cmd="volctl__subcmd__reclaim"
                 ;;
             volctl,recover)
                 cmd="volctl__subcmd__recover"
@@ -112,6 +112,9 @@ _volctl() {
             volctl__subcmd__help,drain)
                 cmd="volctl__subcmd__help__subcmd__drain"
                 ;;
+            volctl__subcmd__help,events)
+                cmd="volctl__subcmd__help__subcmd__events"
+                ;;
             volctl__subcmd__help,export)
                 cmd="volctl__subcmd__help__subcmd__export"
                 ;;
@@ -138,9 +141,6 @@ _volctl() {
                 ;;
             volctl__subcmd__help,ops)
                 cmd="volctl__subcmd__help__subcmd__ops"
-                ;;
-            volctl__subcmd__help,reclaim)
-                cmd="volctl__subcmd__help__subcmd__reclaim"
                 ;;
             volctl__subcmd__help,recover)
                 cmd="volctl__subcmd__help__subcmd__recover"
@@ -287,7 +287,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -492,6 +492,28 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__events)
+            opts="-f -q -h --follow --after --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --after)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__export)
             opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -581,7 +603,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops health sync store drain rpc version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -665,6 +687,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -863,20 +899,6 @@ _volctl() {
         volctl__subcmd__help__subcmd__ops__subcmd__wait)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        volctl__subcmd__help__subcmd__reclaim)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1384,44 +1406,6 @@ _volctl() {
             fi
             case "${prev}" in
                 --timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        volctl__subcmd__reclaim)
-            opts="-q -h --from --force-stop --destroy-vm --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --from)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --destroy-vm)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --reason)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --request-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -10,10 +10,12 @@ mod detach;
 mod device;
 mod drain;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod hold;
 mod interrupt;
@@ -112,6 +114,7 @@ enum Command {
     Exports(exports::Exports),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -142,6 +145,7 @@ impl Command {
             Command::Exports(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

@@ -86,6 +86,11 @@ impl CloudStack {
         self.shared.contact.now()
     }
 
+    /// Follows how it stands with CloudStack: woken when that changes, not by each call.
+    pub fn watch_contact(&self) -> tokio::sync::watch::Receiver<Contact> {
+        self.shared.contact.watch()
+    }
+
     /// One call. While CloudStack counts too many it does nothing, so it is asked again when it wants to be, for as long
     /// as a call may take.
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::asker::{asker, holder};
+use super::events;
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
@@ -93,6 +94,7 @@ impl Dispatch {
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
+            method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
         }
@@ -134,6 +136,7 @@ impl Dispatch {
                 let params: api::OperationList = read(params)?;
                 answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
             }
+            method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
                 answer(health::check(&self.engine).await)

@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod chronicle;
 mod create;
 mod deadline;
 mod delete;
@@ -35,6 +36,7 @@ mod job;
 mod lane;
 mod look;
 mod r#move;
+mod outside;
 pub mod pause;
 mod place;
 mod reclaim;
@@ -64,6 +66,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;

@@ -77,10 +77,13 @@ pub fn document() -> Value {
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
+        types.look::<EventList, Events>(method::EVENT_LIST, "List what happened"),
+        types.look::<EventWatch, Endless>(method::EVENT_WATCH, "Follow what happens, in `event` notifications"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),
         types.look::<Nothing, Version>(method::SYSTEM_VERSION, "Show the daemon's version"),
     ];
     types.results.subschema_for::<Progress>();
+    types.results.subschema_for::<EventNotice>();
     types.results.subschema_for::<Failure>();
     let discover = json!({
         "name": method::RPC_DISCOVER, "summary": "Answer this document", "params": [],

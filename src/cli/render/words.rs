@@ -59,6 +59,11 @@ pub fn place(volume: &Volume) -> Option<String> {
     Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))
 }
 
+/// The beginning of an identifier, which is as good as all of it on the command line.
+pub fn short_id(id: impl ToString) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
 /// A path as a person may see it.
 pub fn path(path: &Path) -> String {
     printable(&path.to_string_lossy())
