@@ -64,6 +64,9 @@ _volctl() {
             volctl,ops)
                 cmd="volctl__subcmd__ops"
                 ;;
+            volctl,reclaim)
+                cmd="volctl__subcmd__reclaim"
+                ;;
             volctl,recover)
                 cmd="volctl__subcmd__recover"
                 ;;
@@ -141,6 +144,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,ops)
                 cmd="volctl__subcmd__help__subcmd__ops"
+                ;;
+            volctl__subcmd__help,reclaim)
+                cmd="volctl__subcmd__help__subcmd__reclaim"
                 ;;
             volctl__subcmd__help,recover)
                 cmd="volctl__subcmd__help__subcmd__recover"
@@ -287,7 +293,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -603,7 +609,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -899,6 +905,20 @@ _volctl() {
         volctl__subcmd__help__subcmd__ops__subcmd__wait)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__reclaim)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1406,6 +1426,44 @@ _volctl() {
             fi
             case "${prev}" in
                 --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__reclaim)
+            opts="-q -h --from --force-stop --destroy-vm --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --destroy-vm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --request-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
