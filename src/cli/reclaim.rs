@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
 use super::confirm;
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeReclaim, method};
@@ -48,8 +49,8 @@ impl Reclaim {
             destroy_vm: self.destroy_vm.clone(),
         };
         let verb = Verb { word: "reclaim", method: method::VOLUME_RECLAIM };
-        let volumes = vec![(self.volume.as_str(), params)];
-        self.change.run(verb, volumes, (session, output), |changed| phrase(changed, &self.from))
+        let from = self.from;
+        self.change.run(verb, &Names::one(self.volume), [params], (session, output), |changed| phrase(changed, &from))
     }
 }
 
