@@ -97,6 +97,9 @@ _volctl() {
             volctl,version)
                 cmd="volctl__subcmd__version"
                 ;;
+            volctl,vm)
+                cmd="volctl__subcmd__vm"
+                ;;
             volctl__subcmd__help,attach)
                 cmd="volctl__subcmd__help__subcmd__attach"
                 ;;
@@ -178,6 +181,9 @@ _volctl() {
             volctl__subcmd__help,version)
                 cmd="volctl__subcmd__help__subcmd__version"
                 ;;
+            volctl__subcmd__help,vm)
+                cmd="volctl__subcmd__help__subcmd__vm"
+                ;;
             volctl__subcmd__help__subcmd__ops,abandon)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__abandon"
                 ;;
@@ -207,6 +213,12 @@ _volctl() {
                 ;;
             volctl__subcmd__help__subcmd__store,backup)
                 cmd="volctl__subcmd__help__subcmd__store__subcmd__backup"
+                ;;
+            volctl__subcmd__help__subcmd__vm,ls)
+                cmd="volctl__subcmd__help__subcmd__vm__subcmd__ls"
+                ;;
+            volctl__subcmd__help__subcmd__vm,show)
+                cmd="volctl__subcmd__help__subcmd__vm__subcmd__show"
                 ;;
             volctl__subcmd__ops,abandon)
                 cmd="volctl__subcmd__ops__subcmd__abandon"
@@ -286,6 +298,24 @@ _volctl() {
             volctl__subcmd__store__subcmd__help,help)
                 cmd="volctl__subcmd__store__subcmd__help__subcmd__help"
                 ;;
+            volctl__subcmd__vm,help)
+                cmd="volctl__subcmd__vm__subcmd__help"
+                ;;
+            volctl__subcmd__vm,ls)
+                cmd="volctl__subcmd__vm__subcmd__ls"
+                ;;
+            volctl__subcmd__vm,show)
+                cmd="volctl__subcmd__vm__subcmd__show"
+                ;;
+            volctl__subcmd__vm__subcmd__help,help)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__help"
+                ;;
+            volctl__subcmd__vm__subcmd__help,ls)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__ls"
+                ;;
+            volctl__subcmd__vm__subcmd__help,show)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -293,7 +323,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -417,7 +447,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__detach)
-            opts="-q -h --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --all --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -609,7 +639,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="create attach detach move reclaim export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1129,6 +1159,48 @@ _volctl() {
         volctl__subcmd__help__subcmd__version)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm)
+            opts="ls show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1963,6 +2035,116 @@ _volctl() {
         volctl__subcmd__version)
             opts="-q -h --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm)
+            opts="-q -h --socket --json --quiet --help ls show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help)
+            opts="ls show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__ls)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__show)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
