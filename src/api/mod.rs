@@ -33,6 +33,7 @@ pub mod method {
     pub const VOLUME_ATTACH: &str = "volume.attach";
     pub const VOLUME_DETACH: &str = "volume.detach";
     pub const VOLUME_MOVE: &str = "volume.move";
+    pub const VOLUME_RECLAIM: &str = "volume.reclaim";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
     pub const VOLUME_RESIZE: &str = "volume.resize";

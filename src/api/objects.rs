@@ -185,13 +185,20 @@ pub enum OperationKind {
     SnapshotRevert,
     SnapshotDelete,
     Move,
+    Reclaim,
 }
 
 impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize | Self::SnapshotRevert => true,
+            Self::Detach
+            | Self::Unexport
+            | Self::Delete
+            | Self::Move
+            | Self::Reclaim
+            | Self::Resize
+            | Self::SnapshotRevert => true,
             Self::Create
             | Self::Attach
             | Self::Export

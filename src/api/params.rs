@@ -101,6 +101,23 @@ pub struct VolumeMove {
     pub force: bool,
 }
 
+/// `volume.reclaim`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VolumeReclaim {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it comes from; that VM is stopped.
+    pub from: String,
+    /// Where that VM does not stop by itself, it is stopped by force.
+    #[serde(default)]
+    pub force_stop: bool,
+    /// That VM's name once more: it is destroyed, not expunged, once the disk is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroy_vm: Option<String>,
+}
+
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

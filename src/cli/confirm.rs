@@ -47,6 +47,26 @@ pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Outpu
     Ok(true)
 }
 
+/// Asks before another VM that is running is stopped for its volume.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn stop(vm: &str, volume: &str, session: &Session, output: &Output) -> Answer<()> {
+    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: Some(vm.to_owned()) })?;
+    let vm: VmShown = match session.ask(request) {
+        // One that was destroyed before may not be shown any more; the daemon knows.
+        Err(refusal) if refusal.error.kind == Kind::NotFound => return Ok(()),
+        answer => read(answer?)?,
+    };
+    if vm.state != "Running" || vm.this_vm == Some(true) {
+        return Ok(());
+    }
+    let label = format!("{} ({})", printable(&vm.name), vm.id);
+    output.can_ask(&format!("VM {label} is running and would be stopped: reclaiming a volume from it"))?;
+    let question = format!("VM {label} is running, and is stopped first.\nReclaim {} from it?", printable(volume));
+    Ok(agreed(output, &question)?)
+}
+
 /// Asks before a VM gets another root disk.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ mod moment;
 mod r#move;
 mod names;
 mod ops;
+mod reclaim;
 mod recover;
 mod release;
 mod render;
@@ -104,6 +105,7 @@ enum Command {
     Attach(attach::Attach),
     Detach(detach::Detach),
     Move(r#move::Move),
+    Reclaim(reclaim::Reclaim),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -137,6 +139,7 @@ impl Command {
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
             Command::Move(command) => command.run(session, output),
+            Command::Reclaim(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),

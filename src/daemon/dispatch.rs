@@ -376,6 +376,7 @@ fn change_of(name: &str) -> Option<ReadRequest> {
         method::VOLUME_ATTACH => |params| Ok(Request::Attach(read(params)?)),
         method::VOLUME_DETACH => |params| Ok(Request::Detach(read(params)?)),
         method::VOLUME_MOVE => |params| Ok(Request::Move(read(params)?)),
+        method::VOLUME_RECLAIM => |params| Ok(Request::Reclaim(read(params)?)),
         method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
         method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
         method::VOLUME_RESIZE => |params| Ok(Request::Resize(read(params)?)),

@@ -197,11 +197,21 @@ impl Attach {
         }
     }
 
+    /// Whether it completes an operation that has sent something before.
+    pub fn completes(&self) -> bool {
+        self.job.completes()
+    }
+
     /// It completes an operation that has sent something before: it is never too late for it.
     pub fn complete(&mut self) {
         if !self.job.completes() {
             self.job = Job::completing();
         }
+    }
+
+    /// Whether it is done, and was not done before.
+    pub fn has_attached(&self) -> bool {
+        self.attached && self.changed
     }
 
     /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.

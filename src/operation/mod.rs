@@ -40,6 +40,7 @@ mod r#move;
 mod outside;
 pub mod pause;
 mod place;
+mod reclaim;
 mod recover;
 mod recovery;
 mod release;
@@ -55,6 +56,7 @@ pub mod tally;
 mod this_vm;
 mod unexport;
 mod vm;
+mod vm_change;
 mod why;
 mod world;
 
@@ -326,6 +328,10 @@ macro_rules! with_story {
                 type $story = r#move::Move;
                 $body
             }
+            OperationKind::Reclaim => {
+                type $story = reclaim::Reclaim;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -356,7 +362,7 @@ macro_rules! with_story {
 
 /// Walks a row of any kind.
 async fn drive_any(row: OperationRow, cx: Cx) {
-    with_story!(row.kind, S => drive::<S>(row, cx).await)
+    with_story!(row.kind, S => Box::pin(drive::<S>(row, cx)).await)
 }
 
 /// The names of the steps in which a kind has changed nothing.
@@ -395,8 +401,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
     use OperationKind::{
-        Attach, Create, Delete, Detach, Export, Move, Recover, Resize, SnapshotCreate, SnapshotDelete, SnapshotRevert,
-        Unexport,
+        Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, SnapshotCreate, SnapshotDelete,
+        SnapshotRevert, Unexport,
     };
     [
         Create,
@@ -406,6 +412,7 @@ pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
         Resize,
         Detach,
         Move,
+        Reclaim,
         Delete,
         Recover,
         SnapshotCreate,

@@ -14,6 +14,7 @@ mod lane;
 mod list;
 mod look;
 mod r#move;
+mod reclaim;
 mod resize;
 mod snapshot;
 mod vm;

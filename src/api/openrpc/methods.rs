@@ -43,6 +43,10 @@ pub fn document() -> Value {
         types.change::<VolumeAttach>(method::VOLUME_ATTACH, "Attach a volume to this VM or another one"),
         types.change::<VolumeDetach>(method::VOLUME_DETACH, "Detach a volume"),
         types.change::<VolumeMove>(method::VOLUME_MOVE, "Move a volume from this VM to another one"),
+        types.change::<VolumeReclaim>(
+            method::VOLUME_RECLAIM,
+            "Bring a volume back from another VM, with its former export",
+        ),
         types.change::<VolumeResize>(method::VOLUME_RESIZE, "Grow a volume"),
         types.change::<VolumeDelete>(method::VOLUME_DELETE, "Delete a volume"),
         types.change::<VolumeRecover>(method::VOLUME_RECOVER, "Bring back a deleted volume"),
