@@ -76,6 +76,18 @@ _volctl() {
             volctl,version)
                 cmd="volctl__subcmd__version"
                 ;;
+            volctl__subcmd__exports,help)
+                cmd="volctl__subcmd__exports__subcmd__help"
+                ;;
+            volctl__subcmd__exports,kick)
+                cmd="volctl__subcmd__exports__subcmd__kick"
+                ;;
+            volctl__subcmd__exports__subcmd__help,help)
+                cmd="volctl__subcmd__exports__subcmd__help__subcmd__help"
+                ;;
+            volctl__subcmd__exports__subcmd__help,kick)
+                cmd="volctl__subcmd__exports__subcmd__help__subcmd__kick"
+                ;;
             volctl__subcmd__help,attach)
                 cmd="volctl__subcmd__help__subcmd__attach"
                 ;;
@@ -135,6 +147,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,version)
                 cmd="volctl__subcmd__help__subcmd__version"
+                ;;
+            volctl__subcmd__help__subcmd__exports,kick)
+                cmd="volctl__subcmd__help__subcmd__exports__subcmd__kick"
                 ;;
             volctl__subcmd__help__subcmd__ops,abandon)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__abandon"
@@ -393,7 +408,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__export)
-            opts="-q -h --name --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --name --read-only --shared --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -427,12 +442,76 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__exports)
-            opts="-q -h --socket --json --quiet --help"
+            opts="-q -h --socket --json --quiet --help kick help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help)
+            opts="kick help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help__subcmd__kick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__kick)
+            opts="-q -h --client --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -579,8 +658,22 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__exports)
-            opts=""
+            opts="kick"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__exports__subcmd__kick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

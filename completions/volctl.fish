@@ -42,7 +42,7 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "ls" -d 'List the volu
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "show" -d 'Show everything about one volume'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "find" -d 'Say which volume a device is'
-complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the exports and their clients; with -q, the names of the exports'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
@@ -99,6 +99,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand export" -l reason -d 'Why,
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l read-only -d 'Refuse writes'
+complete -c volctl -n "__fish_volctl_using_subcommand export" -l shared -d 'Let several clients write at a time, where one alone may else'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
 complete -c volctl -n "__fish_volctl_using_subcommand export" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
@@ -167,10 +168,19 @@ complete -c volctl -n "__fish_volctl_using_subcommand find" -l socket -d 'The da
 complete -c volctl -n "__fish_volctl_using_subcommand find" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -f -a "kick" -d 'Send clients of an export away; they may come back'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from kick help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from kick" -l client -d 'Only those at this address, with or without its port' -r
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from kick" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from kick" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from kick" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from kick" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from help" -f -a "kick" -d 'Send clients of an export away; they may come back'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l limit -d 'At most so many [default: 100]' -r
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -248,13 +258,14 @@ complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "show" -d 'Show everything about one volume'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "find" -d 'Say which volume a device is'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "exports" -d 'List the exports and their clients; with -q, the names of the exports'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "store" -d 'Look after the state store'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from exports" -f -a "kick" -d 'Send clients of an export away; they may come back'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "show" -d 'Show one operation'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "wait" -d 'Wait until operations have ended'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'

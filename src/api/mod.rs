@@ -35,6 +35,7 @@ pub mod method {
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const EXPORT_KICK: &str = "export.kick";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
     pub const OPERATION_WAIT: &str = "operation.wait";

@@ -80,12 +80,33 @@ pub struct Export {
     pub read_only: bool,
     /// What a client can use as it is.
     pub uris: Vec<String>,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The clients that are connected.
     pub clients: Vec<Client>,
+    /// What it has done for its clients since it is served.
+    pub traffic: Traffic,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What it is doing.
     pub state: ExportState,
+}
+
+/// What an export has done for its clients, since the daemon's start or its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written or zeroed.
+    pub written_bytes: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Requests of the last second.
+    pub requests_per_second: u64,
+    /// Requests that were refused or failed.
+    pub errors: u64,
+    /// When all that was written was last brought to stable storage; not yet where absent.
+    pub last_flush: Option<Timestamp>,
 }
 
 /// A client of an export.

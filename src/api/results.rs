@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, Operation, Volume};
+use super::objects::{Asker, Client, Departure, Export, Moment, Operation, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -89,6 +89,13 @@ pub struct VmShown {
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
+}
+
+/// The result of `export.kick`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kicked {
+    /// The clients that were sent away.
+    pub clients: Vec<Client>,
 }
 
 /// The result of `operation.list`.

@@ -81,6 +81,7 @@ impl Dispatch {
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
+            method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
@@ -255,6 +256,11 @@ impl Dispatch {
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         answer(self.engine.world().release(&params).await?)
+    }
+
+    async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(api::Kicked { clients: self.engine.world().kick(&params, &who(peer)).await? })
     }
 
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {

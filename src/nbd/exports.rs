@@ -14,9 +14,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
-use super::client::{Client, Peer};
+use super::client::{Client, ClientEvent, Peer};
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
 use super::uri::Locations;
@@ -26,6 +26,8 @@ use crate::model::{VolumeId, printable};
 
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
+/// Clients that came or went, kept for whoever follows them.
+const MAXIMUM_EVENTS: usize = 256;
 
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +77,11 @@ impl Session {
     pub fn note_request(&self) {
         self.seat.client.note_request();
     }
+
+    /// Whether the client has to go.
+    pub fn is_kicked(&self) -> bool {
+        self.seat.client.is_kicked()
+    }
 }
 
 struct Seat {
@@ -88,8 +95,10 @@ impl Drop for Seat {
         let mut table = self.exports.table();
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
-            let cut_off = entry.served.stop.is_raised();
-            entry.last_client = Some(if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected });
+            let cut_off = entry.served.stop.is_raised() || self.client.is_kicked();
+            let gone = if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected };
+            entry.last_client = Some(gone);
+            self.exports.announce(entry, &self.client, Some(gone));
         }
         self.exports.publish(&table);
     }
@@ -106,7 +115,7 @@ impl Entry {
     /// The address from which a writable export is served already, if it is another one: one client writes at a time,
     /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
     fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
-        let own = peer.ip().filter(|_| !self.served.read_only)?;
+        let own = peer.ip().filter(|_| !self.served.read_only && !self.served.shared)?;
         self.clients.iter().filter_map(|client| client.peer().ip()).find(|other| *other != own)
     }
 
@@ -134,12 +143,14 @@ pub(super) struct Gone {
 pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
+    client_events: broadcast::Sender<ClientEvent>,
     locations: Locations,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        Self { table: Mutex::default(), activity: watch::Sender::default(), locations }
+        let client_events = broadcast::Sender::new(MAXIMUM_EVENTS);
+        Self { table: Mutex::default(), activity: watch::Sender::default(), client_events, locations }
     }
 
     /// Where clients would find an export of this name.
@@ -150,6 +161,19 @@ impl Exports {
     /// Follows how much goes on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
+    }
+
+    /// Follows the clients.
+    pub fn client_events(&self) -> broadcast::Receiver<ClientEvent> {
+        self.client_events.subscribe()
+    }
+
+    fn announce(&self, entry: &Entry, client: &Client, gone: Option<api::LastClient>) {
+        let (export, volume_id) = (entry.served.name.clone(), entry.served.volume_id);
+        let word = if gone.is_some() { "left" } else { "entered" };
+        tracing::info!(volume = %volume_id, "NBD client {} {word} export {}", client.peer(), printable(&export));
+        // Nobody may be listening.
+        let _ = self.client_events.send(ClientEvent { export, volume_id, client: client.shown(), gone });
     }
 
     /// Takes an export in, as pending.
@@ -212,6 +236,7 @@ impl Exports {
         }
         let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));
+        self.announce(entry, &client, None);
         let served = Arc::clone(&entry.served);
         self.publish(&table);
         Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
@@ -325,6 +350,32 @@ impl Exports {
         entries.flat_map(|(_, entry)| &entry.clients).for_each(|client| client.cut());
     }
 
+    /// The clients of an export, or those at one address.
+    pub fn clients_at(&self, name: &str, address: Option<&str>) -> Result<Vec<Arc<Client>>> {
+        let mut table = self.table();
+        let clients = entry(&mut table, name)?.clients.iter();
+        Ok(clients.filter(|client| address.is_none_or(|address| client.is_at(address))).cloned().collect())
+    }
+
+    /// Waits until these clients of an export are gone; false if some are there at that moment.
+    pub async fn wait_gone(&self, name: &str, clients: &[Arc<Client>], until: Instant) -> bool {
+        let is_gone =
+            |client: &Arc<Client>, entry: &Entry| !entry.clients.iter().any(|other| Arc::ptr_eq(client, other));
+        let all_gone =
+            || self.table().get(name).is_none_or(|entry| clients.iter().all(|client| is_gone(client, entry)));
+        self.wait_until(all_gone, until).await
+    }
+
+    /// Lets each export know its requests of the last second.
+    pub fn sample_traffic(&self) {
+        self.table().values().for_each(|entry| entry.served.traffic.sample());
+    }
+
+    /// Whether any export has had requests in the last second.
+    pub fn has_traffic(&self) -> bool {
+        self.table().values().any(|entry| entry.served.traffic.shown().requests_per_second > 0)
+    }
+
     /// The export of a name, for as long as it takes to flush it.
     pub fn served(&self, name: &str) -> Result<Arc<Served>> {
         Ok(Arc::clone(&entry(&mut self.table(), name)?.served))
@@ -346,7 +397,7 @@ impl Exports {
         }
         let gone = table.remove(name).and_then(|entry| {
             let served = Arc::into_inner(entry.served)?;
-            let bytes_written = (!served.served_before).then(|| served.bytes_written.into_inner());
+            let bytes_written = (!served.served_before).then(|| served.traffic.written_bytes());
             Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
         });
         self.publish(&table);
@@ -359,8 +410,10 @@ impl Exports {
             name: served.name.clone(),
             volume_id: served.volume_id,
             read_only: served.read_only,
+            shared: served.shared,
             uris: self.locations.uris(&served.name),
             clients: entry.clients.iter().map(|client| client.shown()).collect(),
+            traffic: served.traffic.shown(),
             device_path: served.device_path.clone(),
             state: entry.state(),
         }

@@ -19,6 +19,7 @@ mod queue;
 mod removal;
 mod served;
 mod stream;
+mod traffic;
 mod transmission;
 mod uri;
 
@@ -27,11 +28,13 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
+pub use client::ClientEvent;
 pub use exports::Activity;
 pub use removal::{Clients, Removed};
 pub use served::ExportSpec;
@@ -79,6 +82,7 @@ impl Server {
             acceptors.spawn(listen::accept_tcp(listener, bound, config.allow.clone(), Arc::clone(&hall)));
         }
         acceptors.spawn(listen::accept_unix(unix_listener, Arc::clone(&hall)));
+        acceptors.spawn(sample_each_second(Arc::clone(&hall.exports)));
         let socket = config.unix_socket.clone();
         Ok(Self { shared: Arc::new(Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file }) })
     }
@@ -156,6 +160,20 @@ impl Server {
         self.exports().activity()
     }
 
+    /// Follows the clients of all exports, as they come and go; who is too slow misses the oldest.
+    pub fn client_events(&self) -> broadcast::Receiver<ClientEvent> {
+        self.exports().client_events()
+    }
+
+    /// Sends clients of an export away, all of them or those at one address, with or without its port. The request
+    /// that is under way is answered, unless they do not take the answer. They may come back.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export or no such client.
+    pub async fn kick(&self, name: &str, address: Option<&str>) -> Result<Vec<api::Client>> {
+        removal::kick(self.exports(), name, address).await
+    }
+
     /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's
     /// file. Takes 300 ms at most.
     pub async fn shutdown(&self) {
@@ -167,5 +185,20 @@ impl Server {
 
     fn exports(&self) -> &Arc<Exports> {
         &self.shared.hall.exports
+    }
+}
+
+/// Lets each export know its requests of a second. Sleeps while there are no clients.
+async fn sample_each_second(exports: Arc<Exports>) {
+    let mut activity = exports.activity();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        exports.sample_traffic();
+        let has_clients = activity.borrow_and_update().clients > 0;
+        if !has_clients && !exports.has_traffic() && activity.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{self, Backend};
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
+use super::traffic::Traffic;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -23,6 +24,8 @@ pub struct ExportSpec {
     pub volume_id: VolumeId,
     /// Refuse writes.
     pub read_only: bool,
+    /// Let several clients write at a time.
+    pub shared: bool,
     /// The device's stable path, shown only: `file` is what is served.
     pub device_path: PathBuf,
     /// The open device; open for writing too unless `read_only`.
@@ -38,12 +41,12 @@ pub(super) struct Served {
     pub name: String,
     pub volume_id: VolumeId,
     pub read_only: bool,
+    pub shared: bool,
     pub device_path: PathBuf,
     pub backend: Backend,
     /// Raised when the export closes its clients.
     pub stop: Latch,
-    /// Bytes that clients wrote or zeroed.
-    pub bytes_written: AtomicU64,
+    pub traffic: Traffic,
     /// Bytes were written that this process did not count.
     pub served_before: bool,
     failed: AtomicBool,
@@ -70,9 +73,10 @@ impl Served {
             name: spec.name,
             volume_id: spec.volume_id,
             read_only: spec.read_only,
+            shared: spec.shared,
             device_path: spec.device_path,
             backend,
-            bytes_written: AtomicU64::new(0),
+            traffic: Traffic::default(),
             served_before: spec.served_before,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -95,6 +99,13 @@ impl Served {
     /// Whether its device failed; for good.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Brings all that was written to stable storage.
+    pub fn flush(&self) -> io::Result<()> {
+        self.backend.flush()?;
+        self.traffic.note_flush();
+        Ok(())
     }
 
     /// What a client with such headers learns before it enters.

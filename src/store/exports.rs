@@ -19,6 +19,8 @@ pub struct Wish {
     pub volume_id: VolumeId,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What the device must still be when it is served again.
@@ -33,7 +35,7 @@ impl Store {
         self.read(|db| {
             let mut statement = db
                 .prepare_cached(
-                    "SELECT name, volume_id, read_only, device_path, identity, failed FROM exports ORDER BY name",
+                    "SELECT name, volume_id, read_only, shared, device_path, identity, failed FROM exports ORDER BY name",
                 )
                 .map_err(sql)?;
             let rows = statement.query_map([], columns).map_err(sql)?;
@@ -62,12 +64,13 @@ impl Store {
             }
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()]).map_err(sql)?;
             db.execute(
-                "INSERT INTO exports (name, volume_id, read_only, device_path, identity, failed, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO exports (name, volume_id, read_only, shared, device_path, identity, failed, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     wish.name,
                     wish.volume_id.to_string(),
                     wish.read_only,
+                    wish.shared,
                     wish.device_path.to_string_lossy(),
                     wish.identity,
                     wish.failed,
@@ -96,12 +99,13 @@ impl Store {
     }
 }
 
-fn columns(row: &Row<'_>) -> rusqlite::Result<(String, String, bool, String, String, bool)> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+type Columns = (String, String, bool, bool, String, String, bool);
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
 }
 
-fn wish(
-    (name, volume, read_only, device_path, identity, failed): (String, String, bool, String, String, bool),
-) -> Result<Wish> {
-    Ok(Wish { name, volume_id: parse(&volume)?, read_only, device_path: PathBuf::from(device_path), identity, failed })
+fn wish((name, volume, read_only, shared, device_path, identity, failed): Columns) -> Result<Wish> {
+    let (volume_id, device_path) = (parse(&volume)?, PathBuf::from(device_path));
+    Ok(Wish { name, volume_id, read_only, shared, device_path, identity, failed })
 }

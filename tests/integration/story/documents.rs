@@ -24,7 +24,9 @@ const VOLUME: &[&str] = &[
     "stale",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
-const EXPORT: &[&str] = &["name", "volume_id", "read_only", "uris", "clients", "device_path", "state"];
+const EXPORT: &[&str] =
+    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state"];
+const TRAFFIC: &[&str] = &["read_bytes", "written_bytes", "requests", "requests_per_second", "errors", "last_flush"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];
 const OPERATION: &[&str] = &[
     "id",
@@ -108,6 +110,8 @@ fn a_client_of_an_export() {
     client.read(0, 512).unwrap();
     let export = appliance.ok(&["exports"])["exports"][0].clone();
     has(&export, EXPORT);
+    has(&export["traffic"], TRAFFIC);
+    assert_eq!(export["traffic"]["read_bytes"], 512);
     has(&export["clients"][0], CLIENT);
     assert_eq!(export["clients"][0]["address"], format!("unix:pid={},uid=0", std::process::id()));
 }
