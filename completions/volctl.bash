@@ -31,6 +31,9 @@ _volctl() {
             volctl,device)
                 cmd="volctl__subcmd__device"
                 ;;
+            volctl,drain)
+                cmd="volctl__subcmd__drain"
+                ;;
             volctl,export)
                 cmd="volctl__subcmd__export"
                 ;;
@@ -102,6 +105,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,device)
                 cmd="volctl__subcmd__help__subcmd__device"
+                ;;
+            volctl__subcmd__help,drain)
+                cmd="volctl__subcmd__help__subcmd__drain"
                 ;;
             volctl__subcmd__help,export)
                 cmd="volctl__subcmd__help__subcmd__export"
@@ -224,7 +230,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -407,6 +413,28 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        volctl__subcmd__drain)
+            opts="-q -h --detach --timeout --end --dry-run --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         volctl__subcmd__export)
             opts="-q -h --name --read-only --shared --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -560,7 +588,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store version help"
+            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -630,6 +658,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__device)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__drain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -43,6 +43,7 @@ pub mod method {
     pub const OPERATION_RETRY: &str = "operation.retry";
     pub const OPERATION_ABANDON: &str = "operation.abandon";
     pub const STORE_BACKUP: &str = "store.backup";
+    pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";

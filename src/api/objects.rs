@@ -84,21 +84,44 @@ pub struct Export {
     pub shared: bool,
     /// The clients that are connected.
     pub clients: Vec<Client>,
-    /// What it has done for its clients since it is served.
+    /// How it serves them now.
     pub traffic: Traffic,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What it is doing.
     pub state: ExportState,
+    /// What clients have done with it.
+    pub usage: Usage,
 }
 
-/// What an export has done for its clients, since the daemon's start or its own.
+/// What clients have done with an export since it was made, also while earlier daemons served it; of one that was
+/// killed, the last seconds may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// When the export was made.
+    pub since: Timestamp,
+    /// Bytes that clients read.
+    pub bytes_read: u64,
+    /// Bytes that clients wrote or zeroed.
+    pub bytes_written: u64,
+    /// The client that was there last, or is there; none where there never was one.
+    pub last_client: Option<LastClient>,
+}
+
+/// The client of an export that was there last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastClient {
+    /// As in [`Client`].
+    pub address: String,
+    /// When it left; of one that is there, when its last request came, or itself.
+    pub at: Timestamp,
+    /// How it left; none while it is there.
+    pub left: Option<Leaving>,
+}
+
+/// How an export serves its clients; counted since this daemon serves it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written or zeroed.
-    pub written_bytes: u64,
     /// Requests.
     pub requests: u64,
     /// Requests of the last second.
@@ -193,13 +216,13 @@ pub struct Operation {
     pub finished_at: Option<Timestamp>,
 }
 
-/// How the last client of an export left.
+/// How a client of an export left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LastClient {
+pub enum Leaving {
     /// By itself.
     #[serde(rename = "disconnected")]
     Disconnected,
-    /// We closed it (`--force`, or the end of `--drain`).
+    /// We closed it (`--force`, the end of `--drain`, or of the daemon).
     #[serde(rename = "cut off")]
     CutOff,
 }
@@ -209,10 +232,10 @@ pub enum LastClient {
 pub struct Departure {
     /// When everything written was on stable storage.
     pub flushed_at: Option<Timestamp>,
-    /// Bytes that clients wrote through the export; none where another volctld served it before and nobody counted.
+    /// Bytes that clients wrote through the export; none where there was no export.
     pub bytes_written: Option<u64>,
-    /// How the last client left; none where this volctld has seen none.
-    pub last_client: Option<LastClient>,
+    /// How the last client left; none where there never was one.
+    pub last_client: Option<Leaving>,
     /// When this kernel had let the device go.
     pub device_gone_at: Option<Timestamp>,
 }

@@ -216,6 +216,21 @@ pub struct OperationAbandon {
     pub reason: String,
 }
 
+/// `system.drain`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SystemDrain {
+    /// Detach this VM's data volumes too.
+    pub detach: bool,
+    /// Wait so many seconds, 60 at most, for what is in the way; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// Take changes and clients again.
+    pub end: bool,
+    /// Only say what is in the way.
+    pub dry_run: bool,
+}
+
 /// `store.backup`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -116,6 +117,21 @@ pub struct OperationShown {
     /// What happened to it, oldest first; only `operation.get` tells.
     #[serde(default)]
     pub history: Vec<Moment>,
+}
+
+/// The result of `system.drain`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drained {
+    /// Since when nothing new is taken; none where it is.
+    pub since: Option<Timestamp>,
+    /// What has not ended yet, a sentence each.
+    pub waiting_for: Vec<String>,
+    /// The names of the exports that were ended now.
+    pub unexported: Vec<String>,
+    /// The volumes that were detached now.
+    pub detached: Vec<Volume>,
+    /// This VM's data volumes that stay attached.
+    pub attached: Vec<Volume>,
 }
 
 /// The result of `store.backup`.

@@ -87,7 +87,7 @@ fn page(exports: &api::Exports, screen: &Screen) -> Page {
 
 fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
     let uris: Vec<String> = render::uris(export).collect();
-    let traffic = &export.traffic;
+    let (traffic, usage) = (&export.traffic, &export.usage);
     let flushed = traffic.last_flush.map(|at| format!("{} ago", render::ago(screen.now, at)));
     vec![
         Cell::text(printable(&export.name)),
@@ -95,8 +95,8 @@ fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
         Cell::text(mode(export)),
         Cell::state(render::word(export.state)),
         Cell::text(export.clients.len().to_string()),
-        Cell::text(format_size(traffic.read_bytes)),
-        Cell::text(format_size(traffic.written_bytes)),
+        Cell::text(format_size(usage.bytes_read)),
+        Cell::text(format_size(usage.bytes_written)),
         Cell::text(traffic.requests_per_second.to_string()),
         Cell::text(traffic.errors.to_string()),
         Cell::text(flushed.unwrap_or_default()),

@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod detach;
 mod device;
+mod drain;
 mod duration;
 mod exchange;
 mod export;
@@ -105,6 +106,7 @@ enum Command {
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
+    Drain(drain::Drain),
     Version(version::Version),
 }
 
@@ -129,6 +131,7 @@ impl Command {
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Drain(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

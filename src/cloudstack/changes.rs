@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CloudStack;
 use super::error::CallError;
-use super::request::{Request, expiry};
+use super::request::Request;
 use super::wire::{Scalar, id, optional_id};
 use crate::error::CloudStackFault;
 use crate::model::{JobId, VmId, VolumeId};
@@ -18,14 +18,6 @@ pub struct Intent {
     pub job_id: JobId,
     /// After this moment, on CloudStack's clock, it no longer accepts the request; whole seconds.
     pub expires: Timestamp,
-}
-
-impl Intent {
-    /// A new job id, and 60 seconds to arrive.
-    #[expect(clippy::new_without_default, reason = "two intents are never the same, so there is no default one")]
-    pub fn new() -> Self {
-        Self { job_id: JobId::random(), expires: expiry() }
-    }
 }
 
 /// The volume to be created.
@@ -110,6 +102,11 @@ impl Request {
 }
 
 impl CloudStack {
+    /// A new job id, and 60 seconds to arrive.
+    pub fn intend(&self) -> Intent {
+        Intent { job_id: JobId::random(), expires: self.expiry() }
+    }
+
     /// [`Request::create_volume`], in the configured project; the volume is there, in state `Allocated`, when the command
     /// is accepted.
     ///
@@ -183,15 +180,14 @@ impl CloudStack {
     }
 
     async fn submit(&self, intent: &Intent, request: Request) -> Result<Submitted, CallError> {
-        if intent.expires <= Timestamp::now() {
-            return Err(CallError::NotSent {
-                why: format!("{} was not sent, as its time had run out before", request.command()),
-                hint: "this machine was busy or asleep for a minute, or its clock was set: try again",
-            });
-        }
         let command = request.command();
-        let outcome = self.ask(&request.with("customjobid", intent.job_id), intent.expires).await.outcome;
+        if intent.expires <= self.now() {
+            return Err(out_of_time(command));
+        }
+        let outcome = self.ask(&request.with("customjobid", intent.job_id), intent.expires).await;
         match outcome {
+            // Its clock was set, and its answer tells: it took nothing.
+            Err(CallError::Auth { .. }) if intent.expires <= self.now() => Err(out_of_time(command)),
             Err(CallError::Auth { fault, .. }) if self.ping().await.is_ok() => Err(not_offered(command, fault)),
             outcome => outcome,
         }
@@ -200,6 +196,13 @@ impl CloudStack {
 
 fn job_id(answered: Option<Scalar>) -> Result<Option<JobId>, CallError> {
     optional_id("the job's id", answered)
+}
+
+fn out_of_time(command: &str) -> CallError {
+    CallError::NotSent {
+        why: format!("{command} was not sent, as its time had run out before"),
+        hint: "this machine was busy or asleep for a minute, or a clock was set: try again",
+    }
 }
 
 /// A command that CloudStack does not have answers like a wrong key (facts sheet, 3.3): where the key is right, that is it.
@@ -226,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_carries_the_job_id_and_the_expiry_that_were_saved() {
-        let intent = Intent::new();
+        let intent = Intent { job_id: JobId::random(), expires: "2031-10-10T12:00:00Z".parse().unwrap() };
         let body = format!(r#"{{"createvolumeresponse":{{"id":"{VOLUME}","jobid":"{}"}}}}"#, intent.job_id);
         let server = Server::start([json(200, &body)]).await;
         let accepted = server.client().create_volume(&intent, &new_volume(Some(7))).await.unwrap();
@@ -242,7 +245,8 @@ mod tests {
     #[tokio::test]
     async fn a_fixed_offering_gets_no_size() {
         let server = Server::start([json(200, &format!(r#"{{"createvolumeresponse":{{"id":"{VOLUME}"}}}}"#))]).await;
-        let accepted = server.client().create_volume(&Intent::new(), &new_volume(None)).await.unwrap();
+        let client = server.client();
+        let accepted = client.create_volume(&client.intend(), &new_volume(None)).await.unwrap();
         assert_eq!(accepted.job_id, None, "what CloudStack did not say is not made up");
         assert!(!server.forms()[0].contains_key("size"));
     }
@@ -256,10 +260,10 @@ mod tests {
         let server = Server::start(replies).await;
         let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
         let accepted = Accepted { job_id: Some(other), volume_id: None };
-        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, None).await.unwrap(), accepted);
-        assert_eq!(client.attach_volume(&Intent::new(), volume, vm, Some(0)).await.unwrap(), accepted);
-        assert_eq!(client.detach_volume(&Intent::new(), volume).await.unwrap(), accepted);
-        assert_eq!(client.destroy_volume(&Intent::new(), volume, true).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&client.intend(), volume, vm, None).await.unwrap(), accepted);
+        assert_eq!(client.attach_volume(&client.intend(), volume, vm, Some(0)).await.unwrap(), accepted);
+        assert_eq!(client.detach_volume(&client.intend(), volume).await.unwrap(), accepted);
+        assert_eq!(client.destroy_volume(&client.intend(), volume, true).await.unwrap(), accepted);
         let forms = server.forms();
         assert!(forms.iter().all(|form| form["id"] == VOLUME));
         assert_eq!(forms[0]["virtualmachineid"], VM);
@@ -290,7 +294,7 @@ mod tests {
         let server = Server::start(bad).await;
         let client = server.client();
         for _ in 0..3 {
-            assert!(client.create_volume(&Intent::new(), &new_volume(None)).await.unwrap_err().accepted_unknown());
+            assert!(client.create_volume(&client.intend(), &new_volume(None)).await.unwrap_err().accepted_unknown());
         }
     }
 

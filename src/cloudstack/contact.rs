@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::error::CallError;
 use crate::error::Error;
@@ -22,7 +23,7 @@ pub struct Contact {
 #[derive(Clone, Debug)]
 pub struct Trouble {
     /// The first call without an answer.
-    pub since: Timestamp,
+    pub since: Instant,
     /// What the latest one met.
     pub error: Error,
 }
@@ -40,16 +41,18 @@ impl ContactLog {
         let now = Timestamp::now();
         let mut contact = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = failure.filter(|error| error.is_away()) {
-            let since = contact.trouble.as_ref().map_or(now, |trouble| trouble.since);
+            let since = contact.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
             contact.trouble = Some(Trouble { since, error: Error::from(error.clone()) });
             return;
         }
         contact.last_answer = Some(now);
         contact.trouble = None;
         match failure {
-            Some(CallError::Auth { .. }) => {
+            // Where a clock is wrong, nothing was said about the key.
+            Some(CallError::Auth { clock_skew: None, .. }) => {
                 contact.key_refused_since.get_or_insert(now);
             }
+            Some(CallError::Auth { .. }) => {}
             Some(error) if answers_before_the_key_is_checked(error) => {}
             _ => contact.key_refused_since = None,
         }

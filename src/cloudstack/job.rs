@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -32,10 +31,7 @@ pub enum JobAnswer {
     /// Ended without its effect, as far as CloudStack knows. The code may be 0 and the text missing.
     Failed(CloudStackFault),
     /// Not a job that this key can see: never accepted, or ended more than a day ago.
-    Unknown {
-        /// CloudStack's clock when it said so.
-        cloudstack_time: Option<Timestamp>,
-    },
+    Unknown,
 }
 
 /// Only the outer fields count: the volume in the result still shows its job as pending.
@@ -55,10 +51,9 @@ impl CloudStack {
     /// As each call; that CloudStack does not know the job is an answer.
     pub async fn job(&self, job: JobId) -> Result<JobAnswer, CallError> {
         let request = Request::new("queryAsyncJobResult").with("jobid", job);
-        let answered = self.ask::<WireJob>(&request, expiry()).await;
-        match answered.outcome {
+        match self.ask::<WireJob>(&request, expiry()).await {
             Ok(wire) => wire.read(job),
-            Err(error) if error.is_refused(431) => Ok(JobAnswer::Unknown { cloudstack_time: answered.date }),
+            Err(error) if error.is_refused(431) => Ok(JobAnswer::Unknown),
             Err(error) => Err(error),
         }
     }
@@ -176,9 +171,9 @@ fn jittered(wait: Duration) -> Duration {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use jiff::SignedDuration;
+    use jiff::{SignedDuration, Timestamp};
 
-    use super::super::testing::{Answer, Server, dated, json, raw};
+    use super::super::testing::{Answer, Server, json, raw};
     use super::*;
 
     fn answer(job: &str) -> Answer {
@@ -229,14 +224,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_job_comes_with_cloudstacks_clock() {
-        let now = Timestamp::from_second(Timestamp::now().as_second() + 30).unwrap();
-        let undated = format!("HTTP/1.1 431 X\r\nConnection: close\r\n\r\n{UNKNOWN}");
-        let server = Server::start([dated(431, UNKNOWN, now), raw(&undated)]).await;
-        let client = server.client();
-        let unknown = |cloudstack_time| JobAnswer::Unknown { cloudstack_time };
-        assert_eq!(client.job(JobId::random()).await.unwrap(), unknown(Some(now)));
-        assert_eq!(client.job(JobId::random()).await.unwrap(), unknown(None));
+    async fn that_it_knows_no_such_job_is_an_answer() {
+        let server = Server::start([json(431, UNKNOWN)]).await;
+        assert_eq!(server.client().job(JobId::random()).await.unwrap(), JobAnswer::Unknown);
     }
 
     #[tokio::test]

@@ -87,7 +87,7 @@ struct Reading<R: Record> {
 }
 
 #[derive(Deserialize)]
-struct Capabilities {
+pub(super) struct Capabilities {
     capability: Capability,
 }
 

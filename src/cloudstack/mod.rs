@@ -5,6 +5,7 @@
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
 mod changes;
+mod clock;
 mod contact;
 mod envelope;
 mod error;
@@ -33,8 +34,10 @@ pub use job::JobAnswer;
 pub use request::Request;
 pub use wire::VmSnapshot;
 
+use clock::Clock;
 use contact::ContactLog;
 use keys::Keys;
+use lists::Capabilities;
 use transport::Transport;
 
 use tokio::time::Instant;
@@ -52,17 +55,12 @@ struct Shared {
     transport: Transport,
     keys: Keys,
     contact: ContactLog,
+    clock: Clock,
     /// Id or name, as configured.
     project: Option<String>,
     project_id: OnceCell<String>,
     /// What the server was last seen to allow.
     page_size: AtomicUsize,
-}
-
-/// How a call ended, and CloudStack's clock at that moment, where it told.
-struct Answered<T> {
-    outcome: Result<T, CallError>,
-    date: Option<Timestamp>,
 }
 
 impl CloudStack {
@@ -75,6 +73,7 @@ impl CloudStack {
             transport: Transport::new(config)?,
             keys: Keys::new(config)?,
             contact: ContactLog::default(),
+            clock: Clock::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),
             page_size: AtomicUsize::new(lists::PAGE_SIZE),
@@ -92,7 +91,8 @@ impl CloudStack {
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
         let patience = Instant::now() + self.shared.transport.timeout();
         loop {
-            match self.ask(request, request::expiry()).await.outcome {
+            let expires = if request.only_looks() { request::expiry() } else { self.expiry() };
+            match self.ask(request, expires).await {
                 Err(CallError::Throttled { retry_after, .. }) if Instant::now() + retry_after < patience => {
                     tokio::time::sleep(retry_after).await;
                 }
@@ -102,10 +102,10 @@ impl CloudStack {
     }
 
     /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.
-    async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Answered<T> {
+    async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Result<T, CallError> {
         let secret = self.shared.keys.secret();
         let first = self.attempt(request, &secret, expires).await;
-        if !matches!(first.outcome, Err(CallError::Auth { .. })) {
+        if !matches!(first, Err(CallError::Auth { .. })) {
             return first;
         }
         match self.shared.keys.newer_than(&secret) {
@@ -119,19 +119,21 @@ impl CloudStack {
         request: &Request,
         secret: &SecretString,
         expires: Timestamp,
-    ) -> Answered<T> {
+    ) -> Result<T, CallError> {
         let body = request.body(&self.shared.keys.api_key, secret, expires);
-        let answered = match self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await {
-            Ok(reply) => Answered { outcome: envelope::read(&reply, request.command(), expires), date: reply.date },
-            Err(error) => Answered { outcome: Err(error), date: None },
-        };
-        let failure = answered.outcome.as_ref().err();
+        let reply = self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await;
+        let date = reply.as_ref().ok().and_then(|reply| reply.date);
+        let outcome = reply.and_then(|reply| envelope::read(&reply, request.command(), expires));
+        let failure = outcome.as_ref().err();
+        if !failure.is_some_and(CallError::is_away) {
+            self.shared.clock.told(date);
+        }
         self.shared.contact.note(failure);
         match failure {
             Some(error) => tracing::debug!(command = request.command(), %error, "CloudStack call failed"),
             None => tracing::trace!(command = request.command(), "CloudStack call answered"),
         }
-        answered
+        outcome
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::printable;
 
 /// How far ahead a request's `expires` lies: long enough for a slow network, and short, as nothing is proven of a
 /// request whose answer was lost until this time has passed.
-const LIFETIME: SignedDuration = SignedDuration::from_secs(60);
+pub(super) const LIFETIME: SignedDuration = SignedDuration::from_secs(60);
 
 /// A page holds 500 objects of 1.5 to 5 KB.
 const LIST_LIMIT: usize = 16 << 20;

@@ -86,6 +86,7 @@ impl Dispatch {
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
@@ -291,6 +292,13 @@ impl Dispatch {
         }
         let bytes = self.engine.world().store.backup(&params.path)?;
         answer(api::BackedUp { path: params.path, bytes })
+    }
+
+    async fn drain(&self, params: api::SystemDrain, peer: &Peer) -> Answer {
+        if !params.dry_run {
+            self.rights.may_change(peer)?;
+        }
+        answer(self.engine.drain(&params, &asker(peer, &Change::default())).await?)
     }
 
     async fn sync(&self, _: Nothing, peer: &Peer) -> Answer {

@@ -20,7 +20,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports, keep_in_step};
+use crate::operation::{Engine, World, keep_exports, keep_in_step, keep_tally};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -29,6 +29,10 @@ use crate::{rpc, systemd};
 
 use dispatch::Dispatch;
 use rights::Rights;
+
+/// Threads that wait for disks. Each has a stack, which stays: a crowd of clients must not become as many. What can hang
+/// for long, the flush of a disk, is one a disk, and a VM has fewer.
+const MOST_BLOCKING: usize = 32;
 
 /// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle.
 #[derive(Parser)]
@@ -49,7 +53,12 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     init_log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    limit_memory_pools();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(MOST_BLOCKING)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(start(arguments));
@@ -69,6 +78,16 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(error.kind.exit_code())
         }
+    }
+}
+
+/// glibc gives each thread a pool of its own, up to eight a processor, and gives little of it back.
+fn limit_memory_pools() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "nothing safe sets it")]
+    // SAFETY: it takes two integers and sets a number of the allocator's; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 
@@ -140,6 +159,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
+    let counter = tokio::spawn(keep_tally(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
@@ -155,11 +175,12 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     manager.stopping();
     keeper.abort();
     reconciler.abort();
+    counter.abort();
     close.send_replace(true);
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();
     let _ = tokio::join!(serving, world.nbd.shutdown());
-    if let Err(error) = world.store.settle() {
+    if let Err(error) = world.keep_tally().and_then(|()| world.store.settle()) {
         tracing::warn!(%error, "the state store is left as it is");
     }
     Ok(())

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -45,6 +46,8 @@ const SAFETY_LOOK: Duration = Duration::from_secs(2);
 const UDEV_PATIENCE: Duration = Duration::from_secs(3);
 /// There is no event for the end of udevd's look, so it is looked for.
 const UDEV_INTERVAL: Duration = Duration::from_millis(50);
+/// So many look through `/proc` at a time; one that hangs keeps its place, so that no more threads than these do.
+static EXAMINATIONS: Semaphore = Semaphore::const_new(4);
 /// `/proc` answers in milliseconds, unless a process has a file on a dead network file system open.
 const EXAMINATION_LIMIT: Duration = Duration::from_secs(15);
 
@@ -254,7 +257,14 @@ impl Devices {
     async fn users_now(&self, device: Device) -> Result<Users> {
         let world = Arc::clone(&self.world);
         let path = show(&device.path);
-        let examination = tokio::task::spawn_blocking(move || users_now(&world, &device));
+        let examination = async {
+            let place = EXAMINATIONS.acquire().await;
+            tokio::task::spawn_blocking(move || {
+                let _until_the_end = place;
+                users_now(&world, &device)
+            })
+            .await
+        };
         match timeout(EXAMINATION_LIMIT, examination).await {
             Ok(Ok(users)) => users,
             Ok(Err(_)) => Err(Error::new(Kind::Internal, format!("the check for users of {path} broke off"))),

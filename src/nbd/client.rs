@@ -50,7 +50,7 @@ pub struct ClientEvent {
     /// The client, as it was at that moment.
     pub client: api::Client,
     /// None where it has come; how it went where it has gone.
-    pub gone: Option<api::LastClient>,
+    pub left: Option<api::Leaving>,
 }
 
 /// A client that is inside an export.
@@ -113,6 +113,11 @@ impl Client {
             0 => None,
             microseconds => Timestamp::from_microsecond(microseconds).ok().map(|at| at.max(self.since)),
         }
+    }
+
+    /// When its last request came, or itself.
+    pub fn last_heard(&self) -> Timestamp {
+        self.last_request().unwrap_or(self.since)
     }
 
     /// As everybody sees it.

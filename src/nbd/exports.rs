@@ -14,13 +14,15 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
 use super::client::{Client, ClientEvent, Peer};
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
+use super::traffic::Moved;
 use super::uri::Locations;
-use crate::api;
+use crate::api::{self, LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -96,9 +98,10 @@ impl Drop for Seat {
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised() || self.client.is_kicked();
-            let gone = if cut_off { api::LastClient::CutOff } else { api::LastClient::Disconnected };
-            entry.last_client = Some(gone);
-            self.exports.announce(entry, &self.client, Some(gone));
+            let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
+            let address = self.client.peer().to_string();
+            entry.last_client = Some(LastClient { address, at: Timestamp::now(), left: Some(left) });
+            self.exports.announce(entry, &self.client, Some(left));
         }
         self.exports.publish(&table);
     }
@@ -108,10 +111,27 @@ struct Entry {
     served: Arc<Served>,
     phase: Phase,
     clients: Vec<Arc<Client>>,
-    last_client: Option<api::LastClient>,
+    /// The last one that left.
+    last_client: Option<LastClient>,
 }
 
 impl Entry {
+    /// What clients have done with it.
+    fn usage(&self) -> Usage {
+        let (before, moved) = (&self.served.before, self.served.traffic.moved());
+        let present = self.clients.iter().max_by_key(|client| client.last_heard()).map(|client| LastClient {
+            address: client.peer().to_string(),
+            at: client.last_heard(),
+            left: None,
+        });
+        Usage {
+            since: before.since,
+            bytes_read: before.bytes_read.saturating_add(moved.read),
+            bytes_written: before.bytes_written.saturating_add(moved.written),
+            last_client: present.or_else(|| self.last_client.clone()),
+        }
+    }
+
     /// The address from which a writable export is served already, if it is another one: one client writes at a time,
     /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
     fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
@@ -134,9 +154,7 @@ type Table = BTreeMap<String, Entry>;
 /// An export that has left the table, and what can be said of its time in it.
 pub(super) struct Gone {
     pub file: File,
-    /// None where another process served it before.
-    pub bytes_written: Option<u64>,
-    pub last_client: Option<api::LastClient>,
+    pub usage: Usage,
 }
 
 /// All exports.
@@ -145,12 +163,14 @@ pub(super) struct Exports {
     activity: watch::Sender<Activity>,
     client_events: broadcast::Sender<ClientEvent>,
     locations: Locations,
+    /// What clients moved of exports that have left the table; changed under its lock.
+    gone: Mutex<Moved>,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        let client_events = broadcast::Sender::new(MAXIMUM_EVENTS);
-        Self { table: Mutex::default(), activity: watch::Sender::default(), client_events, locations }
+        let (activity, client_events) = (watch::Sender::default(), broadcast::Sender::new(MAXIMUM_EVENTS));
+        Self { table: Mutex::default(), activity, client_events, locations, gone: Mutex::default() }
     }
 
     /// Where clients would find an export of this name.
@@ -168,19 +188,20 @@ impl Exports {
         self.client_events.subscribe()
     }
 
-    fn announce(&self, entry: &Entry, client: &Client, gone: Option<api::LastClient>) {
+    fn announce(&self, entry: &Entry, client: &Client, left: Option<Leaving>) {
         let (export, volume_id) = (entry.served.name.clone(), entry.served.volume_id);
-        let word = if gone.is_some() { "left" } else { "entered" };
+        let word = if left.is_some() { "left" } else { "entered" };
         tracing::info!(volume = %volume_id, "NBD client {} {word} export {}", client.peer(), printable(&export));
         // Nobody may be listening.
-        let _ = self.client_events.send(ClientEvent { export, volume_id, client: client.shown(), gone });
+        let _ = self.client_events.send(ClientEvent { export, volume_id, client: client.shown(), left });
     }
 
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let served = Served::new(spec)?;
         let (name, volume) = (served.name.clone(), served.volume_id);
-        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client: None };
+        let last_client = served.before.last_client.clone();
+        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client };
         let mut table = self.table();
         if let Some(other) = table.get(&name) {
             let message = format!("the export name {} is taken by volume {}", printable(&name), other.served.volume_id);
@@ -396,12 +417,26 @@ impl Exports {
             return Err(Error::new(Kind::Busy, message));
         }
         let gone = table.remove(name).and_then(|entry| {
+            let usage = entry.usage();
             let served = Arc::into_inner(entry.served)?;
-            let bytes_written = (!served.served_before).then(|| served.traffic.written_bytes());
-            Some(Gone { file: served.backend.into_file(), bytes_written, last_client: entry.last_client })
+            self.count_gone(served.traffic.moved());
+            Some(Gone { file: served.backend.into_file(), usage })
         });
         self.publish(&table);
         gone.ok_or_else(|| unknown(name))
+    }
+
+    /// What clients of all exports have moved so far; never less than before.
+    pub fn moved(&self) -> Moved {
+        let table = self.table();
+        let gone = *self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        table.values().map(|entry| entry.served.traffic.moved()).fold(gone, Moved::and)
+    }
+
+    /// Keeps what was moved of an export that leaves the table, whose lock is held.
+    fn count_gone(&self, moved: Moved) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        *gone = gone.and(moved);
     }
 
     fn shown(&self, entry: &Entry) -> api::Export {
@@ -416,6 +451,7 @@ impl Exports {
             traffic: served.traffic.shown(),
             device_path: served.device_path.clone(),
             state: entry.state(),
+            usage: entry.usage(),
         }
     }
 

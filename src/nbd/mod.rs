@@ -38,6 +38,7 @@ pub use client::ClientEvent;
 pub use exports::Activity;
 pub use removal::{Clients, Removed};
 pub use served::ExportSpec;
+pub use traffic::Moved;
 
 use crate::api;
 use crate::config;
@@ -152,6 +153,11 @@ impl Server {
     /// `failed`; `timeout` where the device does not end its requests, and it stays without clients.
     pub async fn remove(&self, name: &str, clients: Clients) -> Result<Removed> {
         removal::remove(self.exports(), name, clients).await
+    }
+
+    /// What clients of all exports have moved since the server began; never less than before.
+    pub fn moved(&self) -> Moved {
+        self.exports().moved()
     }
 
     /// Follows how many exports and clients there are; also woken by changes that leave the numbers as they are. Do

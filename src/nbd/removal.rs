@@ -68,8 +68,8 @@ pub(super) async fn remove(exports: &Exports, name: &str, clients: Clients) -> R
     let gone = exports.take(name)?;
     let departure = api::Departure {
         flushed_at: flushed.as_ref().ok().copied(),
-        bytes_written: gone.bytes_written,
-        last_client: gone.last_client,
+        bytes_written: Some(gone.usage.bytes_written),
+        last_client: gone.usage.last_client.and_then(|last| last.left),
         device_gone_at: None,
     };
     Ok(Removed { departure, file: gone.file, flush_error: flushed.err() })

@@ -9,6 +9,7 @@ use super::backend::{self, Backend};
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use super::traffic::Traffic;
+use crate::api::Usage;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -32,8 +33,8 @@ pub struct ExportSpec {
     pub file: File,
     /// The size that the device must have, in bytes.
     pub size_bytes: u64,
-    /// It was served before, by another process: what clients did then is not known.
-    pub served_before: bool,
+    /// What clients did with it while another process served it.
+    pub usage: Usage,
 }
 
 /// An export as its clients' threads see it.
@@ -46,9 +47,10 @@ pub(super) struct Served {
     pub backend: Backend,
     /// Raised when the export closes its clients.
     pub stop: Latch,
+    /// What clients did before this process served it.
+    pub before: Usage,
+    /// What they have done since.
     pub traffic: Traffic,
-    /// Bytes were written that this process did not count.
-    pub served_before: bool,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
     gone: AtomicBool,
@@ -76,8 +78,8 @@ impl Served {
             shared: spec.shared,
             device_path: spec.device_path,
             backend,
+            before: spec.usage,
             traffic: Traffic::default(),
-            served_before: spec.served_before,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })

@@ -45,9 +45,9 @@ impl Traffic {
         self.last_flush.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
     }
 
-    /// Bytes that clients wrote or zeroed.
-    pub fn written_bytes(&self) -> u64 {
-        self.written_bytes.load(Ordering::Relaxed)
+    /// What was moved so far.
+    pub fn moved(&self) -> Moved {
+        Moved { read: self.read_bytes.load(Ordering::Relaxed), written: self.written_bytes.load(Ordering::Relaxed) }
     }
 
     /// Takes the requests of the last second; to be called each second.
@@ -61,13 +61,27 @@ impl Traffic {
     pub fn shown(&self) -> api::Traffic {
         let last_flush = self.last_flush.load(Ordering::Relaxed);
         api::Traffic {
-            read_bytes: self.read_bytes.load(Ordering::Relaxed),
-            written_bytes: self.written_bytes(),
             requests: self.requests.load(Ordering::Relaxed),
             requests_per_second: self.requests_per_second.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             last_flush: Timestamp::from_microsecond(last_flush).ok().filter(|_| last_flush != 0),
         }
+    }
+}
+
+/// Bytes that clients of one export or of all have moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Read.
+    pub read: u64,
+    /// Written or zeroed.
+    pub written: u64,
+}
+
+impl Moved {
+    /// The sum of two.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { read: self.read.saturating_add(other.read), written: self.written.saturating_add(other.written) }
     }
 }
 

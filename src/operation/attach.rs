@@ -11,6 +11,7 @@ use super::dry_run;
 use super::export;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
@@ -148,7 +149,8 @@ impl Attach {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story = Self { here, place, notes, completes: false, ..Self::of_new(volume, vm, export) };
+        let story =
+            Self { here, place, notes, completes: false, job: Job::default(), ..Self::of_new(volume, vm, export) };
         story.refuse_if_wrong(world, &story.volume)?;
         if !story.attached_there(&story.volume) {
             world.refuse_if_occupied(&story.vm, place).await?;
@@ -168,7 +170,7 @@ impl Attach {
             here: true,
             export,
             completes: true,
-            job: Job::default(),
+            job: Job::completing(),
             attached: false,
             perhaps_written: false,
             changed: false,
@@ -246,7 +248,7 @@ impl Attach {
         }
         let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
         refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
-        self.job = if self.completes { Job::choose_without_deadline() } else { Job::choose() };
+        self.job.choose(cx);
         Ok(Next::On)
     }
 
@@ -441,6 +443,10 @@ impl Story for Attach {
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
         }
+    }
+
+    fn turn(&self, step: Step) -> Option<Turn> {
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -9,6 +9,7 @@ use super::attach::{self, Attach, Share};
 use super::dry_run;
 use super::export;
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::place::Place;
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
@@ -327,7 +328,7 @@ impl Create {
                 };
                 self.know(&cx.world, volume);
             }
-            None => self.job = Job::choose(),
+            None => self.job.choose(cx),
         }
         Ok(Next::On)
     }
@@ -484,6 +485,14 @@ impl Story for Create {
             },
             (Step::Attach(_), None) => Ok(Next::Done),
         }
+    }
+
+    /// With an attachment it waits before the volume is created: then there is nothing to take back yet.
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm = self.vm.as_ref()?;
+        let is_before = step == Step::Check;
+        let is_after = matches!(step, Step::Attach(attach::Step::Device | attach::Step::Export));
+        (!is_before && !is_after).then(|| Turn::of(vm.id, Some(&vm.name)))
     }
 
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {

@@ -119,7 +119,7 @@ impl Delete {
             }
             self.volume = volume;
         }
-        self.job = Job::choose();
+        self.job.choose(cx);
         Ok(Next::On)
     }
 

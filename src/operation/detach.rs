@@ -18,6 +18,7 @@ use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
 use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
+use super::lane::Turn;
 use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
@@ -270,7 +271,7 @@ impl Detach {
             self.gave_up_at = Some(Timestamp::now());
             return Ok(Next::Back(Step::Gone));
         }
-        self.job.choose_again();
+        self.job.choose(cx);
         Ok(Next::On)
     }
 
@@ -380,7 +381,7 @@ impl Detach {
         let volume = cx.persistently(|| cx.world.look_up(id)).await;
         if volume.is_some_and(|volume| self.is_attached(&volume)) {
             self.corrected = true;
-            self.job = Job::choose_without_deadline();
+            self.job = Job::completing();
             return Ok(Next::Back(Step::Look));
         }
         Ok(Next::On)
@@ -454,6 +455,11 @@ impl Story for Detach {
         }
     }
 
+    fn turn(&self, step: Step) -> Option<Turn> {
+        let vm_name = self.volume.vm_name.as_deref();
+        matches!(step, Step::Send | Step::Await).then(|| Turn::of_detach(self.vm_id, vm_name))
+    }
+
     async fn undo(&mut self, step: Step, cx: &Cx) -> Result<()> {
         self.held = None;
         if step == Step::Withdraw { give_back(cx, self.volume.id).await } else { Ok(()) }
@@ -470,7 +476,7 @@ impl Story for Detach {
             return None;
         }
         self.gave_up_at = None;
-        self.job = Job::choose_without_deadline();
+        self.job = Job::completing();
         Some(Step::Look)
     }
 

@@ -1,16 +1,12 @@
 //! A call without a job (`deleteVolume`, `recoverVolume`): the volume itself says whether it was carried out, and asking
 //! again is safe.
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::Halt;
+use super::job::EXPIRY_MARGIN;
 use super::world::{Backoff, Cx};
 use crate::cloudstack::CallError;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
-
-/// For so long a request whose answer was lost can still be carried out: its `expires`, and a margin for the clocks.
-const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(70);
 
 /// Calls until the volume shows that it is done.
 ///
@@ -26,15 +22,20 @@ pub(super) async fn until_done<F>(
 where
     F: Future<Output = Result<(), CallError>>,
 {
-    let mut backoff = Backoff::default();
-    // An earlier daemon sent nothing after the deadline either.
-    let mut in_flight = cx.resumed.then(|| Timestamp::now().min(cx.row.deadline) + IN_FLIGHT);
+    let (mut backoff, cloud) = (Backoff::default(), &cx.world.cloud);
+    // On CloudStack's clock, from when on what was sent before is dead.
+    let dead = || cloud.expiry() + EXPIRY_MARGIN;
+    let mut in_flight = cx.resumed.then(dead);
     loop {
+        // Before the look: what is carried out at the last moment is seen by it.
+        let open = match in_flight {
+            Some(dead) => !cx.persistently(|| cloud.has_passed(dead)).await,
+            None => false,
+        };
         let found = cx.persistently(|| cx.world.look_up(volume)).await;
         if is_done(found.as_ref())? {
             return Ok(());
         }
-        let open = in_flight.is_some_and(|until| Timestamp::now() < until);
         if cx.past_deadline() {
             if !open {
                 return Err(Halt::Fail(too_late(cx, doing, in_flight.is_some())));
@@ -47,7 +48,7 @@ where
             Ok(()) => None,
             Err(error) => {
                 if error.accepted_unknown() {
-                    in_flight = Some(Timestamp::now() + IN_FLIGHT);
+                    in_flight = Some(dead());
                 } else if !open && error.retry_after().is_none() {
                     return Err(Halt::Fail(error.into_error(doing)));
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::deadline::Deadline;
 use super::engine::Shown;
 use super::world::{Cx, World};
 use super::{Engine, Halt, Next, Story, after};
@@ -49,7 +50,8 @@ impl Engine {
     async fn steps_of<S: Story>(&self, story: &mut S, new: NewOperation) -> Result<Vec<String>> {
         let row = not_journaled(new);
         let shown = Arc::new(watch::Sender::new(Shown { row: row.clone(), note: None, overdue: None }));
-        let cx = Cx { world: self.world().clone(), row, resumed: false, shown };
+        let deadline = Deadline::at(row.deadline);
+        let cx = Cx { world: self.world().clone(), row, deadline, resumed: false, shown, pass: None };
         let mut step = S::STEPS.first().copied();
         while let Some(looking) = step.filter(|step| S::LOOKING.contains(step)) {
             step = match story.run(looking, &cx).await {

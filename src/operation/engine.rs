@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::deadline::Deadline;
 use super::world::Cx;
-use super::{World, again, drive_any, looking, recovery, turn_back};
+use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
 use crate::api::{Operation, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
@@ -23,9 +25,11 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
     /// CloudStack has not answered since.
-    Away(Timestamp),
+    Away(Instant),
     /// CloudStack refuses the key since.
     KeyRefused(Timestamp),
+    /// Its turn at CloudStack: `3rd in line for VM worker`.
+    InLine(String),
     /// In words.
     Text(String),
 }
@@ -51,8 +55,10 @@ impl Shown {
         let mut operation = self.row.shown();
         if let Some(note) = &self.note {
             let words = match note {
+                Note::InLine(place) => return Operation { step: place.clone(), ..operation },
                 Note::Away(since) => {
-                    format!("CloudStack away for {}", format_age(since.duration_until(Timestamp::now())))
+                    let age = SignedDuration::try_from(since.elapsed()).unwrap_or(SignedDuration::MAX);
+                    format!("CloudStack away for {}", format_age(age))
                 }
                 Note::KeyRefused(since) => format!("key refused since {}", clock_time(*since)),
                 Note::Text(text) => text.clone(),
@@ -114,12 +120,14 @@ impl Engine {
     /// Drives on what an earlier daemon had accepted, as far as its steps can be journaled.
     pub fn resume(&self) -> Result<()> {
         let store = &self.world().store;
-        let plan = recovery::plan(store.unfinished()?);
+        let mut plan = recovery::plan(store.unfinished()?);
         if let Err(error) = store.refuse_if_read_only() {
             tracing::warn!(operations = plan.len(), %error, "not resumed");
             return Ok(());
         }
         let mut live = self.live();
+        // What may be with CloudStack already is in its lane before anything new enters.
+        plan.sort_by_key(|row| turn_of(row).is_none());
         for row in plan {
             tracing::info!(operation = %row.id, kind = ?row.kind, step = row.step, "resumed");
             self.note(row.id, "resumed by a new volctld, which looks how far it got");
@@ -165,11 +173,13 @@ impl Engine {
     /// Starts an operation that others may watch already.
     fn start_shown(&self, row: OperationRow, resumed: bool, shown: Arc<watch::Sender<Shown>>) -> Live {
         shown.send_replace(Shown::plain(row.clone()));
-        let (engine, watched) = (self.clone(), shown.clone());
+        let (engine, watched, deadline) = (self.clone(), shown.clone(), Deadline::at(row.deadline));
+        let pass = turn_of(&row).map(|turn| self.world().lanes.occupy(&turn, row.id));
         let task = tokio::spawn(async move {
             let id = row.id;
-            if let Some(row) = engine.turn(row, &shown).await {
-                drive_any(row.clone(), Cx { world: engine.world().clone(), row, resumed, shown: shown.clone() }).await;
+            if let Some(row) = engine.turn(row, deadline, &shown).await {
+                let (world, shown) = (engine.world().clone(), shown.clone());
+                drive_any(row.clone(), Cx { world, row, deadline, resumed, shown, pass }).await;
             }
             engine.leave(id, &shown);
         });
@@ -177,16 +187,16 @@ impl Engine {
     }
 
     /// Waits for the operation's turn; none where it ended in line.
-    async fn turn(&self, row: OperationRow, shown: &watch::Sender<Shown>) -> Option<OperationRow> {
+    async fn turn(&self, row: OperationRow, deadline: Deadline, shown: &watch::Sender<Shown>) -> Option<OperationRow> {
         let mut ended = self.ended();
         let mut row = row;
         while row.status == Status::Queued {
             ended.mark_unchanged();
-            let left = Duration::try_from(row.deadline.duration_since(Timestamp::now()));
+            let left = deadline.left();
             let store = &self.world().store;
             let moved = match left {
-                Ok(_) => store.start_queued(row.id),
-                Err(_) => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
+                Some(_) => store.start_queued(row.id),
+                None => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
             };
             let patience = match (moved, left) {
                 (Ok(Some(moved)), _) => {
@@ -194,8 +204,8 @@ impl Engine {
                     row = moved;
                     continue;
                 }
-                (Ok(None), Ok(left)) => left,
-                (Ok(None), Err(_)) => return None,
+                (Ok(None), Some(left)) => left,
+                (Ok(None), None) => return None,
                 (Err(error), _) => {
                     tracing::error!(operation = %row.id, %error, "its place in line cannot be looked at; trying again");
                     STORE_PAUSE
@@ -252,8 +262,10 @@ impl Engine {
     /// ended or is about to.
     pub async fn expire(&self, id: OperationId) -> Result<bool> {
         let row = self.row(id)?;
-        let why = match row.status {
-            Status::Queued => never_its_turn(),
+        let waits_for = self.watch(id)?.borrow().note.clone();
+        let why = match (row.status, waits_for) {
+            (Status::Queued, _) => never_its_turn(),
+            (_, Some(Note::InLine(place))) => lane::too_long(&place),
             _ => nothing_was_sent(&row),
         };
         // It may also have ended by itself just now, before those who watch it were told.

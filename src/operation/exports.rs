@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::attach::Share;
 use super::world::World;
-use crate::api::{Client, Export, ExportKick, ExportState, Traffic};
+use crate::api::{Client, Export, ExportKick, ExportState, Traffic, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -63,6 +64,7 @@ impl World {
             traffic: Traffic::default(),
             device_path: wish.device_path,
             state,
+            usage: wish.usage,
         }
     }
 
@@ -89,8 +91,10 @@ impl World {
     pub(super) async fn serve(&self, volume: &VolumeRecord, share: &Share) -> Result<Export> {
         let device = self.free_device(volume).await?;
         let held = self.devices.open_exclusive(&device, share.read_only)?;
+        let name = share.name_for(volume.id);
         let wish = Wish {
-            name: share.name_for(volume.id),
+            usage: self.usage_of(volume.id, &name)?,
+            name,
             volume_id: volume.id,
             read_only: share.read_only,
             shared: share.shared,
@@ -99,13 +103,19 @@ impl World {
             failed: false,
         };
         self.store.put_wish(&wish)?;
-        match self.nbd.add(spec(&wish, held, device.size_bytes, false)).await {
+        match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
             Ok(export) => Ok(export),
             Err(error) => {
                 self.store.forget_wish(volume.id)?;
                 Err(error)
             }
         }
+    }
+
+    /// What clients did with an export that is being made: an earlier daemon may have got as far as this one.
+    fn usage_of(&self, volume: VolumeId, name: &str) -> Result<Usage> {
+        let begun = self.store.wish_of(volume)?.filter(|wish| wish.name == name && !wish.failed);
+        Ok(begun.map_or_else(|| Usage { since: Timestamp::now(), ..Usage::default() }, |wish| wish.usage))
     }
 
     /// Serves what was wished for before, if its device is here and is the same as then.
@@ -125,7 +135,7 @@ impl World {
                 format!("{} is not the device that was exported", device.path.display()),
             ));
         }
-        self.nbd.add(spec(wish, held, device.size_bytes, true)).await?;
+        self.nbd.add(spec(wish, held, device.size_bytes)).await?;
         Ok(())
     }
 
@@ -154,7 +164,12 @@ impl World {
 
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
         match self.serve_again(wish).await {
-            Ok(()) => tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again"),
+            Ok(()) => {
+                tracing::info!(export = wish.name, volume = %wish.volume_id, "exported again");
+                if self.store.draining()?.is_some() {
+                    self.nbd.drain(&wish.name)?;
+                }
+            }
             Err(error) if error.kind == Kind::DeviceMismatch => {
                 tracing::error!(export = wish.name, volume = %wish.volume_id, %error, "not exported again");
                 self.store.fail_wish(wish.volume_id)?;
@@ -199,7 +214,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
     }
 }
 
-fn spec(wish: &Wish, held: Held, size_bytes: u64, served_before: bool) -> ExportSpec {
+fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
     ExportSpec {
         name: wish.name.clone(),
         volume_id: wish.volume_id,
@@ -208,7 +223,7 @@ fn spec(wish: &Wish, held: Held, size_bytes: u64, served_before: bool) -> Export
         device_path: wish.device_path.clone(),
         file: held.file,
         size_bytes,
-        served_before,
+        usage: wish.usage.clone(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::JobId;
 
 /// How far CloudStack's clock must be past a request's `expires` before the request counts as dead: its servers'
 /// clocks differ among themselves.
-const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// Finished jobs are purged a day after their end (facts sheet, 2.1). Well before that, "unknown" still means "never".
 const UNKNOWN_MEANS_NEVER: SignedDuration = SignedDuration::from_hours(12);
@@ -28,6 +28,7 @@ const SHORT_REST: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Job {
     intent: Option<Intent>,
+    /// On CloudStack's clock.
     chosen_at: Option<Timestamp>,
     /// What CloudStack calls it; the id that we chose.
     accepted: Option<JobId>,
@@ -60,19 +61,17 @@ pub(super) enum End {
 }
 
 impl Job {
-    /// Chooses the job's id. The caller commits it before it sends.
-    pub fn choose() -> Self {
-        Self { intent: Some(Intent::new()), chosen_at: Some(Timestamp::now()), ..Self::default() }
+    /// A job that completes what was sent before; its id is yet to be chosen.
+    pub fn completing() -> Self {
+        Self { completes: true, ..Self::default() }
     }
 
-    /// A job that completes what was sent before.
-    pub fn choose_without_deadline() -> Self {
-        Self { completes: true, ..Self::choose() }
-    }
-
-    /// Another id, after it was proven that the last one never arrived.
-    pub fn choose_again(&mut self) {
-        *self = Self { completes: self.completes, ..Self::choose() };
+    /// Chooses an id, the first one or another after it was proven that the last never arrived. The caller commits it
+    /// before it sends.
+    pub fn choose(&mut self, cx: &Cx) {
+        let cloud = &cx.world.cloud;
+        let (intent, chosen_at) = (Some(cloud.intend()), Some(cloud.now()));
+        *self = Self { intent, chosen_at, completes: self.completes, ..Self::default() };
     }
 
     /// CloudStack has it.
@@ -114,7 +113,7 @@ impl Job {
         match error {
             // An internal error can come after the job was queued: the job itself says whether it was.
             CallError::Refused(ref fault) if fault.code == 530 => match cx.persistently(|| self.ask(cx)).await {
-                JobAnswer::Unknown { .. } => Ok(Sent::Refused(error)),
+                JobAnswer::Unknown => Ok(Sent::Refused(error)),
                 _ => Ok(self.known()),
             },
             // A key or a role that comes and goes says nothing about the volume: what completes a change outlasts it.
@@ -143,29 +142,26 @@ impl Job {
 
     /// Finds out what became of a request whose answer is not known.
     async fn settle(&mut self, cx: &Cx) -> Result<Sent, Halt> {
-        let expires = self.intent()?.expires;
+        let (cloud, dead) = (&cx.world.cloud, self.intent()?.expires + EXPIRY_MARGIN);
         loop {
-            let time = match cx.persistently(|| self.ask(cx)).await {
-                JobAnswer::Unknown { cloudstack_time } => cloudstack_time.unwrap_or_else(Timestamp::now),
-                _ => return Ok(self.known()),
-            };
-            let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(time);
-            if age > UNKNOWN_MEANS_NEVER {
-                return Ok(Sent::Forgotten);
+            // In this order: what arrived at the last moment is known by the time that it is asked for.
+            let is_dead = cx.persistently(|| cloud.has_passed(dead)).await;
+            if cx.persistently(|| self.ask(cx)).await != JobAnswer::Unknown {
+                return Ok(self.known());
             }
-            let left = time.duration_until(expires) + EXPIRY_MARGIN;
-            if left < SignedDuration::ZERO {
-                return Ok(Sent::Never);
+            if is_dead {
+                let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(cloud.now());
+                return Ok(if age > UNKNOWN_MEANS_NEVER { Sent::Forgotten } else { Sent::Never });
             }
             cx.note(Some(super::engine::Note::Text(
                 "CloudStack's answer was lost; finding out whether it has the request".to_owned(),
             )));
-            Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await;
+            Backoff::default().wait(Some(Duration::from_secs(1))).await;
         }
     }
 
     async fn ask(&self, cx: &Cx) -> Result<JobAnswer, CallError> {
-        let Some(id) = self.id() else { return Ok(JobAnswer::Unknown { cloudstack_time: None }) };
+        let Some(id) = self.id() else { return Ok(JobAnswer::Unknown) };
         cx.world.cloud.job(id).await
     }
 
@@ -186,7 +182,7 @@ impl Job {
         match state {
             JobAnswer::Succeeded(result) => End::Succeeded(result),
             JobAnswer::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
-            JobAnswer::Unknown { .. } | JobAnswer::Pending => End::Forgotten,
+            JobAnswer::Unknown | JobAnswer::Pending => End::Forgotten,
         }
     }
 }

@@ -21,15 +21,18 @@
 
 mod attach;
 mod create;
+mod deadline;
 mod delete;
 mod detach;
 mod direct;
+mod drain;
 mod dry_run;
 mod engine;
 mod export;
 mod exports;
 mod hold;
 mod job;
+mod lane;
 mod look;
 pub mod pause;
 mod place;
@@ -40,6 +43,7 @@ mod request;
 mod resolve;
 mod room;
 mod sync;
+mod tally;
 mod this_vm;
 mod unexport;
 mod world;
@@ -59,8 +63,10 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use tally::keep as keep_tally;
 pub use world::World;
 
+use lane::{Entered, Turn};
 use world::Cx;
 
 /// A step of a story: a name that is kept for ever in the journal, and words for people.
@@ -126,6 +132,13 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
         false
     }
 
+    /// The lane in which it is at a step, because CloudStack may have its job of that VM then: from the step that sends to
+    /// the one that awaits the end. It may have to wait before it enters; what it did in the step before, which only
+    /// looks, is then done once more.
+    fn turn(&self, _step: Self::Step) -> Option<Turn> {
+        None
+    }
+
     /// Undoes a step that may or may not have been done. Touches only what this operation itself made; by itself,
     /// nothing.
     fn undo(&mut self, _step: Self::Step, _cx: &Cx) -> impl Future<Output = Result<()>> + Send {
@@ -172,7 +185,12 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
                 None => story.run(step, &cx).await,
             };
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
-            after_run(&story, step, ran)
+            let to = after_run(&story, step, ran);
+            match cx.take_turn(&story, step, &to).await {
+                Ok(Entered::AtOnce) => to,
+                Ok(Entered::AfterWaiting) => continue,
+                Err(error) => after_run(&story, step, Err(Halt::Fail(error))),
+            }
         } else {
             pause::here(S::KIND, step.name(), pause::Moment::BeforeUndo).await;
             let undone = story.undo(step, &cx).await;
@@ -184,9 +202,13 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
             return;
         }
         cx.resumed = false;
+        if status != Status::Running || story.turn(step).is_none() {
+            cx.pass = None;
+        }
     }
 }
 
+/// Status and step, and why it does not go on.
 type At<S> = (Status, S, Option<Error>);
 
 fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt>) -> At<S::Step> {
@@ -296,6 +318,15 @@ async fn drive_any(row: OperationRow, cx: Cx) {
 /// The names of the steps in which a kind has changed nothing.
 fn looking(kind: OperationKind) -> Vec<&'static str> {
     with_story!(kind, S => S::LOOKING.iter().map(|step| step.name()).collect())
+}
+
+/// The lane in which a row is that stands where it may have sent its job.
+fn turn_of(row: &OperationRow) -> Option<Turn> {
+    fn of<S: Story>(row: &OperationRow) -> Option<Turn> {
+        let (story, step) = read_row::<S>(row).ok()?;
+        story.turn(step).filter(|_| row.status == Status::Running)
+    }
+    with_story!(row.kind, S => of::<S>(row))
 }
 
 /// The transition that undoes a row which CloudStack was not asked about yet; none where it was.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::Note;
 use super::request::Subject;
 use super::world::{Cx, World};
-use crate::api::{Client, Departure, Export};
+use crate::api::{Client, Departure, Export, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, clock_time, format_age, printable};
 use crate::nbd::{Clients, Removed};
@@ -27,7 +27,9 @@ pub(super) struct Terms {
 pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<Departure> {
     // Whoever is bringing this export back at this moment comes first; later ones see that an operation is under way.
     drop(cx.world.serving.lock().await);
-    let Some(export) = cx.world.nbd.of_volume(volume.id) else { return Ok(Departure::default()) };
+    let Some(export) = cx.world.nbd.of_volume(volume.id) else {
+        return Ok(cx.world.store.wish_of(volume.id)?.map(|wish| last_known(wish.usage)).unwrap_or_default());
+    };
     if let Some(seconds) = terms.drain_seconds {
         drain(cx, volume, &export, seconds, terms.force).await?;
     }
@@ -44,6 +46,15 @@ pub(super) async fn withdraw(cx: &Cx, volume: &Subject, terms: Terms) -> Result<
                 _ => error,
             })
         }
+    }
+}
+
+/// The last moments of an export that an earlier daemon served, as far as it could tell.
+fn last_known(usage: Usage) -> Departure {
+    Departure {
+        bytes_written: Some(usage.bytes_written),
+        last_client: usage.last_client.and_then(|last| last.left),
+        ..Departure::default()
     }
 }
 

@@ -103,10 +103,21 @@ impl Engine {
         {
             return self.taken_before(row, change);
         }
-        world.refuse_without_room()?;
+        world.refuse_while_draining()?;
+        self.patiently(request, &asked).await
+    }
+
+    /// As [`Engine::request`], for what a drain itself asks for.
+    pub(super) async fn request_of_drain(&self, request: &Request, asker: Asker) -> Result<Taken> {
+        let change = &Change::default();
+        self.patiently(request, &Asked { request: to_json(request)?, change, asker }).await
+    }
+
+    async fn patiently(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
+        self.world().refuse_without_room()?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.ask(request, &asked).await {
+            match self.ask(request, asked).await {
                 Err(error) if is_passing(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),

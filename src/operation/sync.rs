@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::resolve::all_volumes;
 use super::world::World;
@@ -162,9 +162,10 @@ pub async fn keep_in_step(world: Arc<World>) {
     }
 }
 
+/// By CloudStack's clock: a wrong one of ours forgets nothing.
 fn prune(world: &World) {
     let Ok(history) = SignedDuration::try_from(world.config.daemon.history) else { return };
-    let Ok(before) = Timestamp::now().checked_sub(history) else { return };
+    let Ok(before) = world.cloud.now().checked_sub(history) else { return };
     match world.store.prune_operations(before) {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "operations that ended long ago were forgotten"),

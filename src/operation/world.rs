@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::deadline::Deadline;
 use super::engine::{Note, Shown};
+use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
 use crate::api::Status;
@@ -35,6 +37,7 @@ pub struct World {
     pub devices: Devices,
     /// The exports.
     pub nbd: Server,
+    pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
@@ -43,7 +46,8 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
-        Self { config, store, cloud, devices, nbd, this_vm: ThisVm::default(), serving: tokio::sync::Mutex::default() }
+        let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -64,14 +68,17 @@ impl World {
 pub(super) struct Cx {
     pub world: Arc<World>,
     pub row: OperationRow,
+    pub deadline: Deadline,
     /// An earlier daemon may have done the step, or part of it.
     pub resumed: bool,
     pub shown: Arc<watch::Sender<Shown>>,
+    /// Its right to have a job with CloudStack.
+    pub pass: Option<Pass>,
 }
 
 impl Cx {
     pub fn past_deadline(&self) -> bool {
-        Timestamp::now() >= self.row.deadline
+        self.deadline.left().is_none()
     }
 
     /// The end of an operation that changed nothing.
@@ -119,8 +126,7 @@ impl Cx {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let left = self.row.deadline.duration_since(Timestamp::now());
-        let until = Instant::now() + PATIENCE.min(Duration::try_from(left).unwrap_or_default());
+        let until = Instant::now() + PATIENCE.min(self.deadline.left().unwrap_or_default());
         let mut backoff = Backoff::default();
         loop {
             let error = match timeout_at(until, ask()).await {

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-use rusqlite::{Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::types::FromSql;
+use rusqlite::{Row, Transaction, params};
 
-use super::{Store, parse, sql, time_text};
+use super::row::name;
+use super::{Store, from_json, parse, sql, time_text, whole};
+use crate::api::{LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 
 /// An export that is wished for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
     /// Its name.
     pub name: String,
@@ -27,19 +28,25 @@ pub struct Wish {
     pub identity: String,
     /// Its device failed under it: it does not come back by itself.
     pub failed: bool,
+    /// What clients did with it, as of some seconds ago.
+    pub usage: Usage,
 }
+
+const COLUMNS: &str = "name, volume_id, read_only, device_path, identity, failed, created_at, bytes_read, bytes_written, \
+                       last_client, last_client_at, last_client_left, shared";
 
 impl Store {
     /// All wishes, by name.
     pub fn wishes(&self) -> Result<Vec<Wish>> {
         self.read(|db| {
-            let mut statement = db
-                .prepare_cached(
-                    "SELECT name, volume_id, read_only, shared, device_path, identity, failed FROM exports ORDER BY name",
-                )
-                .map_err(sql)?;
-            let rows = statement.query_map([], columns).map_err(sql)?;
-            rows.map(|row| row.map_err(sql).and_then(wish)).collect()
+            let query = format!("SELECT {COLUMNS} FROM exports ORDER BY name");
+            let mut statement = db.prepare_cached(&query).map_err(sql)?;
+            let mut rows = statement.query([]).map_err(sql)?;
+            let mut wishes = Vec::new();
+            while let Some(row) = rows.next().map_err(sql)? {
+                wishes.push(wish(row)?);
+            }
+            Ok(wishes)
         })
     }
 
@@ -74,12 +81,17 @@ impl Store {
                     wish.device_path.to_string_lossy(),
                     wish.identity,
                     wish.failed,
-                    time_text(Timestamp::now()),
+                    time_text(wish.usage.since),
                 ],
             )
             .map_err(sql)?;
-            Ok(())
+            put_usage(db, wish.volume_id, &wish.usage)
         })
+    }
+
+    /// Keeps what clients have done with exports.
+    pub fn put_usages(&self, usages: &[(VolumeId, Usage)]) -> Result<()> {
+        self.write(|db| usages.iter().try_for_each(|(volume, usage)| put_usage(db, *volume, usage)))
     }
 
     /// Marks a wish as failed.
@@ -99,13 +111,51 @@ impl Store {
     }
 }
 
-type Columns = (String, String, bool, bool, String, String, bool);
-
-fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -> Result<()> {
+    let last = usage.last_client.as_ref();
+    // One that is there now is cut off, should this be the last that is known of it.
+    let left = last.map(|last| name(last.left.unwrap_or(Leaving::CutOff))).transpose()?;
+    db.execute(
+        "UPDATE exports SET bytes_read = ?2, bytes_written = ?3, last_client = ?4, last_client_at = ?5,
+                last_client_left = ?6
+         WHERE volume_id = ?1",
+        params![
+            volume.to_string(),
+            whole(usage.bytes_read),
+            whole(usage.bytes_written),
+            last.map(|last| last.address.as_str()),
+            last.map(|last| time_text(last.at)),
+            left,
+        ],
+    )
+    .map_err(sql)?;
+    Ok(())
 }
 
-fn wish((name, volume, read_only, shared, device_path, identity, failed): Columns) -> Result<Wish> {
-    let (volume_id, device_path) = (parse(&volume)?, PathBuf::from(device_path));
-    Ok(Wish { name, volume_id, read_only, shared, device_path, identity, failed })
+fn wish(row: &Row<'_>) -> Result<Wish> {
+    Ok(Wish {
+        name: column(row, 0)?,
+        volume_id: parse(&column::<String>(row, 1)?)?,
+        read_only: column(row, 2)?,
+        shared: column(row, 12)?,
+        device_path: PathBuf::from(column::<String>(row, 3)?),
+        identity: column(row, 4)?,
+        failed: column(row, 5)?,
+        usage: Usage {
+            since: parse(&column::<String>(row, 6)?)?,
+            bytes_read: column::<i64>(row, 7)?.unsigned_abs(),
+            bytes_written: column::<i64>(row, 8)?.unsigned_abs(),
+            last_client: last_client(row)?,
+        },
+    })
+}
+
+fn last_client(row: &Row<'_>) -> Result<Option<LastClient>> {
+    let (Some(address), Some(at)) = (column(row, 9)?, column::<Option<String>>(row, 10)?) else { return Ok(None) };
+    let left = column::<Option<String>>(row, 11)?.map(|word| from_json(&format!("\"{word}\""))).transpose()?;
+    Ok(Some(LastClient { address, at: parse(&at)?, left }))
+}
+
+fn column<T: FromSql>(row: &Row<'_>, index: usize) -> Result<T> {
+    row.get(index).map_err(sql)
 }

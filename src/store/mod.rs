@@ -33,6 +33,8 @@ pub use volumes::CachedVolume;
 
 /// The key under which the time of the store's making stands.
 const CREATED_AT: &str = "created_at";
+/// The key under which stands since when nothing new is taken.
+const DRAINING: &str = "draining";
 
 /// The store, and with it the right to be the one daemon of its directory.
 #[derive(Clone)]
@@ -57,6 +59,25 @@ impl Store {
     /// Since when this store keeps history and wishes for exports; what was before was lost with another one.
     pub fn created_at(&self) -> Result<Option<Timestamp>> {
         self.meta(CREATED_AT)?.as_deref().map(parse).transpose()
+    }
+
+    /// Since when the daemon takes nothing new; none where it does.
+    pub fn draining(&self) -> Result<Option<Timestamp>> {
+        self.meta(DRAINING)?.as_deref().map(parse).transpose()
+    }
+
+    /// The daemon takes nothing new from now on, also the next one.
+    pub fn set_draining(&self, since: Timestamp) -> Result<Timestamp> {
+        self.set_meta(DRAINING, &time_text(since))?;
+        Ok(since)
+    }
+
+    /// It takes again what comes.
+    pub fn end_draining(&self) -> Result<()> {
+        self.write(|db| {
+            db.execute("DELETE FROM meta WHERE key = ?1", [DRAINING]).map_err(sql)?;
+            Ok(())
+        })
     }
 
     /// Refuses what would have to be written where nothing can be.
@@ -164,6 +185,11 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
 fn to_json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|error| Error::new(Kind::Internal, format!("a row cannot be written: {error}")))
+}
+
+/// A count as SQLite has it.
+fn whole(count: u64) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 /// Sorts as text in the order of time.

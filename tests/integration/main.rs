@@ -4,8 +4,10 @@
 
 mod cli;
 mod clients;
+mod clocks;
 mod crash;
 mod daemon;
+mod drain;
 mod fuzz_corpus;
 mod generated;
 mod human;

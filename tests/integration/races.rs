@@ -27,8 +27,9 @@ const CLIENTS: u64 = 100;
 const VOLUMES: usize = 30;
 /// Fewer than the volumes, so that some attaches are refused.
 const SLOTS: usize = 24;
-/// What the daemon's heap may grow by between the first quarter and the last, under the same load, in KiB.
-const SLACK: u64 = 24 << 10;
+/// What the daemon's memory may grow by between the first quarter and the last, under the same load, in KiB. Measured: 2 to
+/// 3 MiB while the allocator's pools fill up; some 1000 operations end in between.
+const SLACK: u64 = 6 << 10;
 /// A lost answer is waited out until the request's own expiry has passed; all ends well within this.
 const AFTERMATH: Duration = Duration::from_secs(200);
 

@@ -10,5 +10,6 @@ mod doubt;
 mod dry_run;
 mod export;
 mod hold;
+mod lane;
 mod look;
 mod waiting;

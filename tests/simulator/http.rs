@@ -59,6 +59,7 @@ async fn converse(stream: TcpStream, simulator: Arc<Simulator>) {
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
         .max_buf_size(MAX_HEAD)
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);
     // How a connection ends is the client's affair, or a fault's.
     let _ = connection.await;
@@ -103,11 +104,17 @@ async fn call(simulator: Arc<Simulator>, request: ApiRequest) -> Result<Response
         Delivery::Endless => with_body(&Reply::text(""), endless()),
         Delivery::Slow(reply, interval) => with_body(&reply, slow(reply.body.clone(), interval)),
     };
-    let date = simulator.world().now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    if let Ok(date) = HeaderValue::from_str(&date) {
+    if let Some(date) = date(&simulator) {
         response.headers_mut().insert(DATE, date);
     }
     Ok(response)
+}
+
+/// The cloud's time, where it tells it.
+fn date(simulator: &Simulator) -> Option<HeaderValue> {
+    let world = simulator.world();
+    let text = world.now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    HeaderValue::from_str(&text).ok().filter(|_| world.settings.tells_time)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

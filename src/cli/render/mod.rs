@@ -157,6 +157,11 @@ impl Output {
         Err(Error::new(Kind::Usage, message).hint("add --yes where you are sure"))
     }
 
+    /// Tells whoever looks on what a long wait is for.
+    pub fn remark(&self, text: &str) {
+        self.stderr(&format!("{text}\n"));
+    }
+
     fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
         let page = answer.and_then(|document| Ok(page(&read(document)?)));
         match page {

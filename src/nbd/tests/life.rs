@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::raw::{Raw, request};
 use super::{KIB, MIB, Place, in_time, noise};
-use crate::api::{ExportState, LastClient, Traffic};
+use crate::api::{ExportState, Leaving, Traffic};
 use crate::error::Kind;
 use crate::nbd::protocol::{InfoRequest, command, opt, rep};
 use crate::nbd::{Activity, Clients, ExportSpec, Server};
@@ -61,8 +61,10 @@ async fn an_export_counts_what_it_does() {
     assert_eq!(client.answer(0, command::READ, 0, 4096, &[]).error, 0);
     assert_eq!(client.answer(0, command::READ, MIB, 1, &[]).error, 22);
     assert_eq!(client.answer(0, command::FLUSH, 0, 0, &[]).error, 0);
-    let traffic = place.server.get("disk").unwrap().traffic;
-    assert_eq!((traffic.read_bytes, traffic.written_bytes, traffic.requests, traffic.errors), (4096, 15, 6, 1));
+    let shown = place.server.get("disk").unwrap();
+    assert_eq!((shown.usage.bytes_read, shown.usage.bytes_written), (4096, 15));
+    let traffic = shown.traffic;
+    assert_eq!((traffic.requests, traffic.errors), (6, 1));
     assert!(traffic.last_flush >= Some(before));
     let deadline = in_time();
     while place.server.get("disk").unwrap().traffic.requests_per_second == 0 {
@@ -71,9 +73,9 @@ async fn an_export_counts_what_it_does() {
     }
     drop(client);
     assert!(place.idle("disk").await);
-    for gone in [None, Some(LastClient::Disconnected)] {
+    for left in [None, Some(Leaving::Disconnected)] {
         let event = events.try_recv().unwrap();
-        assert_eq!((event.export.as_str(), event.volume_id, event.gone), ("disk", export.volume_id, gone));
+        assert_eq!((event.export.as_str(), event.volume_id, event.left), ("disk", export.volume_id, left));
     }
 }
 
@@ -189,7 +191,7 @@ async fn a_removal_waits_for_nobody_and_changes_nothing_while_clients_are_there(
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
     assert!(removed.departure.flushed_at.is_some() && removed.flush_error.is_none());
     assert_eq!(removed.departure.bytes_written, Some(10));
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
     let mut bytes = [0; 10];
     removed.file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"bytesafter");
@@ -229,7 +231,7 @@ async fn a_draining_export_takes_no_new_clients() {
     drop(client);
     assert!(place.idle("disk").await);
     let removed = place.server.remove("disk", Clients::MustBeGone).await.unwrap();
-    assert_eq!(removed.departure.last_client, Some(LastClient::Disconnected));
+    assert_eq!(removed.departure.last_client, Some(Leaving::Disconnected));
 }
 
 /// Writes block after block until the server ends it; says how many were acknowledged. Block n of 255 is full of n + 1.
@@ -275,7 +277,7 @@ async fn a_forced_removal_while_clients_write_loses_nothing_that_was_acknowledge
     for writer in writers {
         writer.join().unwrap();
     }
-    assert_eq!(removed.departure.last_client, Some(LastClient::CutOff));
+    assert_eq!(removed.departure.last_client, Some(Leaving::CutOff));
     let acknowledged = acknowledged.load(Ordering::SeqCst) as u64;
     let written = removed.departure.bytes_written.unwrap();
     assert!(written >= acknowledged * 4 * KIB, "{written} bytes for {acknowledged} acknowledged blocks");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::{ExportSpec, Server};
-use crate::api;
+use crate::api::{self, Usage};
 use crate::config;
 use crate::model::VolumeId;
 use raw::Raw;
@@ -68,7 +68,7 @@ impl Place {
             device_path,
             file,
             size_bytes: size,
-            served_before: false,
+            usage: Usage::default(),
         }
     }
 

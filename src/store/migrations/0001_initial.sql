@@ -79,5 +79,11 @@ CREATE TABLE exports (
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
-    created_at  TEXT NOT NULL
+    created_at  TEXT NOT NULL,
+    -- What clients did with it, as of some seconds ago.
+    bytes_read       INTEGER NOT NULL DEFAULT 0,
+    bytes_written    INTEGER NOT NULL DEFAULT 0,
+    last_client      TEXT,  -- its address
+    last_client_at   TEXT,  -- when it was last known to be there
+    last_client_left TEXT   -- how it left; of one that is there, what it would be if the daemon died
 ) STRICT;

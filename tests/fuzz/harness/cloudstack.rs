@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use volctl::cloudstack::{CallError, CloudStack, Intent, NewVolume};
+use volctl::cloudstack::{CallError, CloudStack, NewVolume};
 use volctl::config::{self, SecretKey};
 use volctl::model::{JobId, VmId, VolumeId, printable};
 
@@ -83,15 +83,15 @@ impl Door {
             7 => cloud.ping().await.map(drop),
             8 => cloud.job(job).await.map(drop),
             9 => cloud.volume_of_job(job).await.map(drop),
-            10 => cloud.attach_volume(&Intent::new(), volume, vm, Some(0)).await.map(drop),
-            11 => cloud.detach_volume(&Intent::new(), volume).await.map(drop),
+            10 => cloud.attach_volume(&cloud.intend(), volume, vm, Some(0)).await.map(drop),
+            11 => cloud.detach_volume(&cloud.intend(), volume).await.map(drop),
             12 => cloud.delete_volume(volume).await.map(drop),
             13 => cloud.volumes_named("data").await.map(drop),
             14 => cloud.vms_named("worker").await.map(drop),
             _ => {
                 let (offering_id, zone_id) = ("offering".to_owned(), "zone".to_owned());
                 let new = NewVolume { name: "data".to_owned(), size_gib: Some(1), offering_id, zone_id };
-                cloud.create_volume(&Intent::new(), &new).await.map(drop)
+                cloud.create_volume(&cloud.intend(), &new).await.map(drop)
             }
         }
     }

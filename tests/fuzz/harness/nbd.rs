@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use volctl::api::Usage;
 use volctl::config;
 use volctl::model::VolumeId;
 use volctl::nbd::{ExportSpec, Server};
@@ -48,7 +49,7 @@ impl Door {
                 device_path,
                 file,
                 size_bytes: SIZE,
-                served_before: false,
+                usage: Usage::default(),
             };
             server.add(spec).await.expect("an export");
             server

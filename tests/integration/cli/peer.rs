@@ -168,7 +168,7 @@ pub fn export() -> Value {
     json!({
         "name": format!("vol-{VOLUME}"), "volume_id": VOLUME, "read_only": false, "uris": [URI, "nbd://192.0.2.5:10809/x"],
         "shared": false, "clients": [],
-        "traffic": {"read_bytes": 0, "written_bytes": 0, "requests": 0, "requests_per_second": 0, "errors": 0, "last_flush": null},
+        "traffic": {"requests": 0, "requests_per_second": 0, "errors": 0, "last_flush": null},
         "device_path": DEVICE, "state": "active"
     })
 }

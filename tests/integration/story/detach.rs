@@ -63,6 +63,42 @@ fn the_result_tells_the_last_moments() {
     assert_eq!(ended.stdout, "data1 is not attached to this VM: nothing to do\n");
 }
 
+/// A daemon that ends by itself leaves all it has counted, a killed one what it had some seconds before.
+#[test]
+fn what_clients_of_an_earlier_daemon_did_is_told() {
+    let mut appliance = exported();
+    let mut client = enter(&appliance);
+    client.write(0, &[7; 8192]).unwrap();
+    drop(client);
+    wait_for("the client to be gone", || (export(&appliance)["clients"] == json!([])).then_some(()));
+    let before = export(&appliance)["usage"].clone();
+    assert_eq!((&before["bytes_written"], &before["bytes_read"]), (&json!(8192), &json!(512)), "{before}");
+    assert!(moment(&before, "since") < moment(&before["last_client"], "at"), "{before}");
+    assert!(before["last_client"]["address"].as_str().unwrap().starts_with("unix:pid="), "{before}");
+
+    appliance.stop_daemon();
+    appliance.start_daemon();
+    let after = export(&appliance)["usage"].clone();
+    for field in ["/bytes_read", "/bytes_written", "/last_client/address", "/last_client/left"] {
+        assert_eq!(after.pointer(field), before.pointer(field), "{field}");
+    }
+    wait_for("the export", || (export(&appliance)["state"] == "active").then_some(()));
+    let mut client = enter(&appliance);
+    client.write(0, &[7; 512]).unwrap();
+    wait_for("the count to be kept", || kept_bytes(&appliance).filter(|bytes| *bytes == 8704));
+    appliance.kill_daemon();
+    appliance.start_daemon();
+    wait_for("the export", || (export(&appliance)["state"] == "active").then_some(()));
+    let detached = appliance.ok(&["detach", "data1"]);
+    assert_eq!((&detached["bytes_written"], &detached["last_client"]), (&json!(8704), &json!("cut off")));
+}
+
+/// Bytes written that the store knows of.
+fn kept_bytes(appliance: &Appliance) -> Option<i64> {
+    let database = rusqlite::Connection::open(appliance.path("state").join("volctl.db")).unwrap();
+    database.query_row("SELECT bytes_written FROM exports", [], |row| row.get(0)).ok()
+}
+
 #[test]
 fn without_an_export_there_is_a_flush_but_no_client() {
     let appliance = Appliance::start();

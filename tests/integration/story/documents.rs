@@ -25,8 +25,9 @@ const VOLUME: &[&str] = &[
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
 const EXPORT: &[&str] =
-    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state"];
-const TRAFFIC: &[&str] = &["read_bytes", "written_bytes", "requests", "requests_per_second", "errors", "last_flush"];
+    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state", "usage"];
+const TRAFFIC: &[&str] = &["requests", "requests_per_second", "errors", "last_flush"];
+const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];
 const OPERATION: &[&str] = &[
     "id",
@@ -111,8 +112,10 @@ fn a_client_of_an_export() {
     let export = appliance.ok(&["exports"])["exports"][0].clone();
     has(&export, EXPORT);
     has(&export["traffic"], TRAFFIC);
-    assert_eq!(export["traffic"]["read_bytes"], 512);
+    assert_eq!(export["usage"]["bytes_read"], 512);
     has(&export["clients"][0], CLIENT);
+    has(&export["usage"], USAGE);
+    has(&export["usage"]["last_client"], &["address", "at", "left"]);
     assert_eq!(export["clients"][0]["address"], format!("unix:pid={},uid=0", std::process::id()));
 }
 

@@ -114,7 +114,7 @@ fn a_hold_needs_no_cloudstack_and_outlives_a_volume_that_was_deleted_outside() {
     let appliance = Appliance::start();
     appliance.ok(&["create", "data1", "--size", "1G"]);
     let id = appliance.show("data1")["id"].as_str().unwrap().to_owned();
-    appliance.cloud.fault(json!({"command": "listVolumes", "mode": "cut-before", "count": 1000}));
+    appliance.cloud.fault(json!({"command": "listVolumes", "mode": "cut-before", "times": 1000}));
     let held = appliance.ok(&["hold", "data1", "--note", WHY]);
     assert_eq!(held["changed"], true);
     names(&notes(&held), &["CloudStack does not answer"]);

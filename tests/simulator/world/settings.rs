@@ -52,6 +52,8 @@ pub struct Settings {
     pub job_expire_minutes: i64,
     /// The cloud's clock is ahead of this machine's by so much.
     pub clock_offset_seconds: i64,
+    /// Answers tell that clock's time (`Date`).
+    pub tells_time: bool,
 }
 
 /// What the caller is.
@@ -107,6 +109,7 @@ impl Default for Settings {
             allow_user_expunge_recover_volume: true,
             job_expire_minutes: 1440,
             clock_offset_seconds: 0,
+            tells_time: true,
         }
     }
 }
