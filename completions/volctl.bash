@@ -55,6 +55,9 @@ _volctl() {
             volctl,ls)
                 cmd="volctl__subcmd__ls"
                 ;;
+            volctl,move)
+                cmd="volctl__subcmd__move"
+                ;;
             volctl,ops)
                 cmd="volctl__subcmd__ops"
                 ;;
@@ -129,6 +132,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,ls)
                 cmd="volctl__subcmd__help__subcmd__ls"
+                ;;
+            volctl__subcmd__help,move)
+                cmd="volctl__subcmd__help__subcmd__move"
                 ;;
             volctl__subcmd__help,ops)
                 cmd="volctl__subcmd__help__subcmd__ops"
@@ -230,7 +236,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -588,7 +594,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
+            opts="create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -784,6 +790,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__move)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1023,6 +1043,44 @@ _volctl() {
             fi
             case "${prev}" in
                 --max-age)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__move)
+            opts="-q -h --to --root --swap-root --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --drain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --request-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -102,6 +102,8 @@ pub struct Daemon {
     pub idle_timeout: Duration,
     /// How long ended operations are kept.
     pub history: Duration,
+    /// What is logged.
+    pub log: Option<String>,
 }
 
 impl Config {
@@ -243,8 +245,24 @@ fn daemon(mut section: Section<'_>) -> Result<Daemon> {
     const DAY: Duration = Duration::from_secs(86_400);
     let idle_timeout = section.duration("idle_timeout", 366)?;
     let history = section.duration("history", 36_600)?;
+    let log = section.text("log")?;
     section.finish()?;
-    Ok(Daemon { idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)), history: history.unwrap_or(400 * DAY) })
+    Ok(Daemon {
+        idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)),
+        history: history.unwrap_or(400 * DAY),
+        log: log.map(check_log).transpose()?,
+    })
+}
+
+/// A level, or `target=level`, or several of them with commas between.
+fn check_log(given: Given<String>) -> Result<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = |part: &str| part.rsplit_once('=').map_or(part, |(_, level)| level).trim().to_lowercase();
+    if given.value.split(',').all(|part| LEVELS.contains(&level(part).as_str())) {
+        return Ok(given.value);
+    }
+    Err(given
+        .refuse(format_args!("must be a level ({}), or part=level such as \"volctl::nbd=debug\"", LEVELS.join(", "))))
 }
 
 /// A URL that requests can be signed for and sent to. It is not quoted: a password may stand in it.

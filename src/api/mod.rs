@@ -25,6 +25,7 @@ pub mod method {
     pub const VOLUME_GET: &str = "volume.get";
     pub const VOLUME_ATTACH: &str = "volume.attach";
     pub const VOLUME_DETACH: &str = "volume.detach";
+    pub const VOLUME_MOVE: &str = "volume.move";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
     pub const VOLUME_HOLD: &str = "volume.hold";

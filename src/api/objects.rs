@@ -55,6 +55,15 @@ pub struct Hold {
     pub since: Timestamp,
 }
 
+/// A volume, by both of its names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedVolume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name as CloudStack had it; not escaped.
+    pub name: String,
+}
+
 /// What an export is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,13 +164,14 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+    Move,
 }
 
 impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete => true,
+            Self::Detach | Self::Unexport | Self::Delete | Self::Move => true,
             Self::Create | Self::Attach | Self::Export | Self::Recover => false,
         }
     }

@@ -71,6 +71,28 @@ pub struct VolumeDetach {
     pub confirmed: bool,
 }
 
+/// `volume.move`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMove {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it goes to.
+    pub to: String,
+    /// It becomes the root disk of that VM, which is stopped.
+    #[serde(default)]
+    pub root: bool,
+    /// That VM's present root disk is detached first, and kept.
+    #[serde(default)]
+    pub swap_root: bool,
+    /// Let the export's clients finish for so many seconds, and take no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<u64>,
+    /// Close the export's clients. Overrides nothing else.
+    #[serde(default)]
+    pub force: bool,
+}
+
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

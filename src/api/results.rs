@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Client, Departure, Export, Moment, Operation, Volume};
+use super::objects::{Asker, Client, Departure, Export, Moment, NamedVolume, Operation, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -30,6 +30,9 @@ pub struct Changed {
     /// Of a detach or an unexport.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,
+    /// The root disk that made way for a move: detached, and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swapped_root: Option<NamedVolume>,
 }
 
 /// The result of `volume.list`.

@@ -47,6 +47,23 @@ pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Outpu
     Ok(true)
 }
 
+/// Asks before a VM gets another root disk.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn swap_root(vm: &str, words: &[String], output: &Output) -> Result<()> {
+    output.can_ask("replacing the root disk of a VM")?;
+    let words: Vec<String> = words.iter().map(|word| printable(word)).collect();
+    agreed(
+        output,
+        &format!(
+            "The root disk that VM {} has now will be detached and kept, and the VM starts from {} then.\nReplace it?",
+            printable(vm),
+            words.join(", ")
+        ),
+    )
+}
+
 /// Asks before an operation is given up.
 ///
 /// # Errors

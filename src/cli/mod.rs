@@ -18,6 +18,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod r#move;
 mod ops;
 mod recover;
 mod release;
@@ -91,6 +92,7 @@ enum Command {
     Create(create::Create),
     Attach(attach::Attach),
     Detach(detach::Detach),
+    Move(r#move::Move),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -116,6 +118,7 @@ impl Command {
             Command::Create(command) => command.run(session, output),
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
+            Command::Move(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),

@@ -75,6 +75,7 @@ impl Dispatch {
             method::VOLUME_CREATE => self.change(Request::Create, params, caller).await,
             method::VOLUME_ATTACH => self.change(Request::Attach, params, caller).await,
             method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
+            method::VOLUME_MOVE => self.change(Request::Move, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,

@@ -4,6 +4,7 @@ mod asker;
 mod dispatch;
 mod health;
 mod idle;
+mod log;
 mod rights;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cloudstack::CloudStack;
@@ -28,6 +29,7 @@ use crate::systemd::ServiceManager;
 use crate::{rpc, systemd};
 
 use dispatch::Dispatch;
+use log::Log;
 use rights::Rights;
 
 /// Threads that wait for disks. Each has a stack, which stays: a crowd of clients must not become as many. What can hang
@@ -52,7 +54,7 @@ struct Arguments {
 /// `volctld`
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    init_log();
+    let log = Log::start();
     limit_memory_pools();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -61,7 +63,7 @@ pub fn main() -> ExitCode {
         .build();
     let result = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(start(arguments));
+            let ended = runtime.block_on(start(arguments, &log));
             // A device that hangs holds a thread for as long as it likes; the daemon leaves all the same.
             runtime.shutdown_background();
             ended
@@ -99,24 +101,15 @@ fn turn_callers_away(error: &Error) {
     }
 }
 
-fn init_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("VOLCTLD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("volctl=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
-}
-
-async fn start(arguments: Arguments) -> Result<()> {
+async fn start(arguments: Arguments, log: &Log) -> Result<()> {
     let environment = Environment::of_process();
     let paths = Paths::of(&environment);
     let config = Config::load(arguments.config.as_deref(), &environment)?;
+    log.filter(config.daemon.log.as_deref())?;
     let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
     let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
     let shutdown = signals()?;
+    tokio::spawn(reloads(arguments.config, environment, log.clone(), caught(SignalKind::hangup())?));
     let served = run(config, store, listener, shutdown).await;
     if let Some(file) = own_file {
         file.remove();
@@ -139,16 +132,30 @@ fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
 
 /// Becomes true at SIGTERM or SIGINT.
 fn signals() -> Result<watch::Receiver<bool>> {
-    let refused = |error: std::io::Error| Error::new(Kind::Internal, format!("signals cannot be caught: {error}"));
     let (tell, shutdown) = watch::channel(false);
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let (tell, mut caught) = (tell.clone(), signal(kind).map_err(refused)?);
+        let (tell, mut caught) = (tell.clone(), caught(kind)?);
         tokio::spawn(async move {
             caught.recv().await;
             tell.send_replace(true);
         });
     }
     Ok(shutdown)
+}
+
+fn caught(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| Error::new(Kind::Internal, format!("signals cannot be caught: {error}")))
+}
+
+/// Takes over at each SIGHUP what can change while it runs; a configuration that cannot be read changes nothing.
+async fn reloads(path: Option<PathBuf>, environment: Environment, log: Log, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        let read = Config::load(path.as_deref(), &environment);
+        match read.and_then(|config| log.filter(config.daemon.log.as_deref())) {
+            Ok(()) => tracing::info!("the configuration was read again: the log's filter counts from now on"),
+            Err(error) => tracing::error!(%error, "the configuration cannot be read; what was read before counts"),
+        }
+    }
 }
 
 /// Serves on a bound listener until it is told to stop or has been idle for long enough.

@@ -1,9 +1,10 @@
 //! Which block device is which volume: proven by serial from the kernel, never by name, size or timing (design, 7).
 //!
 //! `node` names a thing for what it is, `sysfs` and `look` gather facts, `correlate` judges them, `watch` wakes those who
-//! wait, `hold` opens a device exclusively, `in_use` finds who else uses it, `this_vm` says which VM this machine is.
+//! wait, `hold` opens a device exclusively, `hands_off` marks it for udev, `in_use` finds who else uses it, `this_vm` says which VM this machine is.
 
 mod correlate;
+mod hands_off;
 mod hold;
 mod in_use;
 mod look;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use self::hands_off::HandsOff;
 pub use self::hold::Held;
 pub use self::in_use::Users;
 pub use self::this_vm::Evidence;

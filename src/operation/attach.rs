@@ -3,19 +3,22 @@
 //! Once CloudStack has attached it nothing is undone: what follows (the device, the export) can fail, and the error then
 //! says what stands. A device that does not come is waited for without end; the caller is told after `[device] timeout`.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::dry_run;
+use super::engine::Note;
 use super::export;
 use super::exports::{check_size, default_name};
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
-use super::place::{Place, is_root_disk, refuse_occupied, refuse_unfit};
+use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
-use super::world::{Cx, World};
+use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeAttach};
 use crate::cloudstack::Request;
@@ -32,8 +35,6 @@ pub(super) struct Attach {
     /// The VM is this one.
     here: bool,
     export: Option<Share>,
-    /// It is part of a creation that was sent: it is never too late for it.
-    completes: bool,
     job: Job,
     /// CloudStack has it attached.
     attached: bool,
@@ -68,6 +69,19 @@ pub(super) enum Step {
     Await,
     Device,
     Export,
+}
+
+impl Step {
+    /// Its name in a story that an attach is a part of.
+    pub fn name_in_another(self) -> &'static str {
+        match self {
+            Step::Check => "attach_check",
+            Step::Send => "attach_send",
+            Step::Await => "attach_await",
+            Step::Device => "attach_device",
+            Step::Export => "attach_export",
+        }
+    }
 }
 
 impl super::Step for Step {
@@ -149,32 +163,41 @@ impl Attach {
             true => Vec::new(),
             false => vec![format!("VM {} is not this VM: no device is looked for here", vm.label())],
         };
-        let story =
-            Self { here, place, notes, completes: false, job: Job::default(), ..Self::of_new(volume, vm, export) };
+        let story = Self { notes, ..Self::later(volume, vm, here, place, export) };
         story.refuse_if_wrong(world, &story.volume)?;
         if !story.attached_there(&story.volume) {
-            world.refuse_if_occupied(&story.vm, place).await?;
-            if place == Place::Root {
-                world.refuse_vm_snapshots(&story.vm).await?;
-            }
+            let doing = format!("looking at VM {}; nothing was sent", story.vm.label());
+            let target = Target::look(&world.cloud, &story.vm, place).await;
+            target.map_err(|error| error.into_error(&doing))?.refuse(&story.volume, place, &world.config)?;
         }
         Ok(story)
     }
 
     /// The attach to this VM of a volume that was just made: what could be refused was, before it was made.
     pub fn of_new(volume: VolumeRecord, vm: VmRecord, export: Option<Share>) -> Self {
+        Self { job: Job::completing(), ..Self::later(volume, vm, true, Place::Data, export) }
+    }
+
+    /// The attach of a volume that is still elsewhere, as a part of another story: it looks when its turn comes.
+    pub fn later(volume: VolumeRecord, vm: VmRecord, here: bool, place: Place, export: Option<Share>) -> Self {
         Self {
             volume,
             vm,
-            place: Place::Data,
-            here: true,
+            place,
+            here,
             export,
-            completes: true,
-            job: Job::completing(),
+            job: Job::default(),
             attached: false,
             perhaps_written: false,
             changed: false,
             notes: Vec::new(),
+        }
+    }
+
+    /// It completes an operation that has sent something before: it is never too late for it.
+    pub fn complete(&mut self) {
+        if !self.job.completes() {
+            self.job = Job::completing();
         }
     }
 
@@ -197,12 +220,7 @@ impl Attach {
         if let Some(share) = &self.export {
             world.check_name(volume, &share.name_for(volume.id))?;
         }
-        if self.attached_there(volume) && self.place == Place::Root && !is_root_disk(volume) {
-            return conflict(format!("is attached to VM {} as a data disk, not as its root disk", self.vm.label()))
-                .map_err(|error: Error| {
-                    error.hint(format!("`volctl detach {} --from {}` first", volume.id, self.vm.id))
-                });
-        }
+        self.refuse_as_other_kind(volume)?;
         if self.attached_there(volume) {
             return Ok(());
         }
@@ -216,21 +234,31 @@ impl Attach {
                 error.hint(format!("`volctl detach {} --from {other}` detaches it there", volume.id))
             });
         }
-        refuse_unfit(volume, &self.vm, self.place)
+        Ok(())
+    }
+
+    /// Refuses a volume that is to be the root disk of the VM, and is a data disk there.
+    pub fn refuse_as_other_kind(&self, volume: &VolumeRecord) -> Result<()> {
+        if !self.attached_there(volume) || self.place == Place::Data || is_root_disk(volume) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "volume {} is attached to VM {} as a data disk, not as its root disk; nothing was sent",
+                volume.label(),
+                self.vm.label()
+            ),
+        )
+        .hint(format!("`volctl detach {} --from {}` first", volume.id, self.vm.id)))
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.job.rest().await;
         let doing = format!("looking at volume {}", self.volume.label());
         let id = self.volume.id;
-        let found = cx.asking(self.completes, &doing, || cx.world.look_up(id)).await?;
+        let found = cx.asking(self.job.completes(), &doing, || cx.world.look_up(id)).await?;
         let volume = found.ok_or_else(|| gone(&self.volume))?;
-        let vm = self.vm.id;
-        if self.place == Place::Root {
-            // It may have been started since it was looked at.
-            let found = cx.asking(self.completes, &doing, || cx.world.cloud.vm(vm)).await?;
-            self.vm = found.ok_or_else(|| vm_gone(&self.vm))?;
-        }
         self.refuse_if_wrong(&cx.world, &volume)?;
         self.volume = volume;
         if self.attached_there(&self.volume) {
@@ -238,6 +266,11 @@ impl Attach {
             return Ok(Next::On);
         }
         if let Some(job) = self.volume.job_id {
+            if self.job.completes() {
+                cx.note(Some(Note::Text(format!("the volume is busy with CloudStack job {job}"))));
+                Backoff::default().wait(Some(Duration::from_secs(1))).await;
+                return Ok(Next::Back(Step::Check));
+            }
             return Err(Halt::Fail(
                 Error::new(
                     Kind::Busy,
@@ -246,13 +279,17 @@ impl Attach {
                 .hint("ask again when that job has ended"),
             ));
         }
-        let disks = cx.asking(self.completes, &doing, || cx.world.cloud.volumes_of_vm(vm)).await?;
-        refuse_occupied(&self.vm, &disks, self.place, cx.world.config.device.max_disks)?;
+        let (vm, place) = (&self.vm, self.place);
+        let target = cx.asking(self.job.completes(), &doing, || Target::look(&cx.world.cloud, vm, place)).await?;
+        target.refuse(&self.volume, place, &cx.world.config)?;
         self.job.choose(cx);
         Ok(Next::On)
     }
 
     async fn send(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
+        if self.export.is_some() {
+            cx.world.keep_hands_off(self.volume.id);
+        }
         let doing = self.doing();
         let (volume, vm, device_id) = (self.volume.id, self.vm.id, self.place.device_id());
         let sent = self
@@ -312,7 +349,7 @@ impl Attach {
                 };
                 return Err(Halt::Fail(error.unwrap_or_else(found)));
             }
-            super::world::Backoff::default().wait(Some(std::time::Duration::from_secs(1))).await;
+            Backoff::default().wait(Some(Duration::from_secs(1))).await;
         }
     }
 
@@ -344,7 +381,7 @@ impl Attach {
             cx.row.id, self.volume.id
         )));
         loop {
-            let look_again = Instant::now() + timeout.max(std::time::Duration::from_secs(10));
+            let look_again = Instant::now() + timeout.max(Duration::from_secs(10));
             if let Some(device) = cx.world.devices.wait_for(&self.volume.id.serial(), Some(look_again)).await? {
                 self.notes.push(format!("its device appeared late, at {}", crate::model::clock_time(Timestamp::now())));
                 return Ok(device);
@@ -403,10 +440,6 @@ pub(super) fn volume_is_moving(volume: &VolumeRecord) -> bool {
     volume.job_id.is_some() || matches!(volume.state.as_str(), "Attaching" | "Creating")
 }
 
-fn vm_gone(vm: &VmRecord) -> Error {
-    Error::new(Kind::NotFound, format!("VM {} is no longer there; nothing was sent", vm.label()))
-}
-
 fn gone(volume: &VolumeRecord) -> Error {
     Error::new(Kind::NotFound, format!("volume {} is no longer there", volume.label()))
 }
@@ -454,7 +487,7 @@ impl Story for Attach {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome { changed: self.changed, notes: self.notes.clone(), departure: None }
+        Outcome { changed: self.changed, notes: self.notes.clone(), ..Outcome::default() }
     }
 }
 

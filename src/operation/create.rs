@@ -10,7 +10,7 @@ use super::dry_run;
 use super::export;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
-use super::place::Place;
+use super::place::{Place, Target};
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
 use super::world::{Backoff, Cx, World};
@@ -57,11 +57,7 @@ impl super::Step for Step {
             Step::Check => "check",
             Step::Send => "send",
             Step::Await => "await",
-            Step::Attach(attach::Step::Check) => "attach_check",
-            Step::Attach(attach::Step::Send) => "attach_send",
-            Step::Attach(attach::Step::Await) => "attach_await",
-            Step::Attach(attach::Step::Device) => "attach_device",
-            Step::Attach(attach::Step::Export) => "attach_export",
+            Step::Attach(step) => step.name_in_another(),
         }
     }
 
@@ -129,7 +125,11 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         .map_err(|error| error.into_error("looking whether the name is free; nothing was sent"))?;
     let volume = story.agreeing(existing)?;
     match (&story.vm, &volume) {
-        (Some(vm), None) => world.refuse_if_occupied(vm, Place::Data).await?,
+        (Some(vm), None) => {
+            let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
+            let target = Target::look(&world.cloud, vm, Place::Data).await;
+            target.map_err(|error| error.into_error(&doing))?.refuse_occupied(Place::Data, &world.config)?;
+        }
         (Some(vm), Some(volume)) => {
             drop(Attach::new(world, volume.clone(), vm.clone(), Place::Data, story.share()).await?)
         }
@@ -475,9 +475,7 @@ impl Story for Create {
             (Step::Send, _) => self.send(cx).await,
             (Step::Await, _) => self.wait(cx).await,
             (Step::Attach(step), Some(attach)) => match attach.run(step, cx).await {
-                Ok(Next::On) => Ok(Next::On),
-                Ok(Next::Back(step)) => Ok(Next::Back(Step::Attach(step))),
-                Ok(Next::Done) => Ok(Next::Done),
+                Ok(next) => Ok(next.of_part(Step::Attach)),
                 Err(Halt::Fail(error)) if !self.existed && !attach.perhaps_written() => {
                     Err(Halt::Fail(error.doing("the new volume is deleted again")))
                 }
@@ -508,7 +506,7 @@ impl Story for Create {
         Outcome {
             changed: !self.existed || attached.changed,
             notes: [self.notes.clone(), attached.notes].concat(),
-            departure: None,
+            ..Outcome::default()
         }
     }
 }

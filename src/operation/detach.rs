@@ -39,7 +39,7 @@ pub(super) struct Detach {
     vm_label: String,
     here: bool,
     terms: Terms,
-    /// CloudStack had it attached when it was last looked at before a send.
+    /// CloudStack had it attached when it was last looked at.
     attached: bool,
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
@@ -65,6 +65,22 @@ pub(super) enum Step {
     Await,
     Gone,
     Forget,
+}
+
+impl Step {
+    /// Its name in a story that a detach is a part of.
+    pub fn name_in_another(self) -> &'static str {
+        match self {
+            Step::Check => "detach_check",
+            Step::Withdraw => "detach_withdraw",
+            Step::Hold => "detach_hold",
+            Step::Look => "detach_look",
+            Step::Send => "detach_send",
+            Step::Await => "detach_await",
+            Step::Gone => "detach_gone",
+            Step::Forget => "detach_forget",
+        }
+    }
 }
 
 impl super::Step for Step {
@@ -120,22 +136,9 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
         )
         .hint("make sure that it is not used there, then say --yes"));
     }
-    let story = Detach {
-        vm_id: vm.id,
-        vm_label: vm.label(),
-        here,
-        terms: Terms { drain_seconds: params.drain_seconds, force: params.force },
-        attached: true,
-        job: Job::default(),
-        gave_up_at: None,
-        committed: false,
-        corrected: false,
-        changed: false,
-        notes: notes(&volume, &vm, here),
-        departure: Departure::default(),
-        held: None,
-        volume,
-    };
+    let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
+    let notes = notes(&volume, &vm, here);
+    let story = Detach { notes, ..Detach::new(volume, &vm, here, terms) };
     let supersedes = waiting_attach(world, story.volume.id)?;
     let drain = Duration::from_secs(params.drain_seconds.unwrap_or_default());
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, drain, ..Draft::of(story) })
@@ -149,13 +152,13 @@ fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
 }
 
 /// An attach, or a creation with one, that only waits for its device makes way for a detach.
-fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, String)>> {
+pub(super) fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, String)>> {
     let holder = world.store.operation_on(volume)?;
     let waiting = holder.filter(|row| row.status == Status::Running && row.step_words == WAITING_FOR_DEVICE);
     Ok(waiting.map(|row| (row.id, row.step)))
 }
 
-fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
+pub(super) fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
     match volume.vm_id {
         Some(other) if other != vm.id => {
             let name = volume.vm_name.as_deref().map(printable).unwrap_or_default();
@@ -174,6 +177,38 @@ fn refuse_wrong_vm(volume: &VolumeRecord, vm: &VmRecord) -> Result<()> {
 }
 
 impl Detach {
+    /// A detach of a volume that is attached to this VM, or to another one.
+    pub fn new(volume: VolumeRecord, vm: &VmRecord, here: bool, terms: Terms) -> Self {
+        Self {
+            vm_id: vm.id,
+            vm_label: vm.label(),
+            here,
+            terms,
+            attached: true,
+            job: Job::default(),
+            gave_up_at: None,
+            committed: false,
+            corrected: false,
+            changed: false,
+            notes: Vec::new(),
+            departure: Departure::default(),
+            held: None,
+            volume,
+        }
+    }
+
+    /// It completes an operation that has sent something before: it is never too late for it.
+    pub fn complete(&mut self) {
+        if !self.job.completes() {
+            self.job = Job::completing();
+        }
+    }
+
+    /// Whether it is done, and was not done before.
+    pub fn has_detached(&self) -> bool {
+        self.changed && !self.attached
+    }
+
     fn is_attached(&self, volume: &VolumeRecord) -> bool {
         volume.vm_id == Some(self.vm_id)
     }
@@ -257,9 +292,13 @@ impl Detach {
     /// Looks immediately before a send whether it is still to be sent, and chooses the job.
     async fn look(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.hold_again(cx);
+        if cx.resumed && self.here && self.held.is_none() && !self.committed {
+            // Somebody may have begun to use the device while nobody held it.
+            return Ok(Next::Back(Step::Hold));
+        }
         self.job.rest().await;
         let (doing, id) = (self.doing(), self.volume.id);
-        let volume = cx.asking(self.committed, &doing, || cx.world.look_up(id)).await?;
+        let volume = cx.asking(self.committed || self.job.completes(), &doing, || cx.world.look_up(id)).await?;
         self.attached = volume.is_some_and(|volume| self.is_attached(&volume));
         if self.attached
             && self.committed
@@ -321,17 +360,19 @@ impl Detach {
                 volume => break volume,
             }
         };
-        if !volume.is_some_and(|volume| self.is_attached(&volume)) {
-            self.changed = true;
+        let Some(volume) = volume.filter(|volume| self.is_attached(volume)) else {
+            (self.attached, self.changed) = (false, true);
             return Ok(Next::On);
-        }
+        };
         let error = error.unwrap_or_else(|| {
             Error::new(
                 Kind::CloudstackRefused,
                 format!("{}: CloudStack's job has ended and it is still attached", self.doing()),
             )
         });
-        let may_still_happen = error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
+        // In a stopped VM there is no guest that could let go later.
+        let has_guest = volume.vm_state.as_deref() != Some("Stopped");
+        let may_still_happen = has_guest && error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
         if may_still_happen && !self.corrected && self.here {
             self.gave_up_at = Some(Timestamp::now());
             self.committed = true;
@@ -384,6 +425,7 @@ impl Detach {
             self.job = Job::completing();
             return Ok(Next::Back(Step::Look));
         }
+        self.attached = false;
         Ok(Next::On)
     }
 
@@ -449,7 +491,7 @@ impl Story for Detach {
             Step::Await => self.wait(cx).await,
             Step::Gone => self.gone(cx).await,
             Step::Forget => {
-                cx.stored(|store| store.forget_wish(self.volume.id)).await;
+                cx.stored(|store| store.end_wish(self.volume.id)).await;
                 Ok(Next::On)
             }
         }
@@ -485,6 +527,11 @@ impl Story for Detach {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome { changed: self.changed, notes: self.notes.clone(), departure: Some(self.departure.clone()) }
+        Outcome {
+            changed: self.changed,
+            notes: self.notes.clone(),
+            departure: Some(self.departure.clone()),
+            ..Outcome::default()
+        }
     }
 }

@@ -81,6 +81,7 @@ impl World {
             notes: Vec::new(),
             plan: None,
             departure: None,
+            swapped_root: None,
         })
     }
 }

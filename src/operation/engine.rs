@@ -156,7 +156,7 @@ impl Engine {
             Accepted::Same(row) => return Ok(row),
             Accepted::New(row) => row,
         };
-        tracing::info!(operation = %row.id, kind = ?row.kind, volume = ?row.volume_id, uid = ?row.asker.uid, "accepted");
+        log_change(&row);
         live.insert(row.id, self.start(row.clone(), false));
         drop(live);
         if let Some((superseded, _)) = &new.supersedes {
@@ -437,6 +437,24 @@ fn nothing_was_sent(row: &OperationRow) -> Error {
         format!("nothing was sent to CloudStack: the time given with --timeout ended while {}", row.step_words),
     )
     .hint("`volctl health` shows whether CloudStack answers, `volctl exports` which clients are connected")
+}
+
+/// The one line that each change has in the log, with a message id by which it is found (systemd.journal-fields(7)).
+fn log_change(row: &OperationRow) {
+    let (operation, asker) = (row.shown(), &row.asker);
+    let kind = serde_json::to_value(row.kind).unwrap_or_default();
+    let kind = kind.as_str().unwrap_or_default();
+    let volume = operation.volume_name.as_deref().map(printable).unwrap_or_default();
+    let uid = asker.uid.map_or_else(String::new, |uid| uid.to_string());
+    let why = asker.reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    tracing::info!(
+        operation = %row.id,
+        volume = row.volume_id.map(|id| id.to_string()),
+        login_uid = asker.login_uid,
+        command = asker.command.as_deref().map(printable),
+        message_id = "4d6a1b0c3f0e4c6c9a4f6c1d2b7e8a55",
+        "{kind} of {volume} asked for by user {uid}{why}"
+    );
 }
 
 fn never_its_turn() -> Error {

@@ -145,6 +145,6 @@ impl Story for Export {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome { changed: self.changed, notes: self.notes.clone(), departure: None }
+        Outcome { changed: self.changed, notes: self.notes.clone(), ..Outcome::default() }
     }
 }

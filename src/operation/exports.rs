@@ -103,6 +103,7 @@ impl World {
             failed: false,
         };
         self.store.put_wish(&wish)?;
+        self.keep_hands_off(volume.id);
         match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
             Ok(export) => Ok(export),
             Err(error) => {
@@ -139,6 +140,29 @@ impl World {
         Ok(())
     }
 
+    /// Tells this machine's udev to leave a volume's disk alone, which is its clients' to write to. Without the mark the
+    /// disk may be activated here; then it is in use, and not exported.
+    pub(super) fn keep_hands_off(&self, volume: VolumeId) {
+        if let Err(error) = self.hands_off.mark(&volume.serial()) {
+            tracing::warn!(%volume, %error, "udev could not be told to leave its disk alone");
+        }
+    }
+
+    /// The marks go with their disks; those of disks that are still to come stay.
+    async fn forget_hands_off(&self) -> Result<()> {
+        let coming = self.store.unfinished()?;
+        for serial in self.hands_off.marked().unwrap_or_default() {
+            let is_coming = coming.iter().filter_map(|row| row.volume_id).any(|volume| volume.serial() == serial);
+            if !is_coming
+                && self.devices.wait_gone(&serial, Some(Instant::now())).await?
+                && let Err(error) = self.hands_off.unmark(&serial)
+            {
+                tracing::warn!(%serial, %error, "the mark of a disk that has gone stays");
+            }
+        }
+        Ok(())
+    }
+
     /// Brings back what is wished for and not served, and marks what has lost its device.
     pub(super) async fn keep_exports(&self) -> Result<()> {
         for wish in self.store.wishes()? {
@@ -146,7 +170,7 @@ impl World {
                 tracing::warn!(export = wish.name, volume = %wish.volume_id, %error, "the export could not be looked at");
             }
         }
-        Ok(())
+        self.forget_hands_off().await
     }
 
     async fn keep_export(&self, volume: VolumeId) -> Result<()> {

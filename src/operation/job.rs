@@ -66,6 +66,11 @@ impl Job {
         Self { completes: true, ..Self::default() }
     }
 
+    /// Whether it completes what was sent before.
+    pub fn completes(&self) -> bool {
+        self.completes
+    }
+
     /// Chooses an id, the first one or another after it was proven that the last never arrived. The caller commits it
     /// before it sends.
     pub fn choose(&mut self, cx: &Cx) {

@@ -34,6 +34,7 @@ mod hold;
 mod job;
 mod lane;
 mod look;
+mod r#move;
 pub mod pause;
 mod place;
 mod recover;
@@ -85,6 +86,17 @@ enum Next<S> {
     Back(S),
     /// To its end: there is nothing more to do.
     Done,
+}
+
+impl<S> Next<S> {
+    /// The same for the story that this one is a part of.
+    fn of_part<T>(self, whole: impl FnOnce(S) -> T) -> Next<T> {
+        match self {
+            Next::On => Next::On,
+            Next::Back(step) => Next::Back(whole(step)),
+            Next::Done => Next::Done,
+        }
+    }
 }
 
 /// Why a story cannot go on.
@@ -298,6 +310,10 @@ macro_rules! with_story {
                 type $story = detach::Detach;
                 $body
             }
+            OperationKind::Move => {
+                type $story = r#move::Move;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -350,8 +366,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Recover, Unexport};
-    [Create, Attach, Export, Unexport, Detach, Delete, Recover]
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Unexport};
+    [Create, Attach, Export, Unexport, Detach, Move, Delete, Recover]
         .into_iter()
         .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
         .collect()

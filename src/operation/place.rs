@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::world::World;
+use crate::cloudstack::{CallError, CloudStack, VmSnapshot};
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmRecord, VolumeRecord, VolumeType, printable};
 
@@ -39,6 +40,100 @@ pub(super) fn is_root_disk(volume: &VolumeRecord) -> bool {
     volume.volume_type == VolumeType::Root || volume.device_id == Some(ROOT)
 }
 
+/// Whether a VM of this hypervisor lets its root disk be attached and detached.
+pub(super) fn takes_roots(vm: &VmRecord) -> bool {
+    vm.hypervisor.as_ref().is_none_or(|name| TAKE_ROOTS.iter().any(|known| known.eq_ignore_ascii_case(name)))
+}
+
+/// A VM, as it is looked at before a volume is attached to it.
+pub(super) struct Target {
+    pub vm: VmRecord,
+    /// All that is attached to it.
+    pub disks: Vec<VolumeRecord>,
+    /// Its VM snapshots, as far as they were looked for.
+    snapshots: Vec<VmSnapshot>,
+}
+
+impl Target {
+    /// Looks at what is needed for one disk more.
+    pub async fn look(cloud: &CloudStack, vm: &VmRecord, place: Place) -> Result<Self, CallError> {
+        match place {
+            Place::Data => Ok(Self { vm: vm.clone(), disks: cloud.volumes_of_vm(vm.id).await?, snapshots: Vec::new() }),
+            Place::Root => Self::look_closely(cloud, vm).await,
+        }
+    }
+
+    /// Looks at all that CloudStack tells, the VM's state too: it may be another one by now.
+    pub async fn look_closely(cloud: &CloudStack, vm: &VmRecord) -> Result<Self, CallError> {
+        let gone = || VmRecord { state: "no longer there".to_owned(), ..vm.clone() };
+        let now = cloud.vm(vm.id).await?.unwrap_or_else(gone);
+        let disks = cloud.volumes_of_vm(vm.id).await?;
+        Ok(Self { snapshots: cloud.vm_snapshots(vm.id).await?, vm: now, disks })
+    }
+
+    /// Refuses a volume that CloudStack would not attach to it.
+    pub fn refuse(&self, volume: &VolumeRecord, place: Place, config: &Config) -> Result<()> {
+        refuse_unfit(volume, &self.vm, place)?;
+        self.refuse_occupied(place, config)?;
+        self.refuse_snapshots()
+    }
+
+    /// Refuses where there is no place for one disk more.
+    pub fn refuse_occupied(&self, place: Place, config: &Config) -> Result<()> {
+        match place {
+            Place::Root => self.refuse_second_root(),
+            Place::Data => self.refuse_too_many(config.device.max_disks),
+        }
+    }
+
+    /// Refuses where VM snapshots forbid that its disks change.
+    pub fn refuse_snapshots(&self) -> Result<()> {
+        if self.snapshots.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = self.snapshots.iter().take(10).map(|snapshot| printable(&snapshot.name)).collect();
+        Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "VM {} has VM snapshots ({}), with which CloudStack attaches and detaches nothing; nothing was sent",
+                self.vm.label(),
+                names.join(", ")
+            ),
+        )
+        .hint("delete them in CloudStack first"))
+    }
+
+    /// Its root disk.
+    pub fn root(&self) -> Option<&VolumeRecord> {
+        self.disks.iter().find(|volume| is_root_disk(volume))
+    }
+
+    fn refuse_second_root(&self) -> Result<()> {
+        let Some(root) = self.root() else { return Ok(()) };
+        Err(Error::new(
+            Kind::Conflict,
+            format!("VM {} has a root disk already, volume {}; nothing was sent", self.vm.label(), root.label()),
+        )
+        .hint(format!("`volctl detach {} --from {}` detaches that one, and deletes nothing", root.id, self.vm.id)))
+    }
+
+    /// Counted before anything is sent: CloudStack would say so only inside of the job.
+    fn refuse_too_many(&self, max_disks: u32) -> Result<()> {
+        let data_disks = self.disks.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
+        if data_disks < max_disks as usize {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "VM {} has no free slot: {data_disks} of {max_disks} data disks are attached; nothing was sent",
+                self.vm.label()
+            ),
+        )
+        .hint("detach one first"))
+    }
+}
+
 /// Refuses a volume that does not fit a VM, wherever it is attached now.
 pub(super) fn refuse_unfit(volume: &VolumeRecord, vm: &VmRecord, place: Place) -> Result<()> {
     let conflict =
@@ -69,7 +164,7 @@ pub(super) fn refuse_unfit(volume: &VolumeRecord, vm: &VmRecord, place: Place) -
     }
     let Some(hypervisor) = &vm.hypervisor else { return Ok(()) };
     let name = printable(hypervisor);
-    if place == Place::Root && !TAKE_ROOTS.iter().any(|known| known.eq_ignore_ascii_case(hypervisor)) {
+    if place == Place::Root && !takes_roots(vm) {
         return conflict(format!("cannot become the root disk of VM {}: {name} takes none", vm.label()));
     }
     match &volume.hypervisor {
@@ -83,65 +178,4 @@ pub(super) fn refuse_unfit(volume: &VolumeRecord, vm: &VmRecord, place: Place) -
 /// A volume that is not on storage yet, or on storage for all.
 fn is_any(hypervisor: &str) -> bool {
     ["None", "Any"].iter().any(|any| any.eq_ignore_ascii_case(hypervisor))
-}
-
-/// Refuses one disk more on a VM that has these.
-pub(super) fn refuse_occupied(vm: &VmRecord, disks: &[VolumeRecord], place: Place, max_disks: u32) -> Result<()> {
-    match place {
-        Place::Root => refuse_second_root(vm, disks),
-        Place::Data => refuse_too_many(vm, disks, max_disks),
-    }
-}
-
-fn refuse_second_root(vm: &VmRecord, disks: &[VolumeRecord]) -> Result<()> {
-    let Some(root) = disks.iter().find(|volume| is_root_disk(volume)) else { return Ok(()) };
-    Err(Error::new(
-        Kind::Conflict,
-        format!("VM {} has a root disk already, volume {}; nothing was sent", vm.label(), root.label()),
-    )
-    .hint(format!("`volctl detach {} --from {}` detaches that one, and deletes nothing", root.id, vm.id)))
-}
-
-/// Counted before anything is sent: CloudStack would say so only inside of the job.
-fn refuse_too_many(vm: &VmRecord, disks: &[VolumeRecord], max_disks: u32) -> Result<()> {
-    let data_disks = disks.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk).count();
-    if data_disks < max_disks as usize {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Conflict,
-        format!(
-            "VM {} has no free slot: {data_disks} of {max_disks} data disks are attached; nothing was sent",
-            vm.label()
-        ),
-    )
-    .hint("detach one first"))
-}
-
-impl World {
-    /// Refuses one disk more on a VM that has no place for it.
-    pub(super) async fn refuse_if_occupied(&self, vm: &VmRecord, place: Place) -> Result<()> {
-        let doing = format!("looking at the disks of VM {}; nothing was sent", vm.label());
-        let disks = self.cloud.volumes_of_vm(vm.id).await.map_err(|error| error.into_error(&doing))?;
-        refuse_occupied(vm, &disks, place, self.config.device.max_disks)
-    }
-
-    /// Refuses a VM whose snapshots forbid that its disks change.
-    pub(super) async fn refuse_vm_snapshots(&self, vm: &VmRecord) -> Result<()> {
-        let doing = format!("looking at the VM snapshots of VM {}; nothing was sent", vm.label());
-        let snapshots = self.cloud.vm_snapshots(vm.id).await.map_err(|error| error.into_error(&doing))?;
-        if snapshots.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<String> = snapshots.iter().take(10).map(|snapshot| printable(&snapshot.name)).collect();
-        Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "VM {} has VM snapshots ({}), with which CloudStack attaches and detaches nothing; nothing was sent",
-                vm.label(),
-                names.join(", ")
-            ),
-        )
-        .hint("delete them in CloudStack first"))
-    }
 }

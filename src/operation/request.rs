@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, recover, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeRecover,
+    VolumeMove, VolumeRecover,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -35,6 +35,7 @@ pub enum Request {
     Create(VolumeCreate),
     Attach(VolumeAttach),
     Detach(VolumeDetach),
+    Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Export(ExportCreate),
@@ -133,6 +134,7 @@ impl Engine {
             Request::Create(params) => self.take(create::ask(world, params).await?, asked).await,
             Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
             Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
+            Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
             Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
@@ -167,6 +169,7 @@ impl Engine {
             export: volume.as_ref().and_then(|volume| volume.export.clone()),
             volume,
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
+            swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
             departure: outcome.and_then(|outcome| outcome.departure),
         })

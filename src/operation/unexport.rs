@@ -112,7 +112,7 @@ impl Story for Unexport {
             Step::Withdraw => {
                 self.departure = withdraw(cx, &self.subject, self.terms).await?;
             }
-            Step::Forget => cx.stored(|store| store.forget_wish(self.subject.id)).await,
+            Step::Forget => cx.stored(|store| store.end_wish(self.subject.id)).await,
         }
         Ok(Next::On)
     }
@@ -128,6 +128,6 @@ impl Story for Unexport {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome { changed: self.changed, notes: Vec::new(), departure: Some(self.departure.clone()) }
+        Outcome { changed: self.changed, departure: Some(self.departure.clone()), ..Outcome::default() }
     }
 }

@@ -15,7 +15,7 @@ use super::{Step, Story, transition};
 use crate::api::Status;
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
-use crate::device::Devices;
+use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeRecord};
 use crate::nbd::Server;
@@ -39,6 +39,7 @@ pub struct World {
     pub nbd: Server,
     pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
+    pub(super) hands_off: HandsOff,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
 }
@@ -46,8 +47,9 @@ pub struct World {
 impl World {
     /// Puts them together.
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
+        let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, serving }
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, hands_off, serving }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
@@ -219,7 +221,10 @@ impl Cx {
 
     async fn commit(&mut self, to: &Transition) -> bool {
         let Some(row) = self.stored(|store| store.transition(self.row.id, to)).await else { return false };
-        tracing::info!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        tracing::debug!(operation = %row.id, status = ?row.status, step = row.step, "transition");
+        if let Some(error) = row.error.as_ref().filter(|_| matches!(row.status, Status::Failed | Status::Stuck)) {
+            tracing::warn!(operation = %row.id, volume = row.volume_id.map(|id| id.to_string()), "{:?}: {error}", row.status);
+        }
         self.row = row.clone();
         self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
         true

@@ -1,9 +1,9 @@
-//! The exports that are wished for: what is served again after a restart.
+//! The exports that are wished for: what is served again after a restart; and how a volume was exported last.
 
 use std::path::PathBuf;
 
 use rusqlite::types::FromSql;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::row::name;
 use super::{Store, from_json, parse, sql, time_text, whole};
@@ -34,6 +34,15 @@ pub struct Wish {
 
 const COLUMNS: &str = "name, volume_id, read_only, device_path, identity, failed, created_at, bytes_read, bytes_written, \
                        last_client, last_client_at, last_client_left, shared";
+
+/// How a volume was exported before its export was ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FormerExport {
+    /// Its name.
+    pub name: String,
+    /// Whether writes were refused.
+    pub read_only: bool,
+}
 
 impl Store {
     /// All wishes, by name.
@@ -102,7 +111,35 @@ impl Store {
         })
     }
 
-    /// Takes a wish back.
+    /// Ends a wish that was fulfilled, and remembers how the volume was exported.
+    pub fn end_wish(&self, volume: VolumeId) -> Result<()> {
+        self.write(|db| {
+            let id = volume.to_string();
+            db.execute(
+                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only)
+                 SELECT volume_id, name, read_only FROM exports WHERE volume_id = ?1",
+                [&id],
+            )
+            .map_err(sql)?;
+            db.execute("DELETE FROM exports WHERE volume_id = ?1", [&id]).map_err(sql)?;
+            Ok(())
+        })
+    }
+
+    /// How a volume was exported before its last export was ended.
+    pub fn former_export(&self, volume: VolumeId) -> Result<Option<FormerExport>> {
+        self.read(|db| {
+            db.query_row(
+                "SELECT name, read_only FROM former_exports WHERE volume_id = ?1",
+                [volume.to_string()],
+                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)? }),
+            )
+            .optional()
+            .map_err(sql)
+        })
+    }
+
+    /// Takes a wish back that was not fulfilled.
     pub fn forget_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [volume.to_string()]).map_err(sql)?;

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
-pub use exports::Wish;
+pub use exports::{FormerExport, Wish};
 pub use holds::HeldVolume;
 pub use operations::Transition;
 pub use row::{OperationRow, Outcome};

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{from_json, parse, sql};
-use crate::api::{Asker, Departure, Operation, OperationKind, Status};
+use crate::api::{Asker, Departure, NamedVolume, Operation, OperationKind, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId};
 
@@ -18,6 +18,9 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// The device's last moments here.
     pub departure: Option<Departure>,
+    /// The root disk that made way for a move.
+    #[serde(default)]
+    pub swapped_root: Option<NamedVolume>,
 }
 
 /// A row of the journal.

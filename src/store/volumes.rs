@@ -93,6 +93,7 @@ impl Store {
     pub fn forget_volume(&self, id: VolumeId) -> Result<()> {
         self.write(|db| {
             db.execute("DELETE FROM volumes WHERE id = ?1", [id.to_string()]).map_err(sql)?;
+            db.execute("DELETE FROM former_exports WHERE volume_id = ?1", [id.to_string()]).map_err(sql)?;
             Ok(())
         })
     }

@@ -75,6 +75,12 @@ fn killed_while_it_undoes_it_ends_undone() {
             "detachVolume",
             &Scenario { name: "detach of an export", prepare: scenario::exported, ..*Scenario::named("detach") },
         ),
+        (
+            "move/detach_withdraw",
+            "detachVolume",
+            &Scenario { name: "move of an export", prepare: scenario::exported, ..*Scenario::named("move") },
+        ),
+        ("move/attach_check", "attachVolume", Scenario::named("move")),
     ];
     let sides = ["before-undo", "after-undo"];
     let kills: Vec<_> = refused.iter().flat_map(|case| sides.map(|side| (case, side))).collect();

@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::appliance::{Appliance, Config};
@@ -277,4 +279,32 @@ fn a_wrong_size_is_an_error_that_says_what_stands() {
     assert_eq!(appliance.ok(&["exports"])["exports"], json!([]));
     assert_eq!(appliance.truth("data1").unwrap()["virtualmachineid"], APPLIANCE, "it stays attached");
     appliance.ok(&["detach", "data1"]);
+}
+
+#[test]
+fn a_change_is_one_line_of_the_log_and_a_reload_changes_its_filter() {
+    let appliance = Appliance::stopped(Config { daemon: "log = \"warn\"\n".to_owned(), ..Config::default() });
+    let daemon = Activated(appliance.daemon_command().env_remove("VOLCTLD_LOG").spawn().unwrap());
+    wait_for("volctld to answer", || UnixStream::connect(appliance.socket()).ok());
+    let reload = |appliance: &Appliance, filter: &str, heard: &str| {
+        let text = fs::read_to_string(appliance.path("config.toml")).unwrap();
+        let filtered = text.lines().map(|line| if line.starts_with("log =") { filter } else { line });
+        fs::write(appliance.path("config.toml"), filtered.collect::<Vec<_>>().join("\n")).unwrap();
+        signal::kill(Pid::from_raw(daemon.0.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
+        wait_for("the reload", || appliance.log().contains(heard).then_some(()));
+    };
+    appliance.ok(&["create", "data1", "--size", "1G", "--reason", "first"]);
+    let log = appliance.log();
+    assert!(!log.contains("data1"), "at this level a change without trouble is silent: {log}");
+
+    reload(&appliance, "log = \"info\"", "was read again");
+    appliance.ok(&["attach", "data1", "--export", "--reason", "the night's copy"]);
+    let log = appliance.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("data1")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    names(lines[0], &["attach of data1 asked for by user", "the night's copy", "operation=", "volume="]);
+
+    reload(&appliance, "log = \"loud\"", "cannot be read");
+    names(&appliance.log(), &["[daemon] log", "must be a level"]);
+    appliance.ok(&["ls"]);
 }

@@ -85,7 +85,13 @@ fn a_member_may_look_and_a_change_is_refused_and_recorded() {
     ] {
         shared.run(&[LOOK], line).success();
     }
-    let before = (appliance.cloud.state()["journal"]["calls"].clone(), appliance.ok(&["ops"]));
+    // The attach that never ends is asked for all the while.
+    let asked = || {
+        let mut calls = appliance.cloud.state()["journal"]["calls"].clone();
+        calls.as_object_mut().unwrap().remove("queryAsyncJobResult");
+        (calls, appliance.ok(&["ops"]))
+    };
+    let before = asked();
     let copy = appliance.path("copy");
     let changes = [
         &["create", "data3", "--size", "1G"][..],
@@ -107,8 +113,7 @@ fn a_member_may_look_and_a_change_is_refused_and_recorded() {
         names(message(&error), &["12345"]);
         names(hint(&error), &["volctl-admin"]);
     }
-    let after = (appliance.cloud.state()["journal"]["calls"].clone(), appliance.ok(&["ops"]));
-    assert_eq!(after, before, "nothing was asked of CloudStack, and nothing was accepted");
+    assert_eq!(asked(), before, "nothing was asked of CloudStack, and nothing was accepted");
     assert!(!copy.exists());
     let log = appliance.log();
     for line in changes {

@@ -5,4 +5,5 @@ mod hypervisor;
 mod jobs;
 mod lists;
 mod requests;
+mod vms;
 mod volumes;

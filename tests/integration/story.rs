@@ -12,4 +12,5 @@ mod export;
 mod hold;
 mod lane;
 mod look;
+mod r#move;
 mod waiting;

@@ -50,6 +50,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// A virtual machine.
+    pub fn virtual_machine(id: &str) -> Self {
+        Self { kind: "VirtualMachine", id: id.to_owned() }
+    }
+
     /// A volume.
     pub fn volume(id: &str) -> Self {
         Self { kind: "Volume", id: id.to_owned() }
@@ -258,6 +263,13 @@ pub fn restart_management(world: &mut World) {
     }
     for volume in world.volumes.iter_mut().filter(|volume| !volume.removed && volume.is_in_transition()) {
         volume.state = if volume.state == "Creating" { "Allocated" } else { "Ready" }.to_owned();
+    }
+    for vm in &mut world.virtual_machines {
+        match vm.state.as_str() {
+            "Stopping" => vm.state = "Running".to_owned(),
+            "Starting" => vm.state = "Stopped".to_owned(),
+            _ => {}
+        }
     }
 }
 

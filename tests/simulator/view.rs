@@ -47,6 +47,7 @@ pub fn volume(volume: &Volume, world: &World) -> Value {
 
 /// A virtual machine.
 pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
+    let job = world.jobs.iter().find(|job| job.is_pending() && job.instance_is("VirtualMachine", &vm.id));
     let has_root = world.attached_to(&vm.id).any(|volume| volume.deviceid == Some(0));
     without_nulls(json!({
         "id": vm.id, "name": vm.name, "displayname": vm.displayname.as_ref().unwrap_or(&vm.name), "state": vm.state,
@@ -55,7 +56,7 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
         "projectid": vm.projectid, "project": project_name(vm.projectid.as_deref(), world),
         "osdisplayname": "Debian GNU/Linux 12 (64-bit)", "cpunumber": 2, "memory": 2048,
         "rootdeviceid": has_root.then_some(0), "nic": [], "tags": [], "details": {"rootDiskController": "virtio"},
-        "deleteprotection": false,
+        "deleteprotection": false, "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
         "instancename": world.settings.is_admin().then(|| format!("i-2-{}-VM", vm.name)),
     }))
 }

@@ -87,3 +87,10 @@ CREATE TABLE exports (
     last_client_at   TEXT,  -- when it was last known to be there
     last_client_left TEXT   -- how it left; of one that is there, what it would be if the daemon died
 ) STRICT;
+
+-- How a volume was exported before its export was ended: how it is exported again when it is brought back.
+CREATE TABLE former_exports (
+    volume_id TEXT PRIMARY KEY,
+    name      TEXT NOT NULL,
+    read_only INTEGER NOT NULL
+) STRICT;

@@ -122,6 +122,15 @@ fn what_is_planned_is_what_is_done() {
     appliance.cloud.job("detachVolume", &[("id", &root)]);
     let steps = planned_and_done(&appliance, &["attach", "data3", "--vm", "old", "--root"], &["attachVolume"]);
     names(&steps[0], &["deviceid=0"]);
+
+    appliance.ok(&["create", "data4", "--size", "1G", "--export"]);
+    let steps = planned_and_done(&appliance, &["move", "data4", "--to", "worker"], &["detachVolume", "attachVolume"]);
+    names(&steps[0], &["end the export"]);
+    appliance.ok(&["create", "data5", "--size", "1G"]);
+    let swap = ["move", "data5", "--to", "old", "--root", "--swap-root", "--yes"];
+    let steps = planned_and_done(&appliance, &swap, &["detachVolume", "attachVolume"]);
+    let data3 = appliance.truth("data3").unwrap()["id"].as_str().unwrap().to_owned();
+    names(&steps[0], &["detachVolume", &data3]);
 }
 
 #[test]

@@ -214,3 +214,28 @@ fn a_root_disk_is_not_exported_where_it_may_be_this_vms_own() {
     names(message(&error), &["ROOT-appliance", "may be this VM's own", "not touched"]);
     appliance.ok(&["export", "data1"]);
 }
+
+#[test]
+fn a_disk_is_marked_for_udev_before_it_is_plugged_and_until_it_is_gone() {
+    let appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G"]);
+    let serial = appliance.show("data1")["id"].as_str().unwrap().replace('-', "")[..20].to_owned();
+    let mark = appliance.path("state").join("hands-off").join(serial);
+    appliance.cloud.settings(json!({"devices_appear": false}));
+    let attach = appliance.begin(&["attach", "data1", "--export"]);
+    wait_for("the mark", || mark.exists().then_some(()));
+    appliance.cloud.settings(json!({"devices_appear": true}));
+    let volume = appliance.truth("data1").unwrap()["id"].clone();
+    wait_for("the attach to be done in the cloud", || {
+        appliance.truth("data1").unwrap()["virtualmachineid"].is_string().then_some(())
+    });
+    appliance.cloud.admin("POST", "volume", json!({"id": volume, "plugged": true}));
+    attach.end().success();
+    appliance.ok(&["unexport", "data1"]);
+    assert!(mark.exists(), "as long as the disk is here");
+    appliance.ok(&["detach", "data1"]);
+    wait_for("the mark to go with the disk", || (!mark.exists()).then_some(()));
+
+    appliance.ok(&["attach", "data1"]);
+    assert!(!mark.exists(), "what is not exported is this machine's");
+}

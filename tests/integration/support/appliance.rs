@@ -183,6 +183,7 @@ impl Appliance {
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("VOLCTLD_LOG", "volctl=debug")
             .envs(self.config.environment.iter().map(|(key, value)| (key, value)))
             .arg("--config")
             .arg(self.write_config())

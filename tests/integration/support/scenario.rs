@@ -65,6 +65,13 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: attached_elsewhere,
         words: &["detach", "data", "--from", "worker", "--yes"],
     },
+    Scenario { name: "move", kind: "move", prepare: attached, words: &["move", "data", "--to", "worker"] },
+    Scenario {
+        name: "move of an export and data to become a root disk",
+        kind: "move",
+        prepare: written,
+        words: &["move", "data", "--to", "old", "--root", "--swap-root", "--yes"],
+    },
     Scenario { name: "delete", kind: "delete", prepare: used, words: &["delete", "data", "--yes"] },
     Scenario {
         name: "delete for ever",

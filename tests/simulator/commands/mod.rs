@@ -10,6 +10,7 @@ mod list_volumes;
 mod lists;
 mod paging;
 mod remove_volume;
+mod vm_power;
 
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub enum Outcome {
     Created(NewJob),
 }
 
-static COMMANDS: [&Command; 17] = [
+static COMMANDS: [&Command; 20] = [
     &attach_volume::COMMAND,
     &create_tags::COMMAND,
     &create_volume::COMMAND,
@@ -66,6 +67,9 @@ static COMMANDS: [&Command; 17] = [
     &lists::ZONES,
     &async_jobs::QUERY,
     &remove_volume::RECOVER,
+    &vm_power::DESTROY,
+    &vm_power::START,
+    &vm_power::STOP,
 ];
 
 /// The command of this name, in this case.

@@ -125,6 +125,11 @@ impl World {
         self.volumes.iter().filter(move |volume| !volume.removed && volume.virtualmachineid.as_deref() == Some(vm))
     }
 
+    /// The same, to be changed.
+    pub fn of_vm_mut<'a>(&'a mut self, vm: &'a str) -> impl Iterator<Item = &'a mut Volume> {
+        self.volumes.iter_mut().filter(move |volume| !volume.removed && volume.virtualmachineid.as_deref() == Some(vm))
+    }
+
     /// A job that was not purged.
     pub fn job(&self, id: &str) -> Option<&Job> {
         self.jobs.iter().find(|job| job.id == id)

@@ -91,6 +91,9 @@ pub struct VirtualMachine {
     /// It has VM snapshots or backups, so that its disks must stay as they are.
     #[serde(default)]
     pub vmsnapshots: bool,
+    /// Its guest stops only by force.
+    #[serde(default)]
+    pub ignores_shutdown: bool,
     /// Expunged: known by its id, listed nowhere.
     #[serde(default)]
     pub removed: bool,

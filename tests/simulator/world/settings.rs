@@ -48,6 +48,8 @@ pub struct Settings {
     pub max_data_disks: usize,
     /// `allow.user.expunge.recover.volume`
     pub allow_user_expunge_recover_volume: bool,
+    /// `allow.user.force.stop.vm`
+    pub allow_user_force_stop_vm: bool,
     /// `job.expire.minutes`
     pub job_expire_minutes: i64,
     /// The cloud's clock is ahead of this machine's by so much.
@@ -107,6 +109,7 @@ impl Default for Settings {
             max_volume_size_gib: 2000,
             max_data_disks: 32,
             allow_user_expunge_recover_volume: true,
+            allow_user_force_stop_vm: true,
             job_expire_minutes: 1440,
             clock_offset_seconds: 0,
             tells_time: true,
