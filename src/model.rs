@@ -63,6 +63,10 @@ uuid_newtype!(
     JobId
 );
 uuid_newtype!(
+    /// A snapshot of a CloudStack volume.
+    SnapshotId
+);
+uuid_newtype!(
     /// An operation of ours.
     OperationId
 );
@@ -238,6 +242,54 @@ impl VolumeRecord {
     }
 }
 
+/// A key and its value on a volume or a snapshot; an object has one value of a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// Not empty.
+    pub key: String,
+    /// Not empty.
+    pub value: String,
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", printable(&self.key), printable(&self.value))
+    }
+}
+
+/// What CloudStack says of a volume snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name: not unique, may hold anything.
+    pub name: String,
+    /// The volume that it is of, which need not be there any more.
+    pub volume_id: Option<VolumeId>,
+    /// `BackedUp`, `Creating`, ... (facts sheet, 2.3).
+    pub state: String,
+    /// The volume's size when it was taken, bytes; 0 where CloudStack does not know it.
+    pub size_bytes: u64,
+    /// When it was taken.
+    pub created: Option<Timestamp>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}
+
+impl SnapshotRecord {
+    /// Whether CloudStack is still making it; until it is `BackedUp` the volume is neither deleted nor resized (facts
+    /// sheet, 4.8).
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state.as_str(), "Allocated" | "Creating" | "CreatedOnPrimary" | "BackingUp")
+    }
+
+    /// Name and id, as every message names a snapshot.
+    pub fn label(&self) -> String {
+        format!("{} ({})", printable(&self.name), self.id)
+    }
+}
+
 /// What CloudStack says of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
@@ -287,6 +339,8 @@ pub struct DiskOffering {
     pub size_bytes: u64,
     /// The zones in which it can be used; empty for all.
     pub zone_ids: Vec<String>,
+    /// A volume of it keeps its size.
+    pub strict_size: bool,
 }
 
 /// One GiB: CloudStack creates volumes in whole ones.

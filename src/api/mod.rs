@@ -28,6 +28,7 @@ pub mod method {
     pub const VOLUME_MOVE: &str = "volume.move";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
+    pub const VOLUME_RESIZE: &str = "volume.resize";
     pub const VOLUME_HOLD: &str = "volume.hold";
     pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";

@@ -164,6 +164,7 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+    Resize,
     Move,
 }
 
@@ -171,7 +172,7 @@ impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete | Self::Move => true,
+            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize => true,
             Self::Create | Self::Attach | Self::Export | Self::Recover => false,
         }
     }

@@ -112,6 +112,16 @@ pub struct VolumeRecover {
     pub volume: String,
 }
 
+/// `volume.resize`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeResize {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Bytes, rounded up to whole GiB; not less than it has.
+    pub size_bytes: u64,
+}
+
 /// `volume.hold`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -23,6 +23,7 @@ mod ops;
 mod recover;
 mod release;
 mod render;
+mod resize;
 mod session;
 mod show;
 mod store;
@@ -97,6 +98,7 @@ enum Command {
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Resize(resize::Resize),
     Hold(hold::Hold),
     Release(release::Release),
     Ls(ls::Ls),
@@ -123,6 +125,7 @@ impl Command {
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Resize(command) => command.run(session, output),
             Command::Hold(command) => command.run(session, output),
             Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),

@@ -84,6 +84,11 @@ impl Request {
         Self::new("detachVolume").with("id", volume)
     }
 
+    /// `resizeVolume` to so many GiB, without leave to shrink.
+    pub fn resize_volume(volume: VolumeId, size_gib: u64) -> Self {
+        Self::new("resizeVolume").with("id", volume).with("size", size_gib)
+    }
+
     /// `destroyVolume`: recoverable, or for ever with `expunge`. CloudStack refuses it for a volume that was never
     /// created on storage: that takes [`Request::delete_volume`].
     pub fn destroy_volume(volume: VolumeId, expunge: bool) -> Self {
@@ -138,6 +143,14 @@ impl CloudStack {
     /// As each call.
     pub async fn detach_volume(&self, intent: &Intent, volume: VolumeId) -> Result<Accepted, CallError> {
         self.change(intent, Request::detach_volume(volume)).await
+    }
+
+    /// [`Request::resize_volume`]; what cannot be is told in the job (facts sheet, 4.6).
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn resize_volume(&self, intent: &Intent, volume: VolumeId, size_gib: u64) -> Result<Accepted, CallError> {
+        self.change(intent, Request::resize_volume(volume, size_gib)).await
     }
 
     /// [`Request::destroy_volume`]

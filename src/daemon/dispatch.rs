@@ -78,6 +78,7 @@ impl Dispatch {
             method::VOLUME_MOVE => self.change(Request::Move, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_RESIZE => self.change(Request::Resize, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,

@@ -134,6 +134,20 @@ impl Devices {
         self.wait_until(deadline, |facts| facts.find(serial)).await
     }
 
+    /// Waits until the device of a serial has at least so many bytes; none at the deadline.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub async fn wait_for_size(
+        &self,
+        serial: &Serial,
+        size_bytes: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Device>> {
+        let grown = |facts: &Facts| Ok(facts.find(serial)?.filter(|device| device.size_bytes >= size_bytes));
+        self.wait_until(deadline, grown).await
+    }
+
     /// Waits until this kernel has no disk of a serial any more; whether that is so at the deadline.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub(super) enum Phase {
 /// seat taken knows that nobody uses the device.
 pub(super) struct Session {
     served: Arc<Served>,
+    /// The export's size when the client came, in bytes: an export that grows does so for those who come after.
+    size: u64,
     seat: Seat,
 }
 
@@ -73,6 +75,11 @@ impl Session {
     /// The export.
     pub fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// What the client was told of it.
+    pub fn offer(&self, headers: Headers) -> Offer {
+        Offer { size: self.size, ..self.served.offer(headers) }
     }
 
     /// Notes that a request has come now.
@@ -260,7 +267,8 @@ impl Exports {
         self.announce(entry, &client, None);
         let served = Arc::clone(&entry.served);
         self.publish(&table);
-        Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
+        let size = served.backend.size();
+        Ok(Session { served, size, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
     }
 
     /// The names that a client may enter.

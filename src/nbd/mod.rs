@@ -124,6 +124,16 @@ impl Server {
         self.exports().uris(name)
     }
 
+    /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told
+    /// it, those that are inside keep what they were told.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export; `internal` where the size cannot be read.
+    pub fn grow(&self, name: &str) -> Result<u64> {
+        let size = self.exports().served(name)?.backend.grow();
+        size.map_err(|error| Error::new(Kind::Internal, error).doing(format!("the size of export {}", printable(name))))
+    }
+
     /// Marks an export whose device is gone.
     pub fn fail(&self, name: &str) {
         self.exports().fail(name);

@@ -13,7 +13,7 @@ use super::dry_run;
 use super::engine::Note;
 use super::export;
 use super::exports::{check_size, default_name};
-use super::job::{End, Job, Sent};
+use super::job::{End, Job, Sent, refuse_if_busy};
 use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
@@ -265,19 +265,13 @@ impl Attach {
             self.attached = true;
             return Ok(Next::On);
         }
-        if let Some(job) = self.volume.job_id {
-            if self.job.completes() {
-                cx.note(Some(Note::Text(format!("the volume is busy with CloudStack job {job}"))));
-                Backoff::default().wait(Some(Duration::from_secs(1))).await;
-                return Ok(Next::Back(Step::Check));
+        if let Err(busy) = refuse_if_busy(&self.volume) {
+            if !self.job.completes() {
+                return Err(Halt::Fail(busy));
             }
-            return Err(Halt::Fail(
-                Error::new(
-                    Kind::Busy,
-                    format!("volume {} is busy with CloudStack job {job}; nothing was sent", self.volume.label()),
-                )
-                .hint("ask again when that job has ended"),
-            ));
+            cx.note(Some(Note::Text(busy.message)));
+            Backoff::default().wait(Some(Duration::from_secs(1))).await;
+            return Ok(Next::Back(Step::Check));
         }
         let (vm, place) = (&self.vm, self.place);
         let target = cx.asking(self.job.completes(), &doing, || Target::look(&cx.world.cloud, vm, place)).await?;

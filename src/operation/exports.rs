@@ -204,11 +204,15 @@ impl World {
     }
 
     /// A disk that went away under its export may come back as another one: only an operator brings that export back.
-    /// A missing link is not a missing disk: udevd makes its links anew now and then.
+    /// A missing link is not a missing disk: udevd makes its links anew now and then. One that has grown is served as it
+    /// is.
     async fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
         let gone = self.devices.wait_gone(&wish.volume_id.serial(), Some(Instant::now())).await?;
         if gone {
             self.nbd.fail(&wish.name);
+        }
+        if !gone {
+            self.nbd.grow(&wish.name)?;
         }
         if gone || export.state == ExportState::Failed {
             tracing::error!(export = wish.name, volume = %wish.volume_id, gone, "the export's device failed");

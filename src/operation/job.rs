@@ -12,7 +12,7 @@ use super::Halt;
 use super::world::{Backoff, Cx};
 use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
 use crate::error::{Error, Kind};
-use crate::model::JobId;
+use crate::model::{JobId, VolumeRecord};
 
 /// How far CloudStack's clock must be past a request's `expires` before the request counts as dead: its servers'
 /// clocks differ among themselves.
@@ -48,6 +48,16 @@ pub(super) enum Sent {
     Never,
     /// So long ago that it cannot say any more: ask the object itself.
     Forgotten,
+}
+
+/// Refuses a volume on which somebody's job is under way.
+pub(super) fn refuse_if_busy(volume: &VolumeRecord) -> Result<(), Error> {
+    let Some(job) = volume.job_id else { return Ok(()) };
+    Err(Error::new(
+        Kind::Busy,
+        format!("volume {} is busy with CloudStack job {job}; nothing was sent", volume.label()),
+    )
+    .hint("ask again when that job has ended"))
 }
 
 /// How a job ended.

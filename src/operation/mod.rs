@@ -41,6 +41,7 @@ mod recover;
 mod recovery;
 mod release;
 mod request;
+mod resize;
 mod resolve;
 mod room;
 mod sync;
@@ -318,6 +319,10 @@ macro_rules! with_story {
                 type $story = delete::Delete;
                 $body
             }
+            OperationKind::Resize => {
+                type $story = resize::Resize;
+                $body
+            }
             OperationKind::Recover => {
                 type $story = recover::Recover;
                 $body
@@ -366,8 +371,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Unexport};
-    [Create, Attach, Export, Unexport, Detach, Move, Delete, Recover]
+    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Resize, Unexport};
+    [Create, Attach, Export, Unexport, Resize, Detach, Move, Delete, Recover]
         .into_iter()
         .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
         .collect()

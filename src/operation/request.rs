@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
+use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, to_json, unexport};
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeMove, VolumeRecover,
+    VolumeMove, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -38,6 +38,7 @@ pub enum Request {
     Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
+    Resize(VolumeResize),
     Export(ExportCreate),
     Unexport(ExportDelete),
 }
@@ -137,6 +138,7 @@ impl Engine {
             Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
+            Request::Resize(params) => self.take(resize::ask(world, params).await?, asked).await,
             Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
             Request::Unexport(params) => self.take(unexport::ask(world, params).await?, asked).await,
         }

@@ -13,4 +13,5 @@ mod hold;
 mod lane;
 mod look;
 mod r#move;
+mod resize;
 mod waiting;

@@ -61,6 +61,7 @@ fn lab() {
     let lab = Lab { cloud: &cloud, guest: &guest, volctl, root, work };
     story::the_same_bytes_under_another_letter(&lab);
     story::twins_are_told_apart(&lab);
+    story::a_volume_grows_in_the_guest(&lab);
     story::a_late_scsi_disk_is_found(&lab);
     story::a_detach_waits_for_the_guest(&lab);
     story::the_root_volume_stays(&lab);

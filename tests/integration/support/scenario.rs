@@ -12,8 +12,8 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 6] =
-    ["createVolume", "attachVolume", "detachVolume", "destroyVolume", "deleteVolume", "recoverVolume"];
+pub const CHANGES: [&str; 7] =
+    ["createVolume", "attachVolume", "detachVolume", "destroyVolume", "deleteVolume", "recoverVolume", "resizeVolume"];
 
 /// One operation and the world in which it is asked for.
 pub struct Scenario {
@@ -85,6 +85,8 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: new_volume,
         words: &["delete", "data", "--yes"],
     },
+    Scenario { name: "resize", kind: "resize", prepare: exported, words: &["resize", "data", "3G"] },
+    Scenario { name: "resize of a detached one", kind: "resize", prepare: used, words: &["resize", "data", "3G"] },
     Scenario { name: "recover", kind: "recover", prepare: deleted, words: &["recover", "data"] },
 ];
 
@@ -189,7 +191,10 @@ impl End {
             changed: changed.clone(),
             operations: picked(operations, &["/kind", "/status"]),
             calls: changes_called(&appliance.cloud),
-            volumes: picked(&state["volumes"], &["/name", "/state", "/virtualmachineid", "/deviceid", "/removed"]),
+            volumes: picked(
+                &state["volumes"],
+                &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
+            ),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
             devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),
