@@ -70,6 +70,9 @@ _volctl() {
             volctl,resize)
                 cmd="volctl__subcmd__resize"
                 ;;
+            volctl,rpc)
+                cmd="volctl__subcmd__rpc"
+                ;;
             volctl,show)
                 cmd="volctl__subcmd__show"
                 ;;
@@ -150,6 +153,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,resize)
                 cmd="volctl__subcmd__help__subcmd__resize"
+                ;;
+            volctl__subcmd__help,rpc)
+                cmd="volctl__subcmd__help__subcmd__rpc"
                 ;;
             volctl__subcmd__help,show)
                 cmd="volctl__subcmd__help__subcmd__show"
@@ -242,7 +248,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports ops health sync store drain version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports ops health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -600,7 +606,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports ops health sync store drain version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports ops health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -936,6 +942,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__resize)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__rpc)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1400,6 +1420,24 @@ _volctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__rpc)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -12,6 +12,7 @@ macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -83,6 +84,7 @@ impl VolumeId {
 
 /// The serial of a volume's disk: 20 lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Serial(String);
 
@@ -133,6 +135,7 @@ impl fmt::Debug for Serial {
 
 /// The Linux block device of a volume that is attached to this VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Device {
     /// The stable path: the by-id link.
     pub path: PathBuf,
@@ -146,6 +149,7 @@ pub struct Device {
 
 /// Whether a volume carries a VM's system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum VolumeType {
     /// The root disk of a VM.

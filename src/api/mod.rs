@@ -4,6 +4,7 @@
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
 mod objects;
+pub mod openrpc;
 mod params;
 mod results;
 
@@ -49,12 +50,14 @@ pub mod method {
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
+    pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.
     pub const PROGRESS: &str = "progress";
 }
 
 /// What every change takes beside its own parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
     /// Answer when the operation has ended, not when it is accepted.

@@ -10,6 +10,7 @@ use crate::model::{Device, OperationId, VmId, VolumeId, VolumeType};
 
 /// A volume as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volume {
     /// Its id.
     pub id: VolumeId,
@@ -44,6 +45,7 @@ pub struct Volume {
 
 /// Somebody's word that a volume stays as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hold {
     /// The holder's user name, or `user 1000` where it has none.
     pub holder: String,
@@ -57,6 +59,7 @@ pub struct Hold {
 
 /// A volume, by both of its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NamedVolume {
     /// Its id.
     pub id: VolumeId,
@@ -66,6 +69,7 @@ pub struct NamedVolume {
 
 /// What an export is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExportState {
     /// Wished for; not served yet, or its device is not here.
@@ -80,6 +84,7 @@ pub enum ExportState {
 
 /// A device served over NBD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Export {
     /// The export name.
     pub name: String,
@@ -106,6 +111,7 @@ pub struct Export {
 /// What clients have done with an export since it was made, also while earlier daemons served it; of one that was
 /// killed, the last seconds may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Usage {
     /// When the export was made.
     pub since: Timestamp,
@@ -119,6 +125,7 @@ pub struct Usage {
 
 /// The client of an export that was there last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastClient {
     /// As in [`Client`].
     pub address: String,
@@ -143,6 +150,7 @@ pub struct Traffic {
 
 /// A client of an export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Client {
     /// `192.0.2.7:53210`, or `unix:pid=1234,uid=0` on the Unix socket.
     pub address: String,
@@ -154,6 +162,7 @@ pub struct Client {
 
 /// What kind of change an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum OperationKind {
@@ -180,6 +189,7 @@ impl OperationKind {
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "design, 2 has the meanings")]
 pub enum Status {
@@ -202,6 +212,7 @@ impl Status {
 
 /// One requested change, as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -229,6 +240,7 @@ pub struct Operation {
 
 /// How a client of an export left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Leaving {
     /// By itself.
     #[serde(rename = "disconnected")]
@@ -240,6 +252,7 @@ pub enum Leaving {
 
 /// What a detach (or an unexport) can say of the device's last moments here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Departure {
     /// When everything written was on stable storage.
     pub flushed_at: Option<Timestamp>,
@@ -253,6 +266,7 @@ pub struct Departure {
 
 /// Who asked for an operation, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Asker {
     /// User id of the peer on the socket.
     pub uid: Option<u32>,
@@ -266,6 +280,7 @@ pub struct Asker {
 
 /// A moment in an operation's history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Moment {
     /// When.
     pub at: Timestamp,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeCreate {
     /// The new volume's name.
@@ -33,6 +34,7 @@ pub struct VolumeCreate {
 
 /// `volume.attach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeAttach {
     /// Volume: id, unique name, or unique id prefix.
@@ -53,6 +55,7 @@ pub struct VolumeAttach {
 
 /// `volume.detach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDetach {
     /// Volume: id or unique name.
@@ -73,6 +76,7 @@ pub struct VolumeDetach {
 
 /// `volume.move`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeMove {
     /// Volume: id or unique name.
@@ -95,6 +99,7 @@ pub struct VolumeMove {
 
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDelete {
     /// Volume: id or unique name.
@@ -106,6 +111,7 @@ pub struct VolumeDelete {
 
 /// `volume.recover`, `volume.get` without an age
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecover {
     /// Volume: id or unique name.
@@ -114,6 +120,7 @@ pub struct VolumeRecover {
 
 /// `volume.resize`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeResize {
     /// Volume: id, unique name, or unique id prefix.
@@ -124,6 +131,7 @@ pub struct VolumeResize {
 
 /// `volume.hold`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeHold {
     /// Volume: id, unique name, or unique id prefix.
@@ -134,6 +142,7 @@ pub struct VolumeHold {
 
 /// `volume.release`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
@@ -143,6 +152,7 @@ pub struct VolumeRelease {
 
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
@@ -152,6 +162,7 @@ pub struct VolumeList {
 
 /// `volume.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -163,6 +174,7 @@ pub struct VolumeGet {
 
 /// `device.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -174,6 +186,7 @@ pub struct DeviceGet {
 
 /// `device.find`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFind {
     /// Any absolute path or link to the disk or one of its partitions.
@@ -182,6 +195,7 @@ pub struct DeviceFind {
 
 /// `vm.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmGet {
     /// VM, id or unique name.
@@ -190,6 +204,7 @@ pub struct VmGet {
 
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportCreate {
     /// Volume: id, unique name, or unique id prefix.
@@ -218,6 +233,7 @@ pub struct ExportKick {
 
 /// `export.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportDelete {
     /// The export's name, or its volume.
@@ -232,6 +248,7 @@ pub struct ExportDelete {
 
 /// `operation.get`, `operation.cancel`, `operation.retry`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationGet {
     /// The operation's id, or a unique prefix of it.
@@ -240,6 +257,7 @@ pub struct OperationGet {
 
 /// `operation.abandon`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationAbandon {
     /// The operation's id, or a unique prefix of it.
@@ -250,6 +268,7 @@ pub struct OperationAbandon {
 
 /// `system.drain`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SystemDrain {
     /// Detach this VM's data volumes too.
@@ -265,6 +284,7 @@ pub struct SystemDrain {
 
 /// `store.backup`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StoreBackup {
     /// The file to write, an absolute path at which nothing is yet.
@@ -273,6 +293,7 @@ pub struct StoreBackup {
 
 /// `operation.wait`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationWait {
     /// The operation's id, or a unique prefix of it.
@@ -287,6 +308,7 @@ pub struct OperationWait {
 
 /// `operation.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationList {
     /// At most so many, newest first (100 where absent).

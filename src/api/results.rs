@@ -12,6 +12,7 @@ use crate::model::{Device, VmId, VolumeId};
 
 /// The result of every change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
@@ -37,6 +38,7 @@ pub struct Changed {
 
 /// The result of `volume.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volumes {
     /// Newest first, as CloudStack lists them.
     pub volumes: Vec<Volume>,
@@ -47,6 +49,7 @@ pub struct Volumes {
 
 /// The result of `volume.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VolumeShown {
     /// The volume.
     pub volume: Volume,
@@ -57,6 +60,7 @@ pub struct VolumeShown {
 
 /// The result of `device.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceShown {
     /// The volume.
     pub volume_id: VolumeId,
@@ -66,6 +70,7 @@ pub struct DeviceShown {
 
 /// The result of `device.find`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceFound {
     /// Whose device it is.
     pub volume: Volume,
@@ -77,6 +82,7 @@ pub struct DeviceFound {
 
 /// The result of `vm.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmShown {
     /// Its id.
     pub id: VmId,
@@ -90,6 +96,7 @@ pub struct VmShown {
 
 /// The result of `export.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
@@ -104,6 +111,7 @@ pub struct Kicked {
 
 /// The result of `operation.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Newest first.
     pub operations: Vec<Operation>,
@@ -111,6 +119,7 @@ pub struct Operations {
 
 /// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
@@ -124,6 +133,7 @@ pub struct OperationShown {
 
 /// The result of `system.drain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drained {
     /// Since when nothing new is taken; none where it is.
     pub since: Option<Timestamp>,
@@ -139,6 +149,7 @@ pub struct Drained {
 
 /// The result of `store.backup`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// The file that was written.
     pub path: PathBuf,
@@ -148,6 +159,7 @@ pub struct BackedUp {
 
 /// The result of `system.sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// What differed between store, CloudStack, kernel and exports.
     pub differences: Vec<Difference>,
@@ -155,6 +167,7 @@ pub struct Synced {
 
 /// One thing that differed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The volume that it is about.
     pub volume_id: Option<VolumeId>,
@@ -166,6 +179,7 @@ pub struct Difference {
 
 /// One looked-at part of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// `cloudstack`, `store`, ...
     pub name: String,
@@ -179,6 +193,7 @@ pub struct Check {
 
 /// The result of `system.health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether each check is.
     pub healthy: bool,
@@ -188,6 +203,7 @@ pub struct Health {
 
 /// The result of `system.version`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub version: String,
@@ -197,6 +213,7 @@ pub struct Version {
 
 /// The parameters of the `progress` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The caller's.
     pub token: Value,
@@ -206,6 +223,7 @@ pub struct Progress {
 
 /// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The error.
     #[serde(flatten)]

@@ -24,6 +24,7 @@ mod recover;
 mod release;
 mod render;
 mod resize;
+mod rpc;
 mod session;
 mod show;
 mod store;
@@ -111,6 +112,7 @@ enum Command {
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Rpc(rpc::Rpc),
     Version(version::Version),
 }
 
@@ -138,6 +140,7 @@ impl Command {
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

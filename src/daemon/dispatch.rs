@@ -86,7 +86,7 @@ impl Dispatch {
             method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
-            method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
+            method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer).await,
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
@@ -137,6 +137,10 @@ impl Dispatch {
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
                 answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+            }
+            method::RPC_DISCOVER => {
+                read::<Nothing>(params)?;
+                answer(api::openrpc::document()?)
             }
             _ => Err(Refusal::Method),
         }
@@ -278,13 +282,13 @@ impl Dispatch {
         shown(self.engine.retry(id, &who(peer)).await?)
     }
 
-    fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
+    async fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         if params.reason.trim().is_empty() {
             return Err(Refusal::Params("reason: say why, for the record".to_owned()));
         }
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.abandon(id, &who(peer), &params.reason)?)
+        shown(self.engine.abandon(id, &who(peer), &params.reason).await?)
     }
 
     fn backup(&self, params: api::StoreBackup, peer: &Peer) -> Answer {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Halt;
-use super::world::{Backoff, Cx};
+use super::world::{Backoff, Cx, PATIENCE};
 use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
 use crate::error::{Error, Kind};
 use crate::model::{JobId, VolumeRecord};
@@ -36,6 +37,9 @@ pub(super) struct Job {
     completes: bool,
     /// CloudStack turned the last one away unread: how long it is left alone before the next.
     rest: Option<Duration>,
+    /// Since when no connection for it has come about.
+    #[serde(skip)]
+    unconnected_since: Option<Instant>,
 }
 
 /// What became of a send.
@@ -86,7 +90,8 @@ impl Job {
     pub fn choose(&mut self, cx: &Cx) {
         let cloud = &cx.world.cloud;
         let (intent, chosen_at) = (Some(cloud.intend()), Some(cloud.now()));
-        *self = Self { intent, chosen_at, completes: self.completes, ..Self::default() };
+        let Self { completes, unconnected_since, .. } = *self;
+        *self = Self { intent, chosen_at, completes, unconnected_since, ..Self::default() };
     }
 
     /// CloudStack has it.
@@ -141,6 +146,13 @@ impl Job {
                 self.settle(cx).await
             }
             _ => {
+                // Looks may have connections that are open already; a change has to get one.
+                if error.nothing_sent() && !self.completes {
+                    let since = *self.unconnected_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))));
+                    }
+                }
                 cx.trouble(&error);
                 self.rest = Some(error.retry_after().unwrap_or(SHORT_REST));
                 Ok(Sent::Never)

@@ -238,6 +238,9 @@ fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt
     }
 }
 
+/// Between why an operation was undone and why that failed, of which only the last time is told.
+const UNDOING_FAILED: &str = "; and undoing it failed: ";
+
 fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Result<()>) -> At<S::Step> {
     match undone {
         Ok(()) => match before(story, step) {
@@ -246,12 +249,9 @@ fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Re
             _ => (Status::Failed, step, why),
         },
         Err(error) => {
-            let first = why.map_or_else(String::new, |why| format!("{}; and ", why.message));
-            (
-                Status::Stuck,
-                step,
-                Some(Error { message: format!("{first}undoing it failed: {}", error.message), ..error }),
-            )
+            let cause = why.as_ref().map(|why| why.message.split(UNDOING_FAILED).next().unwrap_or_default());
+            let message = format!("{}{UNDOING_FAILED}{}", cause.unwrap_or("it failed"), error.message);
+            (Status::Stuck, step, Some(Error { message, ..error }))
         }
     }
 }

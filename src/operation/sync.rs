@@ -43,19 +43,20 @@ impl World {
     /// Disks that this kernel has and CloudStack has elsewhere, or the other way round.
     fn devices_that_differ(&self, this: VmId, volumes: &[VolumeRecord]) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
+        let find = self.devices.find_many()?;
         for volume in volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk) {
             if self.store.operation_on(volume.id)?.is_some() {
                 // On its way: the operation sees to it.
                 continue;
             }
-            let here = self.devices.find(&volume.id.serial())?;
             let attached = volume.vm_id == Some(this);
-            let found = match (here, attached) {
-                (Some(device), false) => format!(
+            let found = match (find(&volume.id.serial()), attached) {
+                (Err(error), _) => format!("which disk it is cannot be told: {}", error.message),
+                (Ok(Some(device)), false) => format!(
                     "its disk is here as {}, but CloudStack does not have it attached here",
                     device.path.display()
                 ),
-                (None, true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
+                (Ok(None), true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
                 _ => continue,
             };
             let done = "nothing: attach or detach it to put it right".to_owned();

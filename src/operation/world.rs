@@ -23,7 +23,7 @@ use crate::store::{OperationRow, Store, Transition};
 
 /// How long a step that only looks bears with a CloudStack that does not answer: long enough for a restart of a proxy,
 /// short enough for an operator who waits.
-const PATIENCE: Duration = Duration::from_secs(25);
+pub(super) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The four outside worlds and the configuration.
 pub struct World {

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::row::{OperationRow, Outcome, UNFINISHED, many, name, one};
+use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
 use super::{Store, from_json, parse, sql, time_text, to_json};
 use crate::api::{Moment, Status};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VolumeId};
 
 /// What is saved of a transition.
@@ -27,9 +27,13 @@ pub struct Transition {
 }
 
 impl Store {
-    /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else.
+    /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else. `busy`
+    /// where a creation has learned its volume and another operation has that already.
     pub fn transition(&self, id: OperationId, to: &Transition) -> Result<Option<OperationRow>> {
         self.write(|db| {
+            if let Some(volume) = to.volume_id {
+                refuse_if_held(db, id, volume)?;
+            }
             let now = time_text(Timestamp::now());
             let finished = to.status.ended().then(|| now.clone());
             let saved = db
@@ -180,13 +184,21 @@ impl Store {
 
     /// What holds a volume now, if anything does.
     pub fn operation_on(&self, volume: VolumeId) -> Result<Option<OperationRow>> {
-        self.read(|db| one(db, "volume_id = ?1 AND status IN ('running', 'unwinding', 'stuck')", &volume.to_string()))
+        self.read(|db| one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string()))
     }
 
     /// Deletes ended operations that ended before a moment.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
         self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))
     }
+}
+
+fn refuse_if_held(db: &Transaction<'_>, id: OperationId, volume: VolumeId) -> Result<()> {
+    let Some(holder) = one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string())?.filter(|row| row.id != id)
+    else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Busy, format!("volume {volume} is busy: operation {} is {}", holder.id, holder.step_words)))
 }
 
 /// Ends an operation whose row is known not to have ended.

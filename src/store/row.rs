@@ -90,6 +90,9 @@ const COLUMNS: &str = "id, kind, status, step, step_words, volume_id, volume_nam
 /// The statuses that have not ended.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'unwinding', 'stuck')";
 
+/// The statuses that hold a volume.
+pub(super) const HOLDS: &str = "status IN ('running', 'unwinding', 'stuck')";
+
 /// One row that fulfils a condition on `?1`.
 pub(super) fn one(db: &Connection, condition: &str, value: &str) -> Result<Option<OperationRow>> {
     let query = format!("SELECT {COLUMNS} FROM operations WHERE {condition} LIMIT 1");

@@ -18,6 +18,7 @@ mod outages;
 mod races;
 mod refusals;
 mod rights;
+mod rpc;
 mod simulator;
 mod story;
 mod support;

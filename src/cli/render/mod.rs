@@ -115,6 +115,14 @@ impl Output {
         }
     }
 
+    /// Prints a result as it came over the socket, whatever was wanted on stdout, and says the exit code.
+    pub fn result(&self, answer: Answer) -> u8 {
+        match answer {
+            Ok(result) => self.document(&result, 0),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
     /// Prints why nothing was done, and says the exit code.
     pub fn refuse(&self, refusal: &Refusal) -> u8 {
         let code = refusal.exit_code();
