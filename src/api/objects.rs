@@ -137,6 +137,7 @@ pub struct LastClient {
 
 /// How an export serves its clients; counted since this daemon serves it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Traffic {
     /// Requests.
     pub requests: u64,

@@ -222,6 +222,7 @@ pub struct ExportCreate {
 
 /// `export.kick`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportKick {
     /// The export's name.

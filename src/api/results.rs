@@ -104,6 +104,7 @@ pub struct Exports {
 
 /// The result of `export.kick`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kicked {
     /// The clients that were sent away.
     pub clients: Vec<Client>,
