@@ -7,6 +7,7 @@ mod life;
 mod model;
 mod raw;
 mod requests;
+mod trixie;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
