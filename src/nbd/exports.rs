@@ -28,6 +28,9 @@ use crate::model::{VolumeId, printable};
 
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
+/// Connections that one TCP address has, to all exports together: more than any client opens, and few enough to leave room
+/// for others.
+const MAXIMUM_OF_ADDRESS: usize = 128;
 /// Clients that came or went, kept for whoever follows them.
 const MAXIMUM_EVENTS: usize = 256;
 
@@ -46,6 +49,8 @@ pub(super) enum Refusal {
     Unknown,
     Leaving,
     Full,
+    /// Its address has as many connections as one may have.
+    Crowded,
     /// Its device is gone.
     Gone,
     /// It is writable, and the client at this address was there first.
@@ -247,6 +252,7 @@ impl Exports {
     /// Lets a client in.
     pub fn enter(self: &Arc<Self>, name: &str, peer: Peer, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
         let mut table = self.table();
+        let crowded = peer.ip().is_some_and(|ip| connections_of(&table, ip) >= MAXIMUM_OF_ADDRESS);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
         match entry.phase {
             Phase::Pending => return Err(Refusal::Unknown),
@@ -254,6 +260,10 @@ impl Exports {
             Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
                 tracing::warn!("NBD client {peer} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
                 return Err(Refusal::Full);
+            }
+            Phase::Active if crowded => {
+                tracing::warn!("NBD client {peer} refused: its address has {MAXIMUM_OF_ADDRESS} connections");
+                return Err(Refusal::Crowded);
             }
             Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
             Phase::Active => {}
@@ -476,6 +486,10 @@ impl Exports {
 
 fn entry<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Entry> {
     table.get_mut(name).ok_or_else(|| unknown(name))
+}
+
+fn connections_of(table: &Table, ip: IpAddr) -> usize {
+    table.values().flat_map(|entry| &entry.clients).filter(|client| client.peer().ip() == Some(ip)).count()
 }
 
 fn unknown(name: &str) -> Error {

@@ -104,6 +104,27 @@ async fn one_client_writes_unless_the_export_is_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_take_all_connections() {
+    let place = Place::new().await;
+    let export = place.serve_read_only("disk", MIB).await;
+    let connected: Vec<Raw> = (0..128)
+        .map(|_| {
+            let mut client = place.connect_tcp(&export);
+            client.go("disk");
+            client
+        })
+        .collect();
+    let go = InfoRequest::encode("disk", &[]);
+    let mut crowded = place.connect_tcp(&export);
+    assert_eq!(crowded.outcome(opt::GO, &go), rep::ERR_POLICY);
+    place.connect_from("127.0.0.2", &export).go("disk");
+    place.connect().go("disk");
+    drop(connected);
+    assert!(place.idle("disk").await);
+    assert_eq!(crowded.outcome(opt::GO, &go), rep::ACK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_sent_away_has_its_answers_and_may_come_back() {
     let place = Place::new().await;
     let export = place.serve("disk", MIB).await;
