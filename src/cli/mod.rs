@@ -10,10 +10,12 @@ mod detach;
 mod device;
 mod drain;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod hold;
 mod interrupt;
@@ -27,6 +29,7 @@ mod resize;
 mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -107,7 +110,9 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -135,7 +140,9 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

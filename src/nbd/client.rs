@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::api;
-use crate::model::{VolumeId, clock_time};
+use crate::model::clock_time;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +38,6 @@ impl fmt::Display for Peer {
             Peer::Unix { pid: None, uid } => write!(f, "unix:uid={uid}"),
         }
     }
-}
-
-/// A client that came or went.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClientEvent {
-    /// The export's name.
-    pub export: String,
-    /// Its volume.
-    pub volume_id: VolumeId,
-    /// The client, as it was at that moment.
-    pub client: api::Client,
-    /// None where it has come; how it went where it has gone.
-    pub left: Option<api::Leaving>,
 }
 
 /// A client that is inside an export.

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
-use super::client::{Client, ClientEvent, Peer};
+use super::client::{Client, Peer};
+use super::herald::Herald;
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
 use super::traffic::Moved;
@@ -31,8 +32,6 @@ const MAXIMUM_CLIENTS: usize = 256;
 /// Connections that one TCP address has, to all exports together: more than any client opens, and few enough to leave room
 /// for others.
 const MAXIMUM_OF_ADDRESS: usize = 128;
-/// Clients that came or went, kept for whoever follows them.
-const MAXIMUM_EVENTS: usize = 256;
 
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,10 +109,10 @@ impl Drop for Seat {
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised() || self.client.is_kicked();
+            self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let address = self.client.peer().to_string();
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left: Some(left) });
-            self.exports.announce(entry, &self.client, Some(left));
         }
         self.exports.publish(&table);
     }
@@ -173,16 +172,26 @@ pub(super) struct Gone {
 pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
-    client_events: broadcast::Sender<ClientEvent>,
     locations: Locations,
+    herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        let (activity, client_events) = (watch::Sender::default(), broadcast::Sender::new(MAXIMUM_EVENTS));
-        Self { table: Mutex::default(), activity, client_events, locations, gone: Mutex::default() }
+        Self {
+            table: Mutex::default(),
+            activity: watch::Sender::default(),
+            locations,
+            herald: Herald::default(),
+            gone: Mutex::default(),
+        }
+    }
+
+    /// The way to whoever keeps a history.
+    pub fn herald(&self) -> &Herald {
+        &self.herald
     }
 
     /// Where clients would find an export of this name.
@@ -195,22 +204,9 @@ impl Exports {
         self.activity.subscribe()
     }
 
-    /// Follows the clients.
-    pub fn client_events(&self) -> broadcast::Receiver<ClientEvent> {
-        self.client_events.subscribe()
-    }
-
-    fn announce(&self, entry: &Entry, client: &Client, left: Option<Leaving>) {
-        let (export, volume_id) = (entry.served.name.clone(), entry.served.volume_id);
-        let word = if left.is_some() { "left" } else { "entered" };
-        tracing::info!(volume = %volume_id, "NBD client {} {word} export {}", client.peer(), printable(&export));
-        // Nobody may be listening.
-        let _ = self.client_events.send(ClientEvent { export, volume_id, client: client.shown(), left });
-    }
-
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
-        let served = Served::new(spec)?;
+        let served = Served::new(spec, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client };
@@ -235,6 +231,7 @@ impl Exports {
         let entry = entry(&mut table, name)?;
         if entry.phase == Phase::Pending {
             entry.phase = Phase::Active;
+            self.herald.served(&entry.served);
         }
         Ok(self.shown(entry))
     }
@@ -274,8 +271,8 @@ impl Exports {
         }
         let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));
-        self.announce(entry, &client, None);
         let served = Arc::clone(&entry.served);
+        self.herald.connected(&served, peer);
         self.publish(&table);
         let size = served.backend.size();
         Ok(Session { served, size, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
@@ -437,6 +434,7 @@ impl Exports {
         let gone = table.remove(name).and_then(|entry| {
             let usage = entry.usage();
             let served = Arc::into_inner(entry.served)?;
+            self.herald.ended(&served);
             self.count_gone(served.traffic.moved());
             Some(Gone { file: served.backend.into_file(), usage })
         });

@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod exports;
 mod handshake;
+mod herald;
 mod ioctl;
 mod listen;
 mod probe;
@@ -30,12 +31,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-pub use client::ClientEvent;
 pub use exports::Activity;
+pub use herald::Happening;
 pub use removal::{Clients, Removed};
 pub use served::ExportSpec;
 pub use traffic::Moved;
@@ -176,11 +177,6 @@ impl Server {
         self.exports().activity()
     }
 
-    /// Follows the clients of all exports, as they come and go; who is too slow misses the oldest.
-    pub fn client_events(&self) -> broadcast::Receiver<ClientEvent> {
-        self.exports().client_events()
-    }
-
     /// Sends clients of an export away, all of them or those at one address, with or without its port. The request
     /// that is under way is answered, unless they do not take the answer. They may come back.
     ///
@@ -188,6 +184,11 @@ impl Server {
     /// `not_found` where there is no such export or no such client.
     pub async fn kick(&self, name: &str, address: Option<&str>) -> Result<Vec<api::Client>> {
         removal::kick(self.exports(), name, address).await
+    }
+
+    /// Has a listener, who must not block, told what happens at the exports from now on; the first one only.
+    pub fn listen(&self, listener: impl Fn(Happening) + Send + Sync + 'static) {
+        self.exports().herald().listen(listener);
     }
 
     /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{from_json, parse, sql};
-use crate::api::{Asker, Departure, NamedVolume, Operation, OperationKind, Status};
+use crate::api::{Asker, Departure, NamedVolume, Operation, OperationKind, Snapshot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId};
 
@@ -21,6 +21,9 @@ pub struct Outcome {
     /// The root disk that made way for a move.
     #[serde(default)]
     pub swapped_root: Option<NamedVolume>,
+    /// The snapshot that was taken.
+    #[serde(default)]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// A row of the journal.

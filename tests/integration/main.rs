@@ -8,6 +8,7 @@ mod clocks;
 mod crash;
 mod daemon;
 mod drain;
+mod events;
 mod fuzz_corpus;
 mod generated;
 mod human;
