@@ -94,6 +94,9 @@ _volctl() {
             volctl,version)
                 cmd="volctl__subcmd__version"
                 ;;
+            volctl,vm)
+                cmd="volctl__subcmd__vm"
+                ;;
             volctl__subcmd__exports,help)
                 cmd="volctl__subcmd__exports__subcmd__help"
                 ;;
@@ -184,6 +187,9 @@ _volctl() {
             volctl__subcmd__help,version)
                 cmd="volctl__subcmd__help__subcmd__version"
                 ;;
+            volctl__subcmd__help,vm)
+                cmd="volctl__subcmd__help__subcmd__vm"
+                ;;
             volctl__subcmd__help__subcmd__exports,kick)
                 cmd="volctl__subcmd__help__subcmd__exports__subcmd__kick"
                 ;;
@@ -216,6 +222,12 @@ _volctl() {
                 ;;
             volctl__subcmd__help__subcmd__store,backup)
                 cmd="volctl__subcmd__help__subcmd__store__subcmd__backup"
+                ;;
+            volctl__subcmd__help__subcmd__vm,ls)
+                cmd="volctl__subcmd__help__subcmd__vm__subcmd__ls"
+                ;;
+            volctl__subcmd__help__subcmd__vm,show)
+                cmd="volctl__subcmd__help__subcmd__vm__subcmd__show"
                 ;;
             volctl__subcmd__ops,abandon)
                 cmd="volctl__subcmd__ops__subcmd__abandon"
@@ -295,6 +307,24 @@ _volctl() {
             volctl__subcmd__store__subcmd__help,help)
                 cmd="volctl__subcmd__store__subcmd__help__subcmd__help"
                 ;;
+            volctl__subcmd__vm,help)
+                cmd="volctl__subcmd__vm__subcmd__help"
+                ;;
+            volctl__subcmd__vm,ls)
+                cmd="volctl__subcmd__vm__subcmd__ls"
+                ;;
+            volctl__subcmd__vm,show)
+                cmd="volctl__subcmd__vm__subcmd__show"
+                ;;
+            volctl__subcmd__vm__subcmd__help,help)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__help"
+                ;;
+            volctl__subcmd__vm__subcmd__help,ls)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__ls"
+                ;;
+            volctl__subcmd__vm__subcmd__help,show)
+                cmd="volctl__subcmd__vm__subcmd__help__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -302,7 +332,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -426,7 +456,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__detach)
-            opts="-q -h --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --all --from --drain --force --yes --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -682,7 +712,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1202,6 +1232,48 @@ _volctl() {
         volctl__subcmd__help__subcmd__version)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm)
+            opts="ls show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__vm__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1998,6 +2070,116 @@ _volctl() {
         volctl__subcmd__version)
             opts="-q -h --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm)
+            opts="-q -h --socket --json --quiet --help ls show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help)
+            opts="ls show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__ls)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__vm__subcmd__show)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

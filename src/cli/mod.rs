@@ -21,6 +21,7 @@ mod hold;
 mod interrupt;
 mod ls;
 mod r#move;
+mod names;
 mod ops;
 mod recover;
 mod release;
@@ -36,6 +37,7 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -110,6 +112,7 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
@@ -140,6 +143,7 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
