@@ -47,6 +47,7 @@ pub mod method {
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const EXPORT_KICK: &str = "export.kick";
     pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const SNAPSHOT_CREATE: &str = "snapshot.create";
     pub const SNAPSHOT_LIST: &str = "snapshot.list";

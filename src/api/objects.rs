@@ -94,8 +94,12 @@ pub struct Export {
     pub read_only: bool,
     /// What a client can use as it is.
     pub uris: Vec<String>,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The clients that are connected.
     pub clients: Vec<Client>,
+    /// How it serves them now.
+    pub traffic: Traffic,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What it is doing.
@@ -130,6 +134,20 @@ pub struct LastClient {
     pub at: Timestamp,
     /// How it left; none while it is there.
     pub left: Option<Leaving>,
+}
+
+/// How an export serves its clients; counted since this daemon serves it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Requests of the last second.
+    pub requests_per_second: u64,
+    /// Requests that were refused or failed.
+    pub errors: u64,
+    /// When all that was written was last brought to stable storage; not yet where absent.
+    pub last_flush: Option<Timestamp>,
 }
 
 /// A client of an export.

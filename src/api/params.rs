@@ -237,6 +237,21 @@ pub struct ExportCreate {
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Let several clients write at a time.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// `export.kick`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExportKick {
+    /// The export's name.
+    pub export: String,
+    /// Only the clients at this address, with or without its port; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 /// `export.delete`

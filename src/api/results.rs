@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
+use super::objects::{Asker, Client, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -135,6 +135,14 @@ pub struct VmListed {
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
+}
+
+/// The result of `export.kick`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Kicked {
+    /// The clients that were sent away.
+    pub clients: Vec<Client>,
 }
 
 /// The result of `operation.begin`: what became of each change, in order.

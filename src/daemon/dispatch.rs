@@ -82,6 +82,7 @@ impl Dispatch {
         match name {
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
+            method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
             method::OPERATION_BEGIN => self.begin(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
@@ -295,6 +296,11 @@ impl Dispatch {
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         answer(self.engine.world().release(&params).await?)
+    }
+
+    async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(api::Kicked { clients: self.engine.world().kick(&params, &who(peer)).await? })
     }
 
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {

@@ -51,6 +51,8 @@ pub(super) struct Share {
     pub name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
 }
 
 impl Share {
@@ -117,7 +119,7 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,
     };
-    let share = params.export.then_some(Share { name: None, read_only: params.read_only });
+    let share = params.export.then_some(Share { name: None, read_only: params.read_only, shared: false });
     let story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),

@@ -20,6 +20,8 @@ pub struct Wish {
     pub volume_id: VolumeId,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What the device must still be when it is served again.
@@ -31,7 +33,7 @@ pub struct Wish {
 }
 
 const COLUMNS: &str = "name, volume_id, read_only, device_path, identity, failed, created_at, bytes_read, bytes_written, \
-                       last_client, last_client_at, last_client_left";
+                       last_client, last_client_at, last_client_left, shared";
 
 /// How a volume was exported before its export was ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,12 +80,13 @@ impl Store {
             }
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()]).map_err(sql)?;
             db.execute(
-                "INSERT INTO exports (name, volume_id, read_only, device_path, identity, failed, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO exports (name, volume_id, read_only, shared, device_path, identity, failed, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     wish.name,
                     wish.volume_id.to_string(),
                     wish.read_only,
+                    wish.shared,
                     wish.device_path.to_string_lossy(),
                     wish.identity,
                     wish.failed,
@@ -168,6 +171,7 @@ fn wish(row: &Row<'_>) -> Result<Wish> {
         name: column(row, 0)?,
         volume_id: parse(&column::<String>(row, 1)?)?,
         read_only: column(row, 2)?,
+        shared: column(row, 12)?,
         device_path: PathBuf::from(column::<String>(row, 3)?),
         identity: column(row, 4)?,
         failed: column(row, 5)?,

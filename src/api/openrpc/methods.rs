@@ -59,6 +59,7 @@ pub fn document() -> Value {
     let at_once = [
         types.at_once::<VolumeHold, Changed>(method::VOLUME_HOLD, "Hold a volume: nobody takes it away"),
         types.at_once::<VolumeRelease, Changed>(method::VOLUME_RELEASE, "End a hold"),
+        types.at_once::<ExportKick, Kicked>(method::EXPORT_KICK, "Send clients of an export away"),
         types.at_once::<OperationBegin, Begun>(method::OPERATION_BEGIN, "Begin several changes, or none of them"),
         types.at_once::<OperationWait, Changed>(method::OPERATION_WAIT, "Wait for the end of an operation"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_CANCEL, "Cancel what was not sent yet"),

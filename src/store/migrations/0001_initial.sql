@@ -88,6 +88,7 @@ CREATE TABLE exports (
     name        TEXT PRIMARY KEY,
     volume_id   TEXT NOT NULL UNIQUE,
     read_only   INTEGER NOT NULL,
+    shared      INTEGER NOT NULL,  -- several clients may write at a time
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
