@@ -139,10 +139,10 @@ fn refuse_other_name(vm: &VmRecord, repeated: Option<&str>) -> Result<()> {
 /// How a volume is exported here, or was before.
 fn former_share(world: &World, volume: VolumeId) -> Result<Option<Share>> {
     if let Some(wish) = world.store.wish_of(volume)? {
-        return Ok(Some(Share { name: Some(wish.name), read_only: wish.read_only }));
+        return Ok(Some(Share { name: Some(wish.name), read_only: wish.read_only, shared: wish.shared }));
     }
     let former = world.store.former_export(volume)?;
-    Ok(former.map(|former| Share { name: Some(former.name), read_only: former.read_only }))
+    Ok(former.map(|former| Share { name: Some(former.name), read_only: former.read_only, shared: former.shared }))
 }
 
 fn elsewhere(volume: &VolumeRecord, vm: &VmRecord) -> Detach {

@@ -32,7 +32,7 @@ impl Engine {
     pub async fn why(&self, params: &VolumeWhy) -> Result<Why> {
         let world = self.world();
         let subject = world.subject(&params.volume).await?;
-        let operations = world.store.operations_of(subject.id, &subject.name)?;
+        let operations = world.store.operations_about(subject.id, &subject.name)?;
         let events = world.store.events_of(subject.id, &subject.name, params.since, params.until)?;
         let mut timeline = causes(&events, &operations);
         let mut notes = Vec::new();
@@ -304,7 +304,9 @@ impl World {
         };
         match self.store.volumes_of_the_past(word)?.as_slice() {
             [(id, name)] => Ok(Subject { id: Some(*id), name: name.clone() }),
-            [] if !self.store.operations_of(None, word)?.is_empty() => Ok(Subject { id: None, name: word.to_owned() }),
+            [] if !self.store.operations_about(None, word)?.is_empty() => {
+                Ok(Subject { id: None, name: word.to_owned() })
+            }
             [] => Err(missing),
             many => {
                 let list: Vec<String> = many.iter().map(|(id, name)| format!("{} ({id})", printable(name))).collect();

@@ -42,6 +42,8 @@ pub struct FormerExport {
     pub name: String,
     /// Whether writes were refused.
     pub read_only: bool,
+    /// Whether several clients could write.
+    pub shared: bool,
 }
 
 impl Store {
@@ -111,8 +113,8 @@ impl Store {
         self.write(|db| {
             let id = volume.to_string();
             db.execute(
-                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only)
-                 SELECT volume_id, name, read_only FROM exports WHERE volume_id = ?1",
+                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only, shared)
+                 SELECT volume_id, name, read_only, shared FROM exports WHERE volume_id = ?1",
                 [&id],
             )
             .map_err(sql)?;
@@ -125,9 +127,9 @@ impl Store {
     pub fn former_export(&self, volume: VolumeId) -> Result<Option<FormerExport>> {
         self.read(|db| {
             db.query_row(
-                "SELECT name, read_only FROM former_exports WHERE volume_id = ?1",
+                "SELECT name, read_only, shared FROM former_exports WHERE volume_id = ?1",
                 [volume.to_string()],
-                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)? }),
+                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)?, shared: row.get(2)? }),
             )
             .optional()
             .map_err(sql)

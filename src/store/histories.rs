@@ -34,7 +34,7 @@ impl Store {
     }
 
     /// A volume's operations, and those that were to create one of its name and never learned which; oldest first.
-    pub fn operations_of(&self, volume: Option<VolumeId>, name: &str) -> Result<Vec<OperationRow>> {
+    pub fn operations_about(&self, volume: Option<VolumeId>, name: &str) -> Result<Vec<OperationRow>> {
         let id = volume.map(|id| id.to_string());
         let rest = "WHERE volume_id = ?1 OR (volume_id IS NULL AND new_name = ?2) ORDER BY seq DESC LIMIT ?3";
         let mut rows = self.read(|db| many(db, rest, params![id, name, MOST_OPERATIONS]))?;

@@ -186,7 +186,7 @@ impl Store {
 
     /// What was done to a volume, or is being done: the newest hundred, newest first.
     pub fn operations_of(&self, volume: VolumeId) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, "WHERE volume_id = ?1 ORDER BY seq DESC LIMIT 100", volume.to_string()))
+        self.read(|db| many(db, "WHERE volume_id = ?1 ORDER BY seq DESC LIMIT 100", [volume.to_string()]))
     }
 
     /// Whether an operation is at work on a volume, or on a creation of its name.

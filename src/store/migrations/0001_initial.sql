@@ -105,7 +105,8 @@ CREATE TABLE exports (
 CREATE TABLE former_exports (
     volume_id TEXT PRIMARY KEY,
     name      TEXT NOT NULL,
-    read_only INTEGER NOT NULL
+    read_only INTEGER NOT NULL,
+    shared    INTEGER NOT NULL
 ) STRICT;
 
 -- What was counted since the store was made; no value ever becomes smaller.
