@@ -97,6 +97,24 @@ _volctl() {
             volctl,vm)
                 cmd="volctl__subcmd__vm"
                 ;;
+            volctl__subcmd__exports,check)
+                cmd="volctl__subcmd__exports__subcmd__check"
+                ;;
+            volctl__subcmd__exports,help)
+                cmd="volctl__subcmd__exports__subcmd__help"
+                ;;
+            volctl__subcmd__exports,prune)
+                cmd="volctl__subcmd__exports__subcmd__prune"
+                ;;
+            volctl__subcmd__exports__subcmd__help,check)
+                cmd="volctl__subcmd__exports__subcmd__help__subcmd__check"
+                ;;
+            volctl__subcmd__exports__subcmd__help,help)
+                cmd="volctl__subcmd__exports__subcmd__help__subcmd__help"
+                ;;
+            volctl__subcmd__exports__subcmd__help,prune)
+                cmd="volctl__subcmd__exports__subcmd__help__subcmd__prune"
+                ;;
             volctl__subcmd__help,attach)
                 cmd="volctl__subcmd__help__subcmd__attach"
                 ;;
@@ -177,6 +195,12 @@ _volctl() {
                 ;;
             volctl__subcmd__help,vm)
                 cmd="volctl__subcmd__help__subcmd__vm"
+                ;;
+            volctl__subcmd__help__subcmd__exports,check)
+                cmd="volctl__subcmd__help__subcmd__exports__subcmd__check"
+                ;;
+            volctl__subcmd__help__subcmd__exports,prune)
+                cmd="volctl__subcmd__help__subcmd__exports__subcmd__prune"
                 ;;
             volctl__subcmd__help__subcmd__ops,abandon)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__abandon"
@@ -579,12 +603,108 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__exports)
-            opts="-q -h --socket --json --quiet --help"
+            opts="-q -h --socket --json --quiet --help check prune help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__check)
+            opts="-q -h --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help)
+            opts="check prune help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__help__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__exports__subcmd__prune)
+            opts="-q -h --idle-for --dry-run --yes --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --idle-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -759,8 +879,36 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__exports)
-            opts=""
+            opts="check prune"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__exports__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__exports__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -201,10 +201,27 @@ complete -c volctl -n "__fish_volctl_using_subcommand find" -l socket -d 'The da
 complete -c volctl -n "__fish_volctl_using_subcommand find" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -f -a "check" -d 'Check each export against store, CloudStack, device, and the size that a client is told'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -f -a "prune" -d 'End the exports that have lost their volume, and those that had no client for long'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and not __fish_seen_subcommand_from check prune help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from check" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -l idle-for -d 'Also those whose last client left this long ago (7d, 12h), or that never had one and are as old' -r
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -l dry-run -d 'Say what would end, and end nothing'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -l yes -d 'Do not ask; needed where there is no terminal'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check each export against store, CloudStack, device, and the size that a client is told'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from help" -f -a "prune" -d 'End the exports that have lost their volume, and those that had no client for long'
+complete -c volctl -n "__fish_volctl_using_subcommand exports; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand vm; and not __fish_seen_subcommand_from ls show help" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand vm; and not __fish_seen_subcommand_from ls show help" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand vm; and not __fish_seen_subcommand_from ls show help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -388,6 +405,8 @@ complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help" -f -a "rpc" -d 'Call a method of the daemon\'s JSON-RPC interface, and print its result as JSON'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from exports" -f -a "check" -d 'Check each export against store, CloudStack, device, and the size that a client is told'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from exports" -f -a "prune" -d 'End the exports that have lost their volume, and those that had no client for long'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from vm" -f -a "ls" -d 'List the VMs, this one marked; with -q, their ids'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from vm" -f -a "show" -d 'Show a VM and its volumes in device order; with -q, the volumes\' ids'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "create" -d 'Take a snapshot of a volume, or of each volume of a VM'
