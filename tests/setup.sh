@@ -6,7 +6,7 @@ set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
-test="$build debian-archive-keyring e2fsprogs faketime fio libnbd-bin mmdebstrap nbd-client nbdkit python3-libnbd qemu-system-x86
+test="$build debian-archive-keyring e2fsprogs faketime fio libnbd-bin mmdebstrap nbd-client nbdkit prometheus python3-libnbd qemu-system-x86
     qemu-utils socat systemd"
 fuzz="$build g++"
 bench="$test nbd-server"

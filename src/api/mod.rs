@@ -4,6 +4,7 @@
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
 mod events;
+mod metrics;
 mod objects;
 pub mod openrpc;
 mod params;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use events::*;
+pub use metrics::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
@@ -60,6 +62,7 @@ pub mod method {
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
+    pub const SYSTEM_METRICS: &str = "system.metrics";
     pub const SYSTEM_VERSION: &str = "system.version";
     pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.

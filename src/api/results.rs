@@ -288,6 +288,9 @@ pub struct Difference {
     pub found: String,
     /// What was done, in words. Nothing is ever changed in CloudStack.
     pub done: String,
+    /// Whether it stands until somebody acts, or the device comes; else it was put right here.
+    #[serde(default)]
+    pub standing: bool,
 }
 
 /// One looked-at part of the whole.

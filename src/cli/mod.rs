@@ -20,6 +20,7 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
 mod r#move;
 mod names;
 mod ops;
@@ -117,6 +118,7 @@ enum Command {
     Ops(ops::Ops),
     Events(events::Events),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
@@ -148,6 +150,7 @@ impl Command {
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),

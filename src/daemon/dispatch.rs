@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use super::asker::{asker, holder};
 use super::events;
 use super::health;
+use super::idle::Activity;
+use super::looks::Looks;
+use super::metrics;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
@@ -38,10 +41,13 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(super) struct Dispatch {
     engine: Engine,
     rights: Rights,
+    activity: Activity,
+    looks: Looks,
 }
 
 impl Handler for Dispatch {
     async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+        let _busy = self.activity.begin(&method);
         let params = object(params)?;
         match self.answer(&method, params, caller).await {
             Ok(answer) => Ok(answer),
@@ -70,8 +76,8 @@ impl From<Error> for Refusal {
 type Answer<T = Value> = Result<T, Refusal>;
 
 impl Dispatch {
-    pub fn new(engine: Engine, rights: Rights) -> Self {
-        Self { engine, rights }
+    pub fn new(engine: Engine, rights: Rights, activity: Activity) -> Self {
+        Self { looks: Looks::new(engine.clone()), engine, rights, activity }
     }
 
     async fn answer(&self, name: &str, params: Map<String, Value>, caller: Caller) -> Answer {
@@ -142,7 +148,11 @@ impl Dispatch {
             method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
-                answer(health::check(&self.engine).await)
+                answer(health::check(&self.looks).await)
+            }
+            method::SYSTEM_METRICS => {
+                read::<Nothing>(params)?;
+                answer(metrics::gather(&self.looks).await)
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;

@@ -58,6 +58,7 @@ struct Shared {
     acceptors: Mutex<JoinSet<()>>,
     socket: PathBuf,
     socket_file: SocketFile,
+    listeners: Vec<String>,
 }
 
 impl Server {
@@ -82,7 +83,10 @@ impl Server {
         }
         acceptors.spawn(listen::accept_unix(unix_listener, Arc::clone(&hall)));
         let socket = config.unix_socket.clone();
-        Ok(Self { shared: Arc::new(Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file }) })
+        let unix = format!("unix:{}", printable(&socket.to_string_lossy()));
+        let listeners = bound.iter().map(ToString::to_string).chain([unix]).collect();
+        let shared = Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file, listeners };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Serves a device. It is active once a client of the server's own Unix socket was told the right size; where that
@@ -168,6 +172,11 @@ impl Server {
     /// `failed`; `timeout` where the device does not end its requests, and it stays without clients.
     pub async fn remove(&self, name: &str, clients: Clients) -> Result<Removed> {
         removal::remove(self.exports(), name, clients).await
+    }
+
+    /// Where it listens, as people write addresses.
+    pub fn listeners(&self) -> &[String] {
+        &self.shared.listeners
     }
 
     /// What clients of all exports have moved since the server began; never less than before.

@@ -51,8 +51,9 @@ mod resolve;
 mod room;
 mod snapshot;
 mod sync;
+mod synced;
 mod tags;
-mod tally;
+pub mod tally;
 mod this_vm;
 mod unexport;
 mod vm;
@@ -75,6 +76,7 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use synced::SyncLog;
 pub use tally::keep as keep_tally;
 pub use world::World;
 

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 
 use super::outside::{self, Change};
 use super::resolve::all_volumes;
+use super::synced::SyncLog;
 use super::world::World;
 use crate::api::{Difference, Export, ExportState, Synced};
 use crate::error::{Error, Result};
@@ -18,6 +19,17 @@ const INTERVAL: Duration = Duration::from_secs(300);
 impl World {
     /// Looks at everything, and tells what differed and what was done.
     pub async fn sync(&self) -> Result<Synced> {
+        let outcome = self.reconcile().await;
+        self.sync_log.note(&outcome);
+        outcome
+    }
+
+    /// What the reconciliations of this daemon came to.
+    pub fn synced(&self) -> SyncLog {
+        self.sync_log.now()
+    }
+
+    async fn reconcile(&self) -> Result<Synced> {
         let is_new = self.store.listed_at()?.is_none();
         let before = self.store.volumes()?;
         let volumes = all_volumes(self)
@@ -59,7 +71,7 @@ impl World {
                 _ => continue,
             };
             let done = "nothing: attach or detach it to put it right".to_owned();
-            differences.push(about(volume, found, done));
+            differences.push(Difference { standing: true, ..about(volume, found, done) });
         }
         Ok(differences)
     }
@@ -68,7 +80,7 @@ impl World {
     fn export_that_differs(&self, export: &Export, volumes: &[VolumeRecord]) -> Result<Option<Difference>> {
         let name = printable(&export.name);
         let difference = |found: String, done: &str| {
-            Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned() })
+            Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned(), standing: true })
         };
         if !volumes.iter().any(|volume| volume.id == export.volume_id) {
             return Ok(difference(
@@ -94,12 +106,13 @@ fn rebuilt() -> Difference {
         volume_id: None,
         found: "the state store is new: history and export wishes of an earlier one are lost".to_owned(),
         done: "volumes were taken from CloudStack, devices from this kernel".to_owned(),
+        standing: false,
     }
 }
 
 fn unproven(error: &Error) -> Difference {
     let done = "devices were not compared, and every change is refused".to_owned();
-    Difference { volume_id: None, found: error.message.clone(), done }
+    Difference { volume_id: None, found: error.message.clone(), done, standing: true }
 }
 
 /// What CloudStack says otherwise than when it was last asked.
@@ -109,7 +122,8 @@ fn changed_in_cloudstack(change: Change<'_>) -> Difference {
 }
 
 fn about(volume: &VolumeRecord, found: String, done: String) -> Difference {
-    Difference { volume_id: Some(volume.id), found: format!("volume {}: {found}", volume.label()), done }
+    let found = format!("volume {}: {found}", volume.label());
+    Difference { volume_id: Some(volume.id), found, done, standing: false }
 }
 
 /// Reconciles at the start and every few minutes, and forgets operations that ended long ago.

@@ -95,11 +95,6 @@ impl Store {
         })
     }
 
-    /// Keeps what clients have done with exports.
-    pub fn put_usages(&self, usages: &[(VolumeId, Usage)]) -> Result<()> {
-        self.write(|db| usages.iter().try_for_each(|(volume, usage)| put_usage(db, *volume, usage)))
-    }
-
     /// Marks a wish as failed.
     pub fn fail_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
@@ -145,14 +140,16 @@ impl Store {
     }
 }
 
-fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -> Result<()> {
+/// Keeps what clients have done with an export.
+pub(super) fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -> Result<()> {
     let last = usage.last_client.as_ref();
     // One that is there now is cut off, should this be the last that is known of it.
     let left = last.map(|last| name(last.left.unwrap_or(Leaving::CutOff))).transpose()?;
     db.execute(
         "UPDATE exports SET bytes_read = ?2, bytes_written = ?3, last_client = ?4, last_client_at = ?5,
                 last_client_left = ?6
-         WHERE volume_id = ?1",
+         WHERE volume_id = ?1
+           AND (bytes_read, bytes_written, last_client, last_client_at, last_client_left) IS NOT (?2, ?3, ?4, ?5, ?6)",
         params![
             volume.to_string(),
             whole(usage.bytes_read),

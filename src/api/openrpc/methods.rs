@@ -80,6 +80,7 @@ pub fn document() -> Value {
         types.look::<EventList, Events>(method::EVENT_LIST, "List what happened"),
         types.look::<EventWatch, Endless>(method::EVENT_WATCH, "Follow what happens, in `event` notifications"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),
+        types.look::<Nothing, Metrics>(method::SYSTEM_METRICS, "Measure, for monitoring"),
         types.look::<Nothing, Version>(method::SYSTEM_VERSION, "Show the daemon's version"),
     ];
     types.results.subschema_for::<Progress>();

@@ -2,6 +2,7 @@
 
 mod document;
 mod event;
+pub mod exposition;
 mod facts;
 mod progress;
 mod table;

@@ -104,3 +104,46 @@ CREATE TABLE former_exports (
     name      TEXT NOT NULL,
     read_only INTEGER NOT NULL
 ) STRICT;
+
+-- What was counted since the store was made; no value ever becomes smaller.
+CREATE TABLE counters (
+    name  TEXT NOT NULL,
+    label TEXT NOT NULL,  -- which of its kind: a command, a kind and an outcome; '' where there is only one
+    value INTEGER NOT NULL,
+    PRIMARY KEY (name, label)
+) STRICT, WITHOUT ROWID;
+
+-- How long steps took: so many of at most `at_most_ms`, and of more than the next smaller bound.
+CREATE TABLE step_times (
+    kind       TEXT NOT NULL,
+    step       TEXT NOT NULL,
+    at_most_ms INTEGER NOT NULL,
+    count      INTEGER NOT NULL,
+    total_ms   INTEGER NOT NULL,
+    PRIMARY KEY (kind, step, at_most_ms)
+) STRICT, WITHOUT ROWID;
+
+-- Counted where it happens, in the same transaction: nothing that ends is forgotten, or counted twice.
+CREATE TRIGGER count_ended AFTER UPDATE OF finished_at ON operations
+WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
+BEGIN
+    INSERT INTO counters (name, label, value) VALUES ('operations', NEW.kind || ' ' || NEW.status, 1)
+    ON CONFLICT (name, label) DO UPDATE SET value = value + 1;
+END;
+
+CREATE TRIGGER time_step AFTER UPDATE OF status, step ON operations
+WHEN OLD.status IN ('queued', 'running', 'unwinding')
+BEGIN
+    INSERT INTO step_times (kind, step, at_most_ms, count, total_ms)
+    SELECT NEW.kind,
+           CASE OLD.status WHEN 'queued' THEN 'queue' WHEN 'unwinding' THEN 'undo_' || OLD.step ELSE OLD.step END,
+           CASE WHEN ms <= 100 THEN 100 WHEN ms <= 500 THEN 500 WHEN ms <= 1000 THEN 1000 WHEN ms <= 2500 THEN 2500
+                WHEN ms <= 5000 THEN 5000 WHEN ms <= 10000 THEN 10000 WHEN ms <= 30000 THEN 30000
+                WHEN ms <= 60000 THEN 60000 WHEN ms <= 300000 THEN 300000 WHEN ms <= 900000 THEN 900000
+                WHEN ms <= 3600000 THEN 3600000 ELSE 9223372036854775807 END,
+           1, ms
+    -- A clock that was set back took no time.
+    FROM (SELECT max(0, CAST(round((julianday(NEW.updated_at) - julianday(OLD.updated_at)) * 86400000) AS INTEGER)) AS ms)
+    WHERE true
+    ON CONFLICT (kind, step, at_most_ms) DO UPDATE SET count = count + 1, total_ms = total_ms + excluded.total_ms;
+END;
