@@ -58,6 +58,9 @@ _volctl() {
             volctl,ls)
                 cmd="volctl__subcmd__ls"
                 ;;
+            volctl,metrics)
+                cmd="volctl__subcmd__metrics"
+                ;;
             volctl,move)
                 cmd="volctl__subcmd__move"
                 ;;
@@ -156,6 +159,9 @@ _volctl() {
                 ;;
             volctl__subcmd__help,ls)
                 cmd="volctl__subcmd__help__subcmd__ls"
+                ;;
+            volctl__subcmd__help,metrics)
+                cmd="volctl__subcmd__help__subcmd__metrics"
                 ;;
             volctl__subcmd__help,move)
                 cmd="volctl__subcmd__help__subcmd__move"
@@ -341,7 +347,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health metrics sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -753,7 +759,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health sync store drain rpc version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports vm snapshot ops events health metrics sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -977,6 +983,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ls)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1370,6 +1390,28 @@ _volctl() {
             fi
             case "${prev}" in
                 --max-age)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        volctl__subcmd__metrics)
+            opts="-q -h --textfile --socket --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
