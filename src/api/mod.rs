@@ -48,6 +48,8 @@ pub mod method {
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
     pub const EXPORT_KICK: &str = "export.kick";
+    pub const EXPORT_CHECK: &str = "export.check";
+    pub const EXPORT_PRUNE: &str = "export.prune";
     pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const SNAPSHOT_CREATE: &str = "snapshot.create";
     pub const SNAPSHOT_LIST: &str = "snapshot.list";

@@ -269,6 +269,20 @@ pub struct ExportDelete {
     pub force: bool,
 }
 
+/// `export.prune`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportPrune {
+    /// Also those whose last client left so many seconds ago; without it only those that have lost their volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+    /// Only these, by name; all where there is none.
+    pub exports: Vec<String>,
+    /// Say what would end, and end nothing.
+    pub dry_run: bool,
+}
+
 /// `operation.begin`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

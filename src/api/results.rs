@@ -145,6 +145,58 @@ pub struct Kicked {
     pub clients: Vec<Client>,
 }
 
+/// The result of `export.check`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportsChecked {
+    /// Whether everything could be looked at, and nothing is wrong.
+    pub healthy: bool,
+    /// By name.
+    pub exports: Vec<ExportChecked>,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// An export, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportChecked {
+    /// The export.
+    pub export: Export,
+    /// A sentence for each thing that is wrong.
+    pub findings: Vec<String>,
+}
+
+/// The result of `export.prune`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Pruned {
+    /// Those that ended, could not be ended, or of a dry run, would end.
+    pub exports: Vec<ExportPruned>,
+    /// Those that would have ended but for the reason given.
+    pub left: Vec<ExportPruned>,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What became of one export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportPruned {
+    /// Its name.
+    pub name: String,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// Why it ends, or stays.
+    pub reason: String,
+    /// The operation that ended it.
+    pub operation: Option<Operation>,
+    /// Why it could not be ended.
+    pub error: Option<Error>,
+}
+
 /// The result of `operation.begin`: what became of each change, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

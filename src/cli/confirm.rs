@@ -3,7 +3,9 @@
 use super::answer::Answer;
 use super::render::{self, Output, read};
 use super::session::{Request, Session};
-use crate::api::{SnapshotList, Snapshots, VmGet, VmShown, Volume, VolumeGet, VolumeShown, method};
+use crate::api::{
+    ExportPruned, Pruned, SnapshotList, Snapshots, VmGet, VmShown, Volume, VolumeGet, VolumeShown, method,
+};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, format_size, printable};
 
@@ -123,6 +125,17 @@ pub fn snapshot(word: &str, what: OfSnapshot, session: &Session, output: &Output
         },
     )?;
     Ok(snapshot.id.to_string())
+}
+
+/// Asks before exports end.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn prune(found: &Pruned, output: &Output) -> Result<()> {
+    output.can_ask("ending exports")?;
+    let line = |export: &ExportPruned| format!("{}: {}\n", printable(&export.name), printable(&export.reason));
+    let lines: String = found.exports.iter().map(line).collect();
+    agreed(output, &format!("{lines}End {} of the exports?", found.exports.len()))
 }
 
 /// Asks before an operation is given up.

@@ -1,13 +1,21 @@
 //! `volctl exports`: the exports with their clients, and sending a client away.
 
+use std::time::Duration;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::answer::Answer;
-use super::render::{self, Cell, Output, Page, Screen, Table};
+use super::render::{self, Cell, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
-use crate::api::{self, Client, Export, ExportKick, Kicked, method};
+use super::{confirm, duration};
+use crate::api::{
+    self, Client, Export, ExportChecked, ExportKick, ExportPrune, ExportPruned, ExportsChecked, Kicked, Pruned, method,
+};
 use crate::model::{format_size, printable};
+
+/// The exit code where an export is not as it should be.
+const WRONG: u8 = 1;
 
 /// List the exports and their clients; with -q, the names of the exports
 #[derive(Args, Debug)]
@@ -30,14 +38,36 @@ enum ExportsCommand {
         #[arg(long, value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
         client: Option<String>,
     },
+    /// Check each export against store, CloudStack, device, and the size that a client is told
+    ///
+    /// Exits with 1 where something is wrong; with -q, the names of the exports of which something is.
+    Check,
+    /// End the exports that have lost their volume, and those that had no client for long
+    ///
+    /// Never one with a client, and never one of which CloudStack does not say for certain that its volume is gone. What is
+    /// held stays, and is named.
+    Prune(Prune),
+}
+
+#[derive(Args, Debug)]
+struct Prune {
+    /// Also those whose last client left this long ago (7d, 12h), or that never had one and are as old
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
+    idle_for: Option<Duration>,
+    /// Say what would end, and end nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long)]
+    yes: bool,
 }
 
 impl Exports {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let screen = output.screen();
         match self.command {
             None => {
                 let request = Request::new(method::EXPORT_LIST, "list the exports", &serde_json::json!({}))?;
-                let screen = output.screen();
                 Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
             }
             Some(ExportsCommand::Kick { export, client }) => {
@@ -45,6 +75,8 @@ impl Exports {
                 let request = Request::new(method::EXPORT_KICK, "send clients away", &params)?;
                 Ok(output.answer(session.ask(request), kicked))
             }
+            Some(ExportsCommand::Check) => check(session, output, &screen),
+            Some(ExportsCommand::Prune(prune)) => prune.run(session, output),
         }
     }
 }
@@ -121,4 +153,77 @@ fn client_row(export: &Export, client: &Client, screen: &Screen) -> Vec<Cell> {
         Cell::text(ago(client.since)),
         Cell::text(client.last_request.map(ago).unwrap_or_default()),
     ]
+}
+
+fn check(session: &Session, output: &Output, screen: &Screen) -> Answer<u8> {
+    let request = Request::new(method::EXPORT_CHECK, "check the exports", &serde_json::json!({}))?;
+    let answer = session.ask(request);
+    let is_wrong = answer.as_ref().is_ok_and(|document| document["healthy"] == false);
+    let code = output.answer(answer, |checked| checked_page(checked, screen));
+    Ok(if code == 0 && is_wrong { WRONG } else { code })
+}
+
+fn checked_page(checked: &ExportsChecked, screen: &Screen) -> Page {
+    let is_wrong = |checked: &&ExportChecked| !checked.findings.is_empty();
+    let quiet = checked.exports.iter().filter(is_wrong);
+    Page {
+        text: Table::new(&["NAME", "STATE", "FOUND"], checked.exports.iter().flat_map(checked_rows)).draw(screen),
+        quiet: quiet.map(|checked| format!("{}\n", printable(&checked.export.name))).collect(),
+        notes: checked.notes.clone(),
+    }
+}
+
+/// A row for each finding; one for an export that is as it should be.
+fn checked_rows(checked: &ExportChecked) -> Vec<Vec<Cell>> {
+    let row = |state: &str, found: &str| {
+        vec![Cell::text(printable(&checked.export.name)), Cell::state(state), Cell::text(printable(found))]
+    };
+    match checked.findings.as_slice() {
+        [] => vec![row("ok", "")],
+        findings => findings.iter().map(|finding| row("bad", finding)).collect(),
+    }
+}
+
+impl Prune {
+    fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params =
+            |exports, dry_run| ExportPrune { idle_seconds: self.idle_for.map(|age| age.as_secs()), exports, dry_run };
+        let looked = ask(&params(Vec::new(), true), session)?;
+        let found: Pruned = read(looked.clone())?;
+        if self.dry_run || found.exports.is_empty() {
+            return Ok(output.answer(Ok(looked), |pruned| pruned_page(pruned, "would end")));
+        }
+        if !self.yes {
+            confirm::prune(&found, output)?;
+        }
+        // What was shown, and nothing that has come to be idle since.
+        let names = found.exports.into_iter().map(|export| export.name).collect();
+        let answer = ask(&params(names, false), session);
+        let has_failed =
+            answer.as_ref().is_ok_and(|pruned| read::<Pruned>(pruned.clone()).is_ok_and(|pruned| failed(&pruned)));
+        let code = output.answer(answer, |pruned| pruned_page(pruned, "ended"));
+        Ok(if code == 0 && has_failed { WRONG } else { code })
+    }
+}
+
+fn ask(params: &ExportPrune, session: &Session) -> Answer {
+    session.ask(Request::new(method::EXPORT_PRUNE, "prune the exports", params)?)
+}
+
+fn failed(pruned: &Pruned) -> bool {
+    pruned.exports.iter().any(|export| export.error.is_some())
+}
+
+fn pruned_page(pruned: &Pruned, ended: &str) -> Page {
+    let line = |export: &ExportPruned| match &export.error {
+        None => format!("{} {ended}: {}\n", printable(&export.name), printable(&export.reason)),
+        Some(error) => format!("{} stays: {}\n", printable(&export.name), printable(&error.message)),
+    };
+    let left = pruned.left.iter().map(|left| format!("{} stays: {}", printable(&left.name), left.reason));
+    let text: String = pruned.exports.iter().map(line).collect();
+    Page {
+        text: if text.is_empty() { "nothing to prune\n".to_owned() } else { text },
+        quiet: pruned.exports.iter().map(|export| format!("{}\n", printable(&export.name))).collect(),
+        notes: pruned.notes.iter().cloned().chain(left).collect(),
+    }
 }

@@ -83,6 +83,7 @@ impl Dispatch {
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
+            method::EXPORT_PRUNE => self.prune(read(params)?, &caller.peer).await,
             method::OPERATION_BEGIN => self.begin(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
@@ -133,6 +134,10 @@ impl Dispatch {
                 answer(api::Exports { exports: world.exports()? })
             }
             method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
+            method::EXPORT_CHECK => {
+                read::<Nothing>(params)?;
+                answer(world.check_exports().await?)
+            }
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)
@@ -190,6 +195,11 @@ impl Dispatch {
                     .into())
             }
         }
+    }
+
+    async fn prune(&self, params: api::ExportPrune, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.prune(&params, &asker(peer, &Change::default())).await?)
     }
 
     /// Has several changes journaled, or none of them.

@@ -109,6 +109,14 @@ impl Server {
         Err(Error::new(Kind::Internal, message).retryable(true))
     }
 
+    /// The size that a client of an export is told, in bytes, through a handshake over the server's own Unix socket.
+    ///
+    /// # Errors
+    /// Where a client is not let in, or told no size.
+    pub async fn served_size(&self, name: &str) -> std::io::Result<u64> {
+        probe::size_of(&self.shared.socket, name).await
+    }
+
     /// All exports, by name.
     pub fn list(&self) -> Vec<api::Export> {
         self.exports().list()

@@ -21,6 +21,7 @@
 
 mod attach;
 mod begin;
+mod check;
 mod chronicle;
 mod create;
 mod deadline;
@@ -40,6 +41,7 @@ mod r#move;
 mod outside;
 pub mod pause;
 mod place;
+mod prune;
 mod reclaim;
 mod recover;
 mod recovery;

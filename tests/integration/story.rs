@@ -9,6 +9,7 @@ mod documents;
 mod doubt;
 mod dry_run;
 mod export;
+mod exports;
 mod hold;
 mod lane;
 mod list;

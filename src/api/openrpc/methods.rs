@@ -60,6 +60,7 @@ pub fn document() -> Value {
         types.at_once::<VolumeHold, Changed>(method::VOLUME_HOLD, "Hold a volume: nobody takes it away"),
         types.at_once::<VolumeRelease, Changed>(method::VOLUME_RELEASE, "End a hold"),
         types.at_once::<ExportKick, Kicked>(method::EXPORT_KICK, "Send clients of an export away"),
+        types.at_once::<ExportPrune, Pruned>(method::EXPORT_PRUNE, "End the exports that nobody needs"),
         types.at_once::<OperationBegin, Begun>(method::OPERATION_BEGIN, "Begin several changes, or none of them"),
         types.at_once::<OperationWait, Changed>(method::OPERATION_WAIT, "Wait for the end of an operation"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_CANCEL, "Cancel what was not sent yet"),
@@ -79,6 +80,7 @@ pub fn document() -> Value {
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
         types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
+        types.look::<Nothing, ExportsChecked>(method::EXPORT_CHECK, "Check each export"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
         types.look::<OperationWatch, Endless>(
