@@ -3,6 +3,7 @@
 mod answer;
 mod attach;
 mod change;
+mod complete;
 mod confirm;
 mod create;
 mod delete;
@@ -114,6 +115,8 @@ enum Command {
     Drain(drain::Drain),
     Rpc(rpc::Rpc),
     Version(version::Version),
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 impl Command {
@@ -142,6 +145,7 @@ impl Command {
             Command::Drain(command) => command.run(session, output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
+            Command::Complete(command) => Ok(command.run(session.socket(), output)),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod clocks;
+mod completion;
 mod crash;
 mod daemon;
 mod drain;

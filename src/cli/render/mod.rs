@@ -115,6 +115,11 @@ impl Output {
         }
     }
 
+    /// Prints lines for a program, and says the exit code.
+    pub fn lines(&self, text: &str) -> u8 {
+        self.print(text, 0)
+    }
+
     /// Prints a result as it came over the socket, whatever was wanted on stdout, and says the exit code.
     pub fn result(&self, answer: Answer) -> u8 {
         match answer {
