@@ -4,6 +4,7 @@ mod answer;
 mod attach;
 mod change;
 mod complete;
+mod config;
 mod confirm;
 mod create;
 mod delete;
@@ -113,6 +114,7 @@ enum Command {
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Config(config::Config),
     Rpc(rpc::Rpc),
     Version(version::Version),
     #[command(hide = true)]
@@ -143,6 +145,7 @@ impl Command {
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Config(command) => command.run(output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
             Command::Complete(command) => Ok(command.run(session.socket(), output)),

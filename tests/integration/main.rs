@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod clocks;
 mod completion;
+mod config;
 mod crash;
 mod daemon;
 mod drain;
