@@ -229,6 +229,9 @@ pub struct VolumeRecord {
     /// Whose it is.
     #[serde(default)]
     pub owner: Owner,
+    /// Its tags, in the order of their keys.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// The hypervisor that its storage is for; only a root admin is told.
     #[serde(default)]
     pub hypervisor: Option<String>,
@@ -248,12 +251,27 @@ impl VolumeRecord {
 
 /// A key and its value on a volume or a snapshot; an object has one value of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
     /// Not empty.
     pub key: String,
     /// Not empty.
     pub value: String,
+}
+
+impl FromStr for Tag {
+    type Err = String;
+
+    /// Reads `KEY=VALUE`, neither of them empty.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(format!("\"{}\" is not KEY=VALUE", printable(text))),
+        }
+    }
 }
 
 impl fmt::Display for Tag {
@@ -271,6 +289,8 @@ pub struct SnapshotRecord {
     pub name: String,
     /// The volume that it is of, which need not be there any more.
     pub volume_id: Option<VolumeId>,
+    /// That volume's name, where CloudStack tells.
+    pub volume_name: Option<String>,
     /// `BackedUp`, `Creating`, ... (facts sheet, 2.3).
     pub state: String,
     /// The volume's size when it was taken, bytes; 0 where CloudStack does not know it.

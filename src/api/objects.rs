@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::model::{Device, OperationId, VmId, VolumeId, VolumeType};
+use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType};
 
 /// A volume as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +143,28 @@ pub struct Client {
     pub last_request: Option<Timestamp>,
 }
 
+/// A snapshot of a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name as CloudStack has it; not escaped.
+    pub name: String,
+    /// The volume that it is of, which need not be there any more.
+    pub volume_id: Option<VolumeId>,
+    /// That volume's name, where known.
+    pub volume_name: Option<String>,
+    /// `BackedUp`, `Creating`, ...
+    pub state: String,
+    /// The volume's size when it was taken, bytes; 0 where CloudStack does not know it.
+    pub size_bytes: u64,
+    /// When it was taken.
+    pub created_at: Option<Timestamp>,
+    /// Its tags, in the order of their keys.
+    pub tags: Vec<Tag>,
+}
+
 /// What kind of change an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -157,6 +179,9 @@ pub enum OperationKind {
     Delete,
     Recover,
     Resize,
+    SnapshotCreate,
+    SnapshotRevert,
+    SnapshotDelete,
     Move,
 }
 
@@ -164,8 +189,13 @@ impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize => true,
-            Self::Create | Self::Attach | Self::Export | Self::Recover => false,
+            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize | Self::SnapshotRevert => true,
+            Self::Create
+            | Self::Attach
+            | Self::Export
+            | Self::Recover
+            | Self::SnapshotCreate
+            | Self::SnapshotDelete => false,
         }
     }
 }

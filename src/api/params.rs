@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::Tag;
+
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -230,6 +232,54 @@ pub struct ExportDelete {
     /// Close the clients.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `snapshot.create`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotCreate {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Its name, which no other snapshot of the volume has; made of the volume's name and the time where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// `snapshot.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotList {
+    /// Of this volume: id, unique name, or unique id prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Of the volumes of this VM, id or unique name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<Tag>,
+}
+
+/// `snapshot.revert`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRevert {
+    /// Snapshot: id or unique name.
+    pub snapshot: String,
+}
+
+/// `snapshot.delete`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotDelete {
+    /// Snapshot: id or unique name.
+    pub snapshot: String,
 }
 
 /// `operation.get`, `operation.cancel`, `operation.retry`

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Volume};
+use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -34,6 +34,9 @@ pub struct Changed {
     /// The root disk that made way for a move: detached, and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swapped_root: Option<NamedVolume>,
+    /// The snapshot that was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// The result of `volume.list`.
@@ -100,6 +103,14 @@ pub struct VmShown {
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
+}
+
+/// The result of `snapshot.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Snapshots {
+    /// Newest first, as CloudStack lists them.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// The result of `operation.list`.

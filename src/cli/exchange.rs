@@ -155,11 +155,12 @@ impl Exchange<'_> {
 }
 
 /// Whether a connection was lost, and not refused: only then can another one help.
-fn is_loss(error: &Error) -> bool {
+pub fn is_loss(error: &Error) -> bool {
     error.kind == Kind::DaemonUnreachable && error.retryable
 }
 
-fn lost_for_good(patience: Duration, last: Error) -> Error {
+/// The error where a connection could not be made again.
+pub fn lost_for_good(patience: Duration, last: Error) -> Error {
     let span = render::span(patience.as_secs());
     last.doing(format_args!("the connection to the daemon was lost and could not be made again for {span}"))
 }

@@ -12,10 +12,12 @@ mod detach;
 mod device;
 mod drain;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod hold;
 mod interrupt;
@@ -29,6 +31,7 @@ mod resize;
 mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -109,7 +112,9 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
@@ -140,7 +145,9 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Answer;
 use super::exchange;
+use super::follow::{self, Follower};
 use super::render::Output;
 use crate::error::{Error, Kind, Result};
 
@@ -112,6 +113,11 @@ impl Session {
     /// Asks one thing.
     pub fn ask(&self, request: Request) -> Answer {
         self.ask_all(vec![request]).pop().expect("each request has its answer")
+    }
+
+    /// Follows what the daemon tells; the exit code at the end.
+    pub fn follow(&self, follower: &mut impl Follower) -> Answer<u8> {
+        follow::run(&self.socket, follower)
     }
 
     /// Asks several things at once on one connection; the answers are in the order of the requests.

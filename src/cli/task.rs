@@ -14,7 +14,7 @@ use crate::rpc::message::{ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// How long a lost connection is tried to be made again while an operation is waited for: a restart of the daemon takes
 /// far less.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a look-up: it is lost where the daemon left for being idle just as it was asked.
 const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -133,7 +133,7 @@ impl Task {
 }
 
 /// The error of ours that the daemon answered, or one of the standard's in our words.
-fn read_error(object: ErrorObject, method: &str) -> Error {
+pub fn read_error(object: ErrorObject, method: &str) -> Error {
     let ErrorObject { code, message, data } = object;
     let ours = data.and_then(|mut data| {
         data.as_object_mut()?.entry("message").or_insert_with(|| json!(message));

@@ -120,6 +120,8 @@ pub(super) struct WireVolume {
     deviceid: Option<Scalar>,
     jobid: Option<Scalar>,
     hypervisor: Option<Scalar>,
+    #[serde(default)]
+    tags: Vec<WireTag>,
     account: Option<Scalar>,
     domainid: Option<Scalar>,
     projectid: Option<Scalar>,
@@ -146,6 +148,7 @@ impl Record for VolumeRecord {
             device_id: number("a volume's deviceid", wire.deviceid)?,
             job_id: optional_id("a volume's jobid", wire.jobid)?,
             owner: owner(wire.account, wire.domainid, wire.projectid),
+            tags: tags(wire.tags),
             hypervisor: text(wire.hypervisor),
         })
     }
@@ -303,6 +306,7 @@ pub(super) struct WireSnapshot {
     id: Option<Scalar>,
     name: Option<Scalar>,
     volumeid: Option<Scalar>,
+    volumename: Option<Scalar>,
     state: Option<Scalar>,
     virtualsize: Option<Scalar>,
     created: Option<Scalar>,
@@ -319,6 +323,7 @@ impl Record for SnapshotRecord {
             id: id("a snapshot's id", wire.id)?,
             name: text(wire.name).unwrap_or_default(),
             volume_id: optional_id("a snapshot's volumeid", wire.volumeid)?,
+            volume_name: text(wire.volumename),
             state: needed("a snapshot's state", wire.state)?,
             size_bytes: number("a snapshot's virtualsize", wire.virtualsize)?.unwrap_or(0),
             created: text(wire.created).and_then(|date| moment(&date)),

@@ -112,6 +112,15 @@ impl Devices {
         self.world.look()?.find(serial)
     }
 
+    /// As [`Self::find`], for whoever asks for many serials: of one moment.
+    ///
+    /// # Errors
+    /// `internal` where the kernel's lists cannot be read.
+    pub fn find_many(&self) -> Result<impl Fn(&Serial) -> Result<Option<Device>>> {
+        let facts = self.world.look()?;
+        Ok(move |serial: &Serial| facts.find(serial))
+    }
+
     /// The device of each volume-like serial, as it is now. What cannot be told apart is left out: [`Self::find`] says
     /// why.
     ///

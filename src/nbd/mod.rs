@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod exports;
 mod handshake;
+mod herald;
 mod ioctl;
 mod listen;
 mod probe;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use exports::Activity;
+pub use herald::Happening;
 pub use removal::{Clients, Removed};
 pub use served::{ExportSpec, Moved};
 
@@ -169,6 +171,11 @@ impl Server {
     /// not call the server inside of `wait_for`, which holds the channel.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.exports().activity()
+    }
+
+    /// Has a listener, who must not block, told what happens at the exports from now on; the first one only.
+    pub fn listen(&self, listener: impl Fn(Happening) + Send + Sync + 'static) {
+        self.exports().herald().listen(listener);
     }
 
     /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
+use super::attach::{WAITING_FOR_DEVICE, at_rest};
 use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
@@ -23,7 +23,7 @@ use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resize::WAITING_FOR_SIZE;
 use super::resolve::{self, Meaning};
-use super::world::{Backoff, Cx, World};
+use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::cloudstack::Request;
@@ -354,15 +354,7 @@ impl Detach {
 
     /// The job has ended or is forgotten: the volume says whether it is attached, the kernel whether it is here.
     async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
-        let volume = loop {
-            let id = self.volume.id;
-            match cx.persistently(|| cx.world.look_up(id)).await {
-                Some(volume) if volume_is_moving(&volume) => {
-                    Backoff::default().wait(Some(Duration::from_secs(1))).await
-                }
-                volume => break volume,
-            }
-        };
+        let volume = at_rest(cx, self.volume.id, |_| false).await;
         let Some(volume) = volume.filter(|volume| self.is_attached(volume)) else {
             (self.attached, self.changed) = (false, true);
             return Ok(Next::On);

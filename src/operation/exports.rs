@@ -18,6 +18,9 @@ use crate::store::Wish;
 /// What kept an export from coming back, such as a program that had the device open, ends without an event.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+/// Between two looks: an export that fails as soon as it is served is an event too, and would be served again at once.
+const BREATH: Duration = Duration::from_millis(200);
+
 /// The name of an export whose caller gave none.
 pub(super) fn default_name(volume: VolumeId) -> String {
     format!("vol-{volume}")
@@ -227,6 +230,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
             _ = ended.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
+        tokio::time::sleep(BREATH).await;
     }
 }
 

@@ -347,6 +347,7 @@ impl Story for Move {
             )
         };
         Outcome {
+            snapshot: None,
             changed: left.changed || freed.is_some() || self.attach.outcome().changed,
             notes: freed.map(note).into_iter().collect(),
             departure: left.departure,

@@ -363,23 +363,3 @@ impl Story for Resize {
         Outcome { changed: self.changed, notes: self.notes.clone(), ..Outcome::default() }
     }
 }
-
-impl World {
-    /// While a snapshot of it is being made CloudStack neither resizes nor deletes a volume; it would say so only in the
-    /// job.
-    pub(super) async fn refuse_unfinished_snapshot(&self, volume: &VolumeRecord) -> Result<()> {
-        let doing = format!("looking at the snapshots of volume {}; nothing was sent", volume.label());
-        let snapshots = self.cloud.snapshots(Some(volume.id)).await.map_err(|error| error.into_error(&doing))?;
-        let Some(snapshot) = snapshots.iter().find(|snapshot| snapshot.is_unfinished()) else { return Ok(()) };
-        Err(Error::new(
-            Kind::Busy,
-            format!(
-                "snapshot {} of volume {} is not finished: it is {}; nothing was sent",
-                snapshot.label(),
-                volume.label(),
-                printable(&snapshot.state)
-            ),
-        )
-        .hint("ask again when it is BackedUp: `volctl snapshot ls` shows it"))
-    }
-}

@@ -10,6 +10,7 @@ mod config;
 mod crash;
 mod daemon;
 mod drain;
+mod events;
 mod fuzz_corpus;
 mod generated;
 mod human;

@@ -14,4 +14,5 @@ mod lane;
 mod look;
 mod r#move;
 mod resize;
+mod snapshot;
 mod waiting;

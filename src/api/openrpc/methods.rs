@@ -46,6 +46,9 @@ pub fn document() -> Value {
         types.change::<VolumeResize>(method::VOLUME_RESIZE, "Grow a volume"),
         types.change::<VolumeDelete>(method::VOLUME_DELETE, "Delete a volume"),
         types.change::<VolumeRecover>(method::VOLUME_RECOVER, "Bring back a deleted volume"),
+        types.change::<SnapshotCreate>(method::SNAPSHOT_CREATE, "Take a snapshot of a volume"),
+        types.change::<SnapshotRevert>(method::SNAPSHOT_REVERT, "Revert a volume to a snapshot"),
+        types.change::<SnapshotDelete>(method::SNAPSHOT_DELETE, "Delete a snapshot"),
         types.change::<ExportCreate>(method::EXPORT_CREATE, "Serve a volume over NBD"),
         types.change::<ExportDelete>(method::EXPORT_DELETE, "End an export"),
     ];
@@ -67,12 +70,16 @@ pub fn document() -> Value {
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
         types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
+        types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
+        types.look::<EventList, Events>(method::EVENT_LIST, "List what happened"),
+        types.look::<EventWatch, Endless>(method::EVENT_WATCH, "Follow what happens, in `event` notifications"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),
         types.look::<Nothing, Version>(method::SYSTEM_VERSION, "Show the daemon's version"),
     ];
     types.results.subschema_for::<Progress>();
+    types.results.subschema_for::<EventNotice>();
     types.results.subschema_for::<Failure>();
     let discover = json!({
         "name": method::RPC_DISCOVER, "summary": "Answer this document", "params": [],
