@@ -18,6 +18,7 @@ mod guest;
 mod hotplug;
 mod image;
 mod in_use;
+mod no_udevd;
 mod outside;
 mod qmp;
 mod story;
@@ -67,5 +68,6 @@ fn lab() {
     story::the_root_volume_stays(&lab);
     in_use::a_disk_in_use_stays(&lab);
     story::the_daemon_comes_and_goes(&lab);
+    no_udevd::a_disk_is_known_by_its_serial(&lab);
     story::nothing_is_left(&lab);
 }
