@@ -110,11 +110,16 @@ impl Config {
     /// Reads a file, or without one the file at [`Paths::config`] if it is there, and the environment, which overrides
     /// it. Each error is of kind `config` and names what it is about.
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self> {
-        Self::check(path, environment).map_err(|mistakes| mistakes.0)
+        Self::check(path, environment).map_err(|mistakes| {
+            mistakes
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Error::new(Kind::Internal, "the configuration is not complete"))
+        })
     }
 
-    /// As [`load`](Self::load), but with every mistake: the first, and the others.
-    pub fn check(path: Option<&Path>, environment: &Environment) -> Result<Self, (Error, Vec<Error>)> {
+    /// As [`load`](Self::load), but with every mistake.
+    pub fn check(path: Option<&Path>, environment: &Environment) -> Result<Self, Vec<Error>> {
         let paths = Paths::of(environment);
         let file = match ReadFile::open(path.unwrap_or(&paths.config)) {
             Ok(file) => Some(file),
@@ -122,7 +127,7 @@ impl Config {
             Err(error) => {
                 let path = printable(&path.unwrap_or(&paths.config).display().to_string());
                 let what = format_args!("cannot read the configuration {path}: {error}");
-                return Err((Error::new(Kind::Config, what), Vec::new()));
+                return Err(vec![Error::new(Kind::Config, what)]);
             }
         };
         let path = path.unwrap_or(&paths.config);
@@ -140,9 +145,9 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn load(mut self) -> Result<Config, (Error, Vec<Error>)> {
+    fn load(mut self) -> Result<Config, Vec<Error>> {
         let text = self.file.map_or("", |file| &file.text);
-        let mut document = Section::parse(self.path, text).map_err(|error| (error, Vec::new()))?;
+        let mut document = Section::parse(self.path, text).map_err(|error| vec![error])?;
         let [cloudstack, device, nbd, daemon] = ["cloudstack", "device", "nbd", "daemon"].map(|name| {
             let section = document.section(name);
             section.unwrap_or_else(|error| {
@@ -154,11 +159,9 @@ impl<'a> Loader<'a> {
         let (device, nbd, daemon) = (self.device(device), self.nbd(nbd), self.daemon(daemon));
         // Last, so that what is missing here does not hide what is wrong elsewhere.
         let cloudstack = self.cloudstack(cloudstack);
-        let mut mistakes = self.mistakes.into_iter();
-        match (mistakes.next(), cloudstack) {
-            (None, Some(cloudstack)) => Ok(Config { cloudstack, device, nbd, daemon }),
-            (Some(first), _) => Err((first, mistakes.collect())),
-            (None, None) => Err((Error::new(Kind::Internal, "the configuration is not complete"), Vec::new())),
+        match cloudstack {
+            Some(cloudstack) if self.mistakes.is_empty() => Ok(Config { cloudstack, device, nbd, daemon }),
+            _ => Err(self.mistakes),
         }
     }
 

@@ -53,10 +53,7 @@ fn check(file: Option<PathBuf>, output: &Output) -> u8 {
 
 /// Everything that is wrong with a configuration.
 fn mistakes(file: Option<&std::path::Path>, environment: &Environment) -> Vec<Error> {
-    match config::Config::check(file, environment) {
-        Ok(_) => Vec::new(),
-        Err((first, others)) => std::iter::once(first).chain(others).collect(),
-    }
+    config::Config::check(file, environment).err().unwrap_or_default()
 }
 
 fn page(document: &Value, mistakes: &[Error]) -> Page {
