@@ -79,8 +79,10 @@ fn type_all(appliance: &Appliance, bin: &Path, interactive: &str, first: &str, l
             while calls().len() == before && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // A quote that stayed open is given up.
-            keys.write_all(b"\x03").unwrap();
+            if calls().len() == before {
+                // A quote stayed open.
+                keys.write_all(b"\x03").unwrap();
+            }
             calls().contains(expected)
         });
         assert!(arrives, "{line:?} did not become {expected:?}: {:?}", calls());
@@ -151,6 +153,11 @@ fn candidates(appliance: &Appliance, words: &[&str]) -> Vec<String> {
     values
 }
 
+/// The same, where there are some: on a busy machine the daemon's answer may come after the patience is over.
+fn some_candidates(appliance: &Appliance, words: &[&str]) -> Vec<String> {
+    wait_for(&format!("candidates for {words:?}"), || Some(candidates(appliance, words)).filter(|all| !all.is_empty()))
+}
+
 #[test]
 fn each_verb_is_offered_what_it_can_take() {
     let appliance = Appliance::start();
@@ -169,18 +176,18 @@ fn each_verb_is_offered_what_it_can_take() {
     let of_name = |name: &str| volumes.as_array().unwrap().iter().filter(|v| v["name"] == name).count();
     assert_eq!(of_name("same"), 2);
 
-    let offered = candidates(&appliance, &["attach", ""]);
+    let offered = some_candidates(&appliance, &["attach", ""]);
     assert!(offered.contains(&"free".to_owned()) && offered.contains(&twin), "{offered:?}");
     assert!(!offered.iter().any(|name| ["here", "there", "same", "gone", "ROOT-old"].contains(&name.as_str())));
-    assert_eq!(candidates(&appliance, &["detach", ""]), ["here", "shared", "there"]);
-    assert_eq!(candidates(&appliance, &["detach", "here", ""]), ["shared", "there"]);
-    assert_eq!(candidates(&appliance, &["export", ""]), ["here"]);
-    assert_eq!(candidates(&appliance, &["unexport", ""]).len(), 1);
-    assert_eq!(candidates(&appliance, &["recover", ""]), ["gone"]);
-    assert_eq!(candidates(&appliance, &["release", ""]), ["free"]);
+    assert_eq!(some_candidates(&appliance, &["detach", ""]), ["here", "shared", "there"]);
+    assert_eq!(some_candidates(&appliance, &["detach", "here", ""]), ["shared", "there"]);
+    assert_eq!(some_candidates(&appliance, &["export", ""]), ["here"]);
+    assert_eq!(some_candidates(&appliance, &["unexport", ""]).len(), 1);
+    assert_eq!(some_candidates(&appliance, &["recover", ""]), ["gone"]);
+    assert_eq!(some_candidates(&appliance, &["release", ""]), ["free"]);
     assert_eq!(candidates(&appliance, &["ops", "retry", ""]), Vec::<String>::new());
-    assert!(candidates(&appliance, &["ops", "show", ""]).len() >= 10);
-    assert!(candidates(&appliance, &["show", &twin[..4]]).contains(&twin), "the beginning of an id");
+    assert!(some_candidates(&appliance, &["ops", "show", ""]).len() >= 10);
+    assert!(some_candidates(&appliance, &["show", &twin[..4]]).contains(&twin), "the beginning of an id");
 }
 
 #[test]
@@ -188,7 +195,7 @@ fn it_is_silent_and_quick_when_the_daemon_or_cloudstack_is_away() {
     let mut appliance = Appliance::start();
     appliance.ok(&["create", "data1", "--size", "1G"]);
     appliance.cloud.fault(json!({"command": "*", "mode": "late", "delay_ms": 600_000, "times": 100}));
-    assert!(candidates(&appliance, &["show", "d"]).contains(&"data1".to_owned()), "from the store");
+    assert!(some_candidates(&appliance, &["show", "d"]).contains(&"data1".to_owned()), "from the store");
     appliance.kill_daemon();
     let begun = Instant::now();
     let ended = appliance.run(&["complete", "words", "--", "volctl", "show", ""]);
