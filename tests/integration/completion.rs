@@ -59,34 +59,23 @@ fn shell(appliance: &Appliance, bin: &Path, program: &str) -> Command {
 /// How often a line is typed: on a busy machine the daemon's answer may come after the patience of a completion is over.
 const TRIES: usize = 20;
 
-/// Types each line on the terminal of an interactive shell, until `volctl` is called with its words.
-fn type_all(appliance: &Appliance, bin: &Path, interactive: &str, first: &str, lines: &[(String, Vec<String>)]) {
+/// Types a line on the terminal of a new interactive shell; gives the words with which `volctl` is then called, if it is.
+fn typed(appliance: &Appliance, bin: &Path, interactive: &str, first: &str, line: &str) -> Option<Vec<String>> {
+    fs::remove_file(appliance.path("calls")).ok();
     let mut terminal = shell(appliance, bin, "script");
     terminal.args(["--quiet", "--return", "--echo", "never", "--command", interactive, "/dev/null"]);
     let mut terminal = Terminal(terminal.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
     let mut keys = terminal.0.stdin.take().unwrap();
-    let calls = || {
+    writeln!(keys, "{first}\n{line}").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
         let written = fs::read_to_string(appliance.path("calls")).unwrap_or_default();
-        let calls = written.split_terminator("end\n").map(|call| call.lines().map(str::to_owned).collect());
-        calls.collect::<Vec<Vec<String>>>()
-    };
-    writeln!(keys, "{first}").unwrap();
-    for (line, expected) in lines {
-        let arrives = (0..TRIES).any(|_| {
-            let before = calls().len();
-            writeln!(keys, "{line}").unwrap();
-            let deadline = Instant::now() + Duration::from_secs(3);
-            while calls().len() == before && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            if calls().len() == before {
-                // A quote stayed open.
-                keys.write_all(b"\x03").unwrap();
-            }
-            calls().contains(expected)
-        });
-        assert!(arrives, "{line:?} did not become {expected:?}: {:?}", calls());
+        if let Some(call) = written.strip_suffix("end\n") {
+            return Some(call.lines().map(str::to_owned).collect());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    None
 }
 
 /// A terminal with a shell on it; both end with the value.
@@ -102,18 +91,22 @@ impl Drop for Terminal {
 
 fn each_name_arrives(interactive: &str, first: &str) {
     let (appliance, bin) = shelf();
-    let show = |(name, begun): &(&str, &str)| (format!("volctl show {begun}\t"), vec!["show".into(), (*name).into()]);
-    let mut lines: Vec<(String, Vec<String>)> = NAMES.iter().map(show).collect();
-    for (typed, arrives) in [
-        ("volctl deta\t --dra\t x", &["detach", "--drain", "x"][..]),
-        ("volctl show 'my\t", &["show", "my disk"]),
-        ("volctl show \"quo\t", &["show", "quoted \"x\""]),
-        ("volctl attach it\\'\t --vm wor\t", &["attach", "it's $HOME", "--vm", "worker"]),
-        ("volctl attach my\t a\t", &["attach", "my disk", "a:b=c"]),
-    ] {
-        lines.push((typed.to_owned(), arrives.iter().map(|word| (*word).to_owned()).collect()));
+    let names = NAMES.map(|(name, begun)| (format!("volctl show {begun}\t"), vec!["show", name]));
+    let others = [
+        ("volctl deta\t --dra\t x", vec!["detach", "--drain", "x"]),
+        ("volctl show 'my\t", vec!["show", "my disk"]),
+        ("volctl show \"quo\t", vec!["show", "quoted \"x\""]),
+        ("volctl attach it\\'\t --vm wor\t", vec!["attach", "it's $HOME", "--vm", "worker"]),
+        ("volctl attach my\t a\t", vec!["attach", "my disk", "a:b=c"]),
+    ];
+    for (line, expected) in names.into_iter().chain(others.map(|(line, words)| (line.to_owned(), words))) {
+        let mut arrived = Vec::new();
+        let arrives = (0..TRIES).any(|_| {
+            arrived = typed(&appliance, &bin, interactive, first, &line).unwrap_or_default();
+            arrived == expected
+        });
+        assert!(arrives, "{line:?} did not become {expected:?}, but {arrived:?}");
     }
-    type_all(&appliance, &bin, interactive, first, &lines);
 }
 
 #[test]
