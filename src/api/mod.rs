@@ -36,10 +36,12 @@ pub mod method {
     pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
+    pub const VM_LIST: &str = "vm.list";
     pub const VM_GET: &str = "vm.get";
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const SNAPSHOT_CREATE: &str = "snapshot.create";
     pub const SNAPSHOT_LIST: &str = "snapshot.list";
     pub const SNAPSHOT_REVERT: &str = "snapshot.revert";

@@ -101,6 +101,7 @@ pub struct Export {
     /// What it is doing.
     pub state: ExportState,
     /// What clients have done with it.
+    #[serde(default)]
     pub usage: Usage,
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::Tag;
 
@@ -196,12 +196,13 @@ pub struct DeviceFind {
 }
 
 /// `vm.get`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct VmGet {
-    /// VM, id or unique name.
-    pub vm: String,
+    /// VM, id or unique name; this VM where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
 }
 
 /// `export.create`
@@ -232,6 +233,29 @@ pub struct ExportDelete {
     /// Close the clients.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `operation.begin`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OperationBegin {
+    /// At most [`MOST_CHANGES`] changes; each becomes an operation of its own.
+    pub changes: Vec<ListedChange>,
+}
+
+/// How many changes one list has at most.
+pub const MOST_CHANGES: usize = 256;
+
+/// One change of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ListedChange {
+    /// The method of a change that is an operation, such as `volume.attach`.
+    pub method: String,
+    /// What that method takes; nothing waits for the end of these, and `wait` and `token` mean nothing.
+    pub params: Map<String, Value>,
 }
 
 /// `snapshot.create`

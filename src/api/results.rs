@@ -93,8 +93,40 @@ pub struct VmShown {
     pub name: String,
     /// `Running`, `Stopped`, ...
     pub state: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone_id: String,
     /// Whether it is the VM in which the daemon runs; none where that is not known.
     pub this_vm: Option<bool>,
+    /// What is attached to it, in device order.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// The result of `vm.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Vms {
+    /// By name.
+    pub vms: Vec<VmListed>,
+}
+
+/// A VM in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct VmListed {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// `Running`, `Stopped`, ...
+    pub state: String,
+    /// Its zone.
+    pub zone_id: String,
+    /// Whether it is the VM in which the daemon runs; none where that is not known.
+    pub this_vm: Option<bool>,
+    /// How many volumes are attached to it.
+    pub volumes: usize,
 }
 
 /// The result of `export.list`.
@@ -103,6 +135,31 @@ pub struct VmShown {
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
+}
+
+/// The result of `operation.begin`: what became of each change, in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Begun {
+    /// As many as there were changes.
+    pub results: Vec<BegunOne>,
+}
+
+/// What became of one change of a list; nothing of a dry run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BegunOne {
+    /// Its operation, which was accepted.
+    pub operation: Option<Operation>,
+    /// Why it was not.
+    pub error: Option<Error>,
+}
+
+impl BegunOne {
+    /// One that was not begun.
+    pub fn refused(error: Error) -> Self {
+        Self { operation: None, error: Some(error) }
+    }
 }
 
 /// The result of `snapshot.list`.

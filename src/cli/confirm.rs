@@ -27,7 +27,7 @@ pub fn delete(words: &[String], expunge: bool, session: &Session, output: &Outpu
 /// # Errors
 /// `usage` where there is no terminal; `cancelled` where the answer is no.
 pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Output) -> Answer<bool> {
-    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: vm.to_owned() })?;
+    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: Some(vm.to_owned()) })?;
     let vm: VmShown = read(session.ask(request)?)?;
     if vm.state != "Running" || vm.this_vm == Some(true) {
         return Ok(false);

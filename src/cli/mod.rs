@@ -23,6 +23,7 @@ mod hold;
 mod interrupt;
 mod ls;
 mod r#move;
+mod names;
 mod ops;
 mod recover;
 mod release;
@@ -38,6 +39,7 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -112,6 +114,7 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
@@ -145,6 +148,7 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),

@@ -121,7 +121,7 @@ fn wait(ids: &[String], timeout: Option<Duration>, session: &Session, output: &O
     };
     let requests = ids.iter().map(request).collect::<Result<Vec<_>>>()?;
     let answers = session.ask_all(requests).into_iter().map(outcome).collect();
-    Ok(output.answers(answers, ended_page))
+    Ok(output.answers(answers, false, ended_page))
 }
 
 /// To wait for an operation that then fails is to fail as the operation did.

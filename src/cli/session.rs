@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::exchange;
 use super::follow::{self, Follower};
 use super::render::Output;
+use crate::api::ListedChange;
 use crate::error::{Error, Kind, Result};
 
 /// A look-up that is not answered by then will not be: the daemon gives its own calls to CloudStack 30 s.
@@ -77,6 +78,11 @@ impl Request {
             params.insert("token".to_owned(), token.into());
         }
         Value::Object(params)
+    }
+
+    /// The same as an entry of a list of changes.
+    pub fn listed(&self) -> ListedChange {
+        ListedChange { method: self.method.to_owned(), params: self.params.clone() }
     }
 
     /// Whether it is a change: those carry a request id.

@@ -119,7 +119,12 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     };
     let share = params.export.then_some(Share { name: None, read_only: params.read_only });
     let story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
+    Ok(Draft {
+        subject: Some(Subject::of(&story.volume)),
+        vm_id: Some(story.vm.id),
+        takes_slot: !params.root && !story.attached_there(&story.volume),
+        ..Draft::of(story)
+    })
 }
 
 impl Attach {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
-use crate::api::{DeviceFound, DeviceShown, VmShown, Volume, VolumeShown, Volumes};
+use crate::api::{DeviceFound, DeviceShown, Volume, VolumeShown, Volumes};
 use crate::device::Identified;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, Serial, VolumeId, VolumeRecord, format_age, printable};
@@ -95,13 +95,6 @@ impl World {
         Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale)?, device, partition })
     }
 
-    /// A VM.
-    pub async fn show_vm(&self, word: &str) -> Result<VmShown> {
-        let vm = resolve::vm(self, word).await?;
-        let this_vm = self.this_vm_known().map(|this| this == vm.id);
-        Ok(VmShown { id: vm.id, name: vm.name, state: vm.state, this_vm })
-    }
-
     /// A volume as the store knows it, with what is live; none where the store does not know it.
     pub(super) fn volume_now(&self, id: VolumeId) -> Result<Option<Volume>> {
         let Some(cached) = self.store.volume(id)? else { return Ok(None) };
@@ -185,7 +178,8 @@ impl World {
         }
     }
 
-    fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
+    /// A volume as CloudStack has it, with what is live.
+    pub(super) fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
         let record = &cached.record;
         Ok(Volume {
             id: record.id,

@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod begin;
 mod chronicle;
 mod create;
 mod deadline;
@@ -52,6 +53,7 @@ mod tags;
 mod tally;
 mod this_vm;
 mod unexport;
+mod vm;
 mod world;
 
 use std::future::Future;
@@ -64,6 +66,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use begin::Listed;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;

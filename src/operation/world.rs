@@ -42,6 +42,8 @@ pub struct World {
     pub(super) hands_off: HandsOff,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
+    /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
+    pub(super) slots: tokio::sync::Mutex<()>,
 }
 
 impl World {
@@ -49,7 +51,8 @@ impl World {
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
         let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, hands_off, serving }
+        let slots = tokio::sync::Mutex::default();
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, hands_off, serving, slots }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.

@@ -55,6 +55,7 @@ pub fn document() -> Value {
     let at_once = [
         types.at_once::<VolumeHold, Changed>(method::VOLUME_HOLD, "Hold a volume: nobody takes it away"),
         types.at_once::<VolumeRelease, Changed>(method::VOLUME_RELEASE, "End a hold"),
+        types.at_once::<OperationBegin, Begun>(method::OPERATION_BEGIN, "Begin several changes, or none of them"),
         types.at_once::<OperationWait, Changed>(method::OPERATION_WAIT, "Wait for the end of an operation"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_CANCEL, "Cancel what was not sent yet"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_RETRY, "Let a stuck operation look again"),
@@ -68,6 +69,7 @@ pub fn document() -> Value {
         types.look::<VolumeGet, VolumeShown>(method::VOLUME_GET, "Show a volume"),
         types.look::<DeviceGet, DeviceShown>(method::DEVICE_GET, "Show a volume's device here"),
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
+        types.look::<Nothing, Vms>(method::VM_LIST, "List the VMs"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
         types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),

@@ -150,7 +150,7 @@ fn errors() {
 #[test]
 fn results_of_several() {
     let appliance = exported();
-    let several = appliance.json(&["export", "data1", "missing"]).json();
+    let several = appliance.json(&["export", "data1", "ROOT-worker"]).json();
     has(&several, &["schema", "results"]);
     has(&several["results"][0], CHANGE);
     has(&several["results"][1], &["schema", "error", "operation"]);
