@@ -3,6 +3,8 @@
 mod answer;
 mod attach;
 mod change;
+mod complete;
+mod config;
 mod confirm;
 mod create;
 mod delete;
@@ -128,8 +130,11 @@ enum Command {
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Config(config::Config),
     Rpc(rpc::Rpc),
     Version(version::Version),
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 impl Command {
@@ -162,8 +167,10 @@ impl Command {
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Config(command) => command.run(output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
+            Command::Complete(command) => Ok(command.run(session.socket(), output)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is asked of the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -109,6 +109,11 @@ impl Session {
     /// A session over this socket; it is not touched before something is asked.
     pub fn new(socket: PathBuf, output: Output) -> Self {
         Self { socket, output }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks one thing.

@@ -5,6 +5,8 @@
 mod cli;
 mod clients;
 mod clocks;
+mod completion;
+mod config;
 mod crash;
 mod daemon;
 mod drain;

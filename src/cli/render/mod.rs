@@ -128,6 +128,11 @@ impl Output {
         self.screen.width.is_some() && self.format == Format::Text
     }
 
+    /// Prints lines for a program, and says the exit code.
+    pub fn lines(&self, text: &str) -> u8 {
+        self.print(text, 0)
+    }
+
     /// One of many things that are printed as they come: a JSON document a line, its identifier, or its text.
     pub fn item(&self, document: &Value, quiet: &str, text: impl FnOnce() -> String) -> String {
         match self.format {
