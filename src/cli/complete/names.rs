@@ -78,7 +78,7 @@ pub fn ask(socket: &Path, names: Names, typed: &str) -> Option<Vec<Candidate>> {
     Some(match names {
         Names::Exports => exports(&daemon.call::<Exports>(method::EXPORT_LIST, &json!({}))?),
         Names::Operations | Names::Unfinished | Names::Stuck => {
-            let list = OperationList { limit: Some(100) };
+            let list = OperationList { limit: Some(100), ..OperationList::default() };
             let all: Operations = daemon.call(method::OPERATION_LIST, &list)?;
             all.operations.iter().filter(|operation| is_wanted(operation, names)).map(operation).collect()
         }
