@@ -49,7 +49,6 @@ fn page(volumes: &Volumes, screen: &Screen, watched: bool) -> Page {
 
 fn row(volume: &Volume) -> Vec<Cell> {
     let device = volume.device.as_ref();
-    let export = volume.export.as_ref();
     vec![
         Cell::text(printable(&volume.name)),
         Cell::id(volume.id),
@@ -57,11 +56,14 @@ fn row(volume: &Volume) -> Vec<Cell> {
         Cell::state(state(volume)),
         Cell::text(render::place(volume).unwrap_or_default().replace(' ', "-")),
         device.map_or_else(|| Cell::text(""), |device| Cell::path(&device.path)),
-        export.map_or_else(
-            || Cell::text(""),
-            |export| Cell::text(printable(&export.name)).or(render::word(export.state)),
-        ),
+        export(volume),
     ]
+}
+
+/// A volume's export by its name, or by its state where there is no room.
+pub fn export(volume: &Volume) -> Cell {
+    let export = volume.export.as_ref();
+    export.map_or_else(|| Cell::text(""), |export| Cell::text(printable(&export.name)).or(render::word(export.state)))
 }
 
 /// CloudStack's state, marked where the volume is held, and where CloudStack did not answer when it was asked again.

@@ -3,6 +3,8 @@
 mod answer;
 mod attach;
 mod change;
+mod complete;
+mod config;
 mod confirm;
 mod create;
 mod delete;
@@ -21,8 +23,12 @@ mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
+mod moment;
 mod r#move;
+mod names;
 mod ops;
+mod reclaim;
 mod recover;
 mod release;
 mod render;
@@ -37,6 +43,9 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -99,6 +108,7 @@ enum Command {
     Attach(attach::Attach),
     Detach(detach::Detach),
     Move(r#move::Move),
+    Reclaim(reclaim::Reclaim),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -111,15 +121,21 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
+    Why(why::Why),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Config(config::Config),
     Rpc(rpc::Rpc),
     Version(version::Version),
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 impl Command {
@@ -129,6 +145,7 @@ impl Command {
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
             Command::Move(command) => command.run(session, output),
+            Command::Reclaim(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
@@ -141,15 +158,20 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
+            Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Config(command) => command.run(output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
+            Command::Complete(command) => Ok(command.run(session.socket(), output)),
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Share {
     pub name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
 }
 
 impl Share {
@@ -124,11 +126,16 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,
     };
-    let share = params.export.then_some(Share { name: None, read_only: params.read_only });
+    let share = params.export.then_some(Share { name: None, read_only: params.read_only, shared: false });
     let mut story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     tags::refuse_other_values(&story.volume, &params.tags)?;
     story.tagging = Tagging::of(params.tags.clone());
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
+    Ok(Draft {
+        subject: Some(Subject::of(&story.volume)),
+        vm_id: Some(story.vm.id),
+        takes_slot: !params.root && !story.attached_there(&story.volume),
+        ..Draft::of(story)
+    })
 }
 
 impl Attach {
@@ -202,11 +209,21 @@ impl Attach {
         }
     }
 
+    /// Whether it completes an operation that has sent something before.
+    pub fn completes(&self) -> bool {
+        self.job.completes()
+    }
+
     /// It completes an operation that has sent something before: it is never too late for it.
     pub fn complete(&mut self) {
         if !self.job.completes() {
             self.job = Job::completing();
         }
+    }
+
+    /// Whether it is done, and was not done before.
+    pub fn has_attached(&self) -> bool {
+        self.attached && self.changed
     }
 
     /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.

@@ -141,6 +141,7 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         subject: volume.as_ref().map(Subject::of),
         new_name: Some(params.name.clone()),
         vm_id: story.vm.as_ref().map(|vm| vm.id),
+        takes_slot: story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()),
         ..Draft::of(story)
     })
 }
@@ -269,7 +270,7 @@ fn fits_size(offering: &DiskOffering, size: Option<u64>) -> Result<()> {
 
 impl Create {
     fn share(&self) -> Option<Share> {
-        self.export.then_some(Share { name: None, read_only: false })
+        self.export.then_some(Share { name: None, read_only: false, shared: false })
     }
 
     /// Volumes that have the name.
