@@ -94,9 +94,6 @@ _volctl() {
             volctl,version)
                 cmd="volctl__subcmd__version"
                 ;;
-            volctl,why)
-                cmd="volctl__subcmd__why"
-                ;;
             volctl__subcmd__help,attach)
                 cmd="volctl__subcmd__help__subcmd__attach"
                 ;;
@@ -175,9 +172,6 @@ _volctl() {
             volctl__subcmd__help,version)
                 cmd="volctl__subcmd__help__subcmd__version"
                 ;;
-            volctl__subcmd__help,why)
-                cmd="volctl__subcmd__help__subcmd__why"
-                ;;
             volctl__subcmd__help__subcmd__ops,abandon)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__abandon"
                 ;;
@@ -192,9 +186,6 @@ _volctl() {
                 ;;
             volctl__subcmd__help__subcmd__ops,wait)
                 cmd="volctl__subcmd__help__subcmd__ops__subcmd__wait"
-                ;;
-            volctl__subcmd__help__subcmd__ops,watch)
-                cmd="volctl__subcmd__help__subcmd__ops__subcmd__watch"
                 ;;
             volctl__subcmd__help__subcmd__snapshot,create)
                 cmd="volctl__subcmd__help__subcmd__snapshot__subcmd__create"
@@ -229,9 +220,6 @@ _volctl() {
             volctl__subcmd__ops,wait)
                 cmd="volctl__subcmd__ops__subcmd__wait"
                 ;;
-            volctl__subcmd__ops,watch)
-                cmd="volctl__subcmd__ops__subcmd__watch"
-                ;;
             volctl__subcmd__ops__subcmd__help,abandon)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__abandon"
                 ;;
@@ -249,9 +237,6 @@ _volctl() {
                 ;;
             volctl__subcmd__ops__subcmd__help,wait)
                 cmd="volctl__subcmd__ops__subcmd__help__subcmd__wait"
-                ;;
-            volctl__subcmd__ops__subcmd__help,watch)
-                cmd="volctl__subcmd__ops__subcmd__help__subcmd__watch"
                 ;;
             volctl__subcmd__snapshot,create)
                 cmd="volctl__subcmd__snapshot__subcmd__create"
@@ -302,7 +287,7 @@ _volctl() {
 
     case "${cmd}" in
         volctl)
-            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help"
+            opts="-q -h -V --socket --json --quiet --help --version create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,13 +305,17 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__attach)
-            opts="-q -h --vm --root --export --read-only --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --vm --root --export --read-only --tag --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --vm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -354,7 +343,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__create)
-            opts="-q -h --size --offering --zone --attach --export --exists-ok --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
+            opts="-q -h --size --offering --zone --attach --export --exists-ok --tag --dry-run --no-wait --queue --timeout --reason --request-id --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -369,6 +358,10 @@ _volctl() {
                     return 0
                     ;;
                 --zone)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -564,12 +557,20 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__exports)
-            opts="-q -h --socket --json --quiet --help"
+            opts="-q -h --tag --mine --here --state --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -618,7 +619,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help)
-            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help"
+            opts="create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -842,7 +843,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ops)
-            opts="show wait watch cancel retry abandon"
+            opts="show wait cancel retry abandon"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -912,20 +913,6 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__help__subcmd__ops__subcmd__wait)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        volctl__subcmd__help__subcmd__ops__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1149,20 +1136,6 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        volctl__subcmd__help__subcmd__why)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         volctl__subcmd__hold)
             opts="-q -h --note --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1186,13 +1159,21 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__ls)
-            opts="-q -h --max-age --socket --json --quiet --help"
+            opts="-q -h --max-age --tag --mine --here --state --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --max-age)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1246,41 +1227,21 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__ops)
-            opts="-q -h --kind --status --volume --vm --user --since --until --limit --socket --json --quiet --help show wait watch cancel retry abandon help"
+            opts="-q -h --limit --tag --mine --here --state --socket --json --quiet --help show wait cancel retry abandon help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --kind)
-                    COMPREPLY=($(compgen -W "create attach export unexport detach delete recover resize snapshot_create snapshot_revert snapshot_delete move" -- "${cur}"))
-                    return 0
-                    ;;
-                --status)
-                    COMPREPLY=($(compgen -W "queued running unwinding succeeded failed cancelled stuck abandoned" -- "${cur}"))
-                    return 0
-                    ;;
-                --volume)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --vm)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --user)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --since)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --until)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1336,7 +1297,7 @@ _volctl() {
             return 0
             ;;
         volctl__subcmd__ops__subcmd__help)
-            opts="show wait watch cancel retry abandon help"
+            opts="show wait cancel retry abandon help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1433,20 +1394,6 @@ _volctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        volctl__subcmd__ops__subcmd__help__subcmd__watch)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         volctl__subcmd__ops__subcmd__retry)
             opts="-q -h --socket --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1494,24 +1441,6 @@ _volctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        volctl__subcmd__ops__subcmd__watch)
-            opts="-q -h --socket --json --quiet --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2012,32 +1941,6 @@ _volctl() {
                 return 0
             fi
             case "${prev}" in
-                --socket)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        volctl__subcmd__why)
-            opts="-q -h --since --until --socket --json --quiet --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --since)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --until)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

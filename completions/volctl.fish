@@ -48,7 +48,6 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "snapshot" -d 'Take, list, revert to and delete snapshots of volumes'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "events" -d 'Show what happened, a line each: operations, devices, exports, clients, CloudStack; with -q, the numbers'
-complete -c volctl -n "__fish_volctl_needs_command" -f -a "why" -d 'Tell what happened to a volume and why, newest last, and what it is waiting for'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "store" -d 'Look after the state store'
@@ -59,6 +58,7 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "help" -d 'Print this 
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l size -d 'Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l offering -d 'Disk offering (id or name)' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l zone -d 'Zone (id or name)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand create" -l tag -d 'Tag it; may be repeated' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
@@ -73,6 +73,7 @@ complete -c volctl -n "__fish_volctl_using_subcommand create" -l json -d 'Print 
 complete -c volctl -n "__fish_volctl_using_subcommand create" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l vm -d 'Attach to this VM (id or name) instead of the one that volctl runs in' -r
+complete -c volctl -n "__fish_volctl_using_subcommand attach" -l tag -d 'Tag the volumes; may be repeated. A tag that is there keeps its value' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l reason -d 'Why, for the record' -r
 complete -c volctl -n "__fish_volctl_using_subcommand attach" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
@@ -182,7 +183,11 @@ complete -c volctl -n "__fish_volctl_using_subcommand release" -l json -d 'Print
 complete -c volctl -n "__fish_volctl_using_subcommand release" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand release" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l max-age -d 'Ask CloudStack again for what is older than this [default: 30s]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l state -d 'In this state, as it is shown' -r
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand ls" -l here -d 'On this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -200,7 +205,11 @@ complete -c volctl -n "__fish_volctl_using_subcommand find" -l socket -d 'The da
 complete -c volctl -n "__fish_volctl_using_subcommand find" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand find" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l state -d 'In this state, as it is shown' -r
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand exports" -l here -d 'On this VM'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
@@ -260,43 +269,21 @@ complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_
 complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "revert" -d 'Give a volume back what it had when a snapshot was taken, its size too'
 complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
 complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l kind -d 'Only of this kind' -r -f -a "create\t''
-attach\t''
-export\t''
-unexport\t''
-detach\t''
-delete\t''
-recover\t''
-resize\t''
-snapshot_create\t''
-snapshot_revert\t''
-snapshot_delete\t''
-move\t''"
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l status -d 'Only with this status' -r -f -a "queued\t''
-running\t''
-unwinding\t''
-succeeded\t''
-failed\t''
-cancelled\t''
-stuck\t''
-abandoned\t''"
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l volume -d 'Only about this volume: id, id prefix, or a name that it had' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l vm -d 'Only attaching to or detaching from this VM, id or name' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l user -d 'Only asked for by this user, id or name, also behind a sudo' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l since -d 'Only asked for since then: 2h (ago), 2026-01-02, 2026-01-02T03:04:05Z' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l until -d 'Only asked for until then' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l limit -d 'At most so many [default: 100]' -r
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "show" -d 'Show one operation'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "wait" -d 'Wait until operations have ended'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "watch" -d 'Watch the operations that are under way, until Ctrl-C'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "retry" -d 'Let a stuck operation look again and go on from its step'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "abandon" -d 'End an operation whose outcome is not known: you take over, and its volume is free again'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait watch cancel retry abandon help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l limit -d 'At most so many [default: 100]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l tag -d 'With this tag on the volume; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l state -d 'In this state, as it is shown' -r
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l mine -d 'Asked for by you: of volumes and exports, who asked for the volume\'s last change here that was not in vain'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l here -d 'On this VM'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "show" -d 'Show one operation'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "wait" -d 'Wait until operations have ended'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "retry" -d 'Let a stuck operation look again and go on from its step'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "abandon" -d 'End an operation whose outcome is not known: you take over, and its volume is free again'
+complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -306,10 +293,6 @@ complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subco
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from wait" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from watch" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from watch" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from watch" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from cancel" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -326,7 +309,6 @@ complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subco
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from abandon" -s h -l help -d 'Print help'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one operation'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "wait" -d 'Wait until operations have ended'
-complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "watch" -d 'Watch the operations that are under way, until Ctrl-C'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "retry" -d 'Let a stuck operation look again and go on from its step'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "abandon" -d 'End an operation whose outcome is not known: you take over, and its volume is free again'
@@ -337,12 +319,6 @@ complete -c volctl -n "__fish_volctl_using_subcommand events" -s f -l follow -d 
 complete -c volctl -n "__fish_volctl_using_subcommand events" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand events" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c volctl -n "__fish_volctl_using_subcommand why" -l since -d 'Only what happened since then: 2h (ago), 2026-01-02, 2026-01-02T03:04:05Z' -r
-complete -c volctl -n "__fish_volctl_using_subcommand why" -l until -d 'Only what happened until then' -r
-complete -c volctl -n "__fish_volctl_using_subcommand why" -l socket -d 'The daemon\'s socket' -r -F
-complete -c volctl -n "__fish_volctl_using_subcommand why" -l json -d 'Print one JSON document on stdout, also for errors'
-complete -c volctl -n "__fish_volctl_using_subcommand why" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
-complete -c volctl -n "__fish_volctl_using_subcommand why" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -379,40 +355,38 @@ complete -c volctl -n "__fish_volctl_using_subcommand version" -l socket -d 'The
 complete -c volctl -n "__fish_volctl_using_subcommand version" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "create" -d 'Create a volume'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "move" -d 'Move volumes from this VM to another one: end the export, detach here safely, attach there'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "recover" -d 'Bring deleted volumes back'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "resize" -d 'Grow a volume, and wait until its device here shows the new size'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "hold" -d 'Hold volumes: nobody can detach, unexport, move, delete, revert, resize or reclaim them until they are released'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "release" -d 'Release volumes that are held, whoever holds them'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "show" -d 'Show everything about one volume'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "find" -d 'Say which volume a device is'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "exports" -d 'List the exports; with -q, their names'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "snapshot" -d 'Take, list, revert to and delete snapshots of volumes'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "events" -d 'Show what happened, a line each: operations, devices, exports, clients, CloudStack; with -q, the numbers'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "why" -d 'Tell what happened to a volume and why, newest last, and what it is waiting for'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "store" -d 'Look after the state store'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "drain" -d 'Take no new changes and clients, let the present ones end, end the exports, and say what stays attached'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "rpc" -d 'Call a method of the daemon\'s JSON-RPC interface, and print its result as JSON'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events why health sync store drain rpc version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "create" -d 'Create a volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "move" -d 'Move volumes from this VM to another one: end the export, detach here safely, attach there'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "resize" -d 'Grow a volume, and wait until its device here shows the new size'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "hold" -d 'Hold volumes: nobody can detach, unexport, move, delete, revert, resize or reclaim them until they are released'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "release" -d 'Release volumes that are held, whoever holds them'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "show" -d 'Show everything about one volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "find" -d 'Say which volume a device is'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "snapshot" -d 'Take, list, revert to and delete snapshots of volumes'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "events" -d 'Show what happened, a line each: operations, devices, exports, clients, CloudStack; with -q, the numbers'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "store" -d 'Look after the state store'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "drain" -d 'Take no new changes and clients, let the present ones end, end the exports, and say what stays attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "rpc" -d 'Call a method of the daemon\'s JSON-RPC interface, and print its result as JSON'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "create" -d 'Take a snapshot of a volume, or of each volume of a VM'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "ls" -d 'List snapshots, newest first; with -q, their ids'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "revert" -d 'Give a volume back what it had when a snapshot was taken, its size too'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "show" -d 'Show one operation'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "wait" -d 'Wait until operations have ended'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "watch" -d 'Watch the operations that are under way, until Ctrl-C'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "retry" -d 'Let a stuck operation look again and go on from its step'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "abandon" -d 'End an operation whose outcome is not known: you take over, and its volume is free again'

@@ -35,6 +35,8 @@ pub struct Volume {
     pub device: Option<Device>,
     /// Its export, read from the live server for this answer.
     pub export: Option<Export>,
+    /// Its tags, in the order of their keys.
+    pub tags: Vec<Tag>,
     /// Who holds it, so that nobody takes it away; none where it is free.
     pub hold: Option<Hold>,
     /// When CloudStack said the rest.
@@ -317,6 +319,13 @@ pub struct Asker {
     pub command: Option<String>,
     /// `--reason`
     pub reason: Option<String>,
+}
+
+impl Asker {
+    /// Who it was: behind a `sudo` whoever logged in.
+    pub fn person(&self) -> Option<u32> {
+        self.login_uid.or(self.uid)
+    }
 }
 
 /// A moment in an operation's history.

@@ -34,6 +34,9 @@ pub struct VolumeCreate {
     /// Take an existing volume of this name when size, offering and zone agree.
     #[serde(default)]
     pub exists_ok: bool,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }
 
 /// `volume.attach`
@@ -55,6 +58,9 @@ pub struct VolumeAttach {
     /// The export is read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// Tags that the volume is to have; another value for a key that it has is a conflict.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
 }
 
 /// `volume.detach`
@@ -171,6 +177,23 @@ pub struct VolumeRelease {
     pub volume: String,
 }
 
+/// Which of what is listed is wanted: what fulfils all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// With all of these tags on the volume.
+    pub tags: Vec<Tag>,
+    /// Asked for by the caller, who is known by login user id, else by user id: an operation; a volume, or its export,
+    /// whose last operation here that did not fail and was not given up was the caller's.
+    pub mine: bool,
+    /// On this VM: a volume, an export whose device is here, an operation on this VM or on a volume that is here now.
+    pub here: bool,
+    /// In this state, as it is shown, in upper or lower case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -179,6 +202,17 @@ pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u64>,
+    /// Which are wanted.
+    pub filter: Filter,
+}
+
+/// `export.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportList {
+    /// Which are wanted.
+    pub filter: Filter,
 }
 
 /// `volume.get`
@@ -443,6 +477,8 @@ pub struct OperationList {
     /// At most so many, newest first (100 where absent).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Which are wanted; its state is the operation's status.
+    pub filter: Filter,
 }
 
 /// `operation.watch`: answers only when it cannot go on; until then each change of an operation comes as a `progress`

@@ -6,11 +6,13 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::answer::Answer;
+use super::filter::Filter;
 use super::render::{self, Cell, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use super::{confirm, duration};
 use crate::api::{
-    self, Client, Export, ExportChecked, ExportKick, ExportPrune, ExportPruned, ExportsChecked, Kicked, Pruned, method,
+    self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportsChecked, Kicked,
+    Pruned, method,
 };
 use crate::model::{format_size, printable};
 
@@ -21,6 +23,8 @@ const WRONG: u8 = 1;
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Exports {
+    #[command(flatten)]
+    filter: Filter,
     #[command(subcommand)]
     command: Option<ExportsCommand>,
 }
@@ -67,7 +71,8 @@ impl Exports {
         let screen = output.screen();
         match self.command {
             None => {
-                let request = Request::new(method::EXPORT_LIST, "list the exports", &serde_json::json!({}))?;
+                let params = ExportList { filter: self.filter.into() };
+                let request = Request::new(method::EXPORT_LIST, "list the exports", &params)?;
                 Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
             }
             Some(ExportsCommand::Kick { export, client }) => {

@@ -17,6 +17,7 @@ mod examples;
 mod exchange;
 mod export;
 mod exports;
+mod filter;
 mod find;
 mod follow;
 mod health;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::answer::{Answer, Refusal};
 use super::confirm;
 use super::duration;
+use super::filter::Filter;
 use super::moment;
 use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
@@ -25,14 +26,16 @@ use crate::model::printable;
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Ops {
     #[command(flatten)]
-    filter: Filter,
+    wanted: Wanted,
     #[command(subcommand)]
     command: Option<OpsCommand>,
 }
 
 /// Which operations are listed; all conditions hold together.
 #[derive(Args, Debug)]
-struct Filter {
+struct Wanted {
+    #[command(flatten)]
+    filter: Filter,
     /// Only of this kind
     #[arg(long)]
     kind: Option<OperationKind>,
@@ -128,7 +131,7 @@ struct Id {
 impl Ops {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         match self.command {
-            None => list(self.filter, session, output),
+            None => list(self.wanted, session, output),
             Some(OpsCommand::Show { id }) => show(method::OPERATION_GET, "show operation", id, session, output),
             Some(OpsCommand::Cancel { id }) => show(method::OPERATION_CANCEL, "cancel operation", id, session, output),
             Some(OpsCommand::Retry { id }) => show(method::OPERATION_RETRY, "retry operation", id, session, output),
@@ -139,10 +142,10 @@ impl Ops {
     }
 }
 
-fn list(filter: Filter, session: &Session, output: &Output) -> Answer<u8> {
-    let Filter { kind, status, volume, vm, user, since, until, limit } = filter;
+fn list(wanted: Wanted, session: &Session, output: &Output) -> Answer<u8> {
+    let Wanted { filter, kind, status, volume, vm, user, since, until, limit } = wanted;
     moment::in_order(since, until)?;
-    let wanted = OperationList { kind, status, volume, vm, user, since, until, limit };
+    let wanted = OperationList { kind, status, volume, vm, user, since, until, limit, filter: filter.into() };
     let request = Request::new(method::OPERATION_LIST, "list the operations", &wanted)?;
     let screen = output.screen();
     Ok(output.answer(session.ask(request), |operations| list_page(operations, &screen)))

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::{asker, holder};
+use super::asker::{asker, holder, person};
 use super::events;
 use super::health;
 use super::idle::Activity;
@@ -96,18 +96,15 @@ impl Dispatch {
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => match change_of(name) {
                 Some(read) => self.change(read, params, caller).await,
-                None => self.look(name, params).await,
+                None => self.look(name, params, &caller.peer).await,
             },
         }
     }
 
-    async fn look(&self, name: &str, params: Map<String, Value>) -> Answer {
+    async fn look(&self, name: &str, params: Map<String, Value>, peer: &Peer) -> Answer {
         let world = self.engine.world();
         match name {
-            method::VOLUME_LIST => {
-                let params: api::VolumeList = read(params)?;
-                answer(world.list_volumes(params.max_age_seconds).await?)
-            }
+            method::VOLUME_LIST => answer(world.list_wanted_volumes(&read(params)?, person(peer)).await?),
             method::VOLUME_GET => {
                 let params: api::VolumeGet = read(params)?;
                 answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
@@ -130,8 +127,8 @@ impl Dispatch {
                 answer(world.list_vms().await?)
             }
             method::EXPORT_LIST => {
-                read::<Nothing>(params)?;
-                answer(api::Exports { exports: world.exports()? })
+                let params: api::ExportList = read(params)?;
+                answer(api::Exports { exports: world.list_exports(&params.filter, person(peer))? })
             }
             method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
             method::EXPORT_CHECK => {
@@ -144,7 +141,7 @@ impl Dispatch {
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
-                answer(Operations { operations: self.engine.operations(&params).await? })
+                answer(Operations { operations: self.engine.operations(&params, person(peer)).await? })
             }
             method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {

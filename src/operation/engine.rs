@@ -415,14 +415,16 @@ impl Engine {
         Ok(self.watch(id)?.borrow().operation())
     }
 
-    /// The newest that are wanted, newest first, as they stand.
-    pub async fn operations(&self, wanted: &OperationList) -> Result<Vec<Operation>> {
+    /// The newest that a caller wants, newest first, as they stand.
+    pub async fn operations(&self, wanted: &OperationList, caller: u32) -> Result<Vec<Operation>> {
         let vm = match &wanted.vm {
             Some(word) => Some(self.world().vm_meant(word).await?),
             None => None,
         };
         let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
-        let rows = self.world().store.operations(wanted, vm, limit)?;
+        let filter = self.world().wanted(&wanted.filter, caller)?;
+        let test = |row: &OperationRow| Ok(filter.is_all() || filter.has_operation(row)?);
+        let rows = self.world().store.operations(wanted, vm, limit, test)?;
         let live = self.live();
         let shown = |row: OperationRow| match live.get(&row.id) {
             Some(live) => live.shown.borrow().operation(),

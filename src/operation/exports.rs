@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::attach::Share;
 use super::world::World;
-use crate::api::{Client, Export, ExportKick, ExportState, Traffic, Usage};
+use crate::api::{Client, Export, ExportKick, ExportState, Filter, Traffic, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -38,6 +38,18 @@ impl World {
         }
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
+    }
+
+    /// The exports that a caller wants.
+    pub fn list_exports(&self, filter: &Filter, caller: u32) -> Result<Vec<Export>> {
+        let wanted = self.wanted(filter, caller)?;
+        let mut listed = Vec::new();
+        for export in self.exports()? {
+            if wanted.has_export(&export)? {
+                listed.push(export);
+            }
+        }
+        Ok(listed)
     }
 
     /// Sends clients of an export away; they may come back. Nothing is journaled: nothing is changed.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
-use crate::api::{DeviceFound, DeviceShown, Volume, VolumeShown, Volumes};
+use crate::api::{DeviceFound, DeviceShown, Volume, VolumeList, VolumeShown, Volumes};
 use crate::device::Identified;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, Serial, VmId, VolumeId, VolumeRecord, format_age, printable};
@@ -35,6 +35,14 @@ impl Fresh {
 }
 
 impl World {
+    /// The volumes that a caller wants.
+    pub async fn list_wanted_volumes(&self, params: &VolumeList, caller: u32) -> Result<Volumes> {
+        let wanted = self.wanted(&params.filter, caller)?;
+        let mut listed = self.list_volumes(params.max_age_seconds).await?;
+        listed.volumes.retain(|volume| wanted.has_volume(volume));
+        Ok(listed)
+    }
+
     /// All volumes.
     pub async fn list_volumes(&self, max_age_seconds: Option<u64>) -> Result<Volumes> {
         let fresh = self.fresh(max_age_seconds).await?;
@@ -216,6 +224,7 @@ impl World {
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),
+            tags: record.tags.clone(),
             hold: self.store.hold_on(record.id)?.map(|held| held.hold),
             cloudstack_as_of: cached.as_of,
             stale,

@@ -1,12 +1,14 @@
 //! The journal: each transition saved whole, together with its event.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use super::events::note_transition;
 use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
-use super::{Store, sql, time_text, to_json};
-use crate::api::{OperationList, Status};
+use super::{Store, from_json, sql, time_text, to_json};
+use crate::api::{Asker, OperationList, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord};
 
@@ -32,6 +34,9 @@ pub struct Transition {
     /// Why it unwinds, failed or is stuck.
     pub error: Option<Error>,
 }
+
+/// So many rows are read at a time.
+const PART: u32 = 500;
 
 impl Store {
     /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else. `busy`
@@ -145,8 +150,32 @@ impl Store {
         self.read(|db| many(db, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq LIMIT 10", [prefix]))
     }
 
-    /// The newest operations that fulfil each condition that is given, newest first; `vm` in place of its word.
-    pub fn operations(&self, wanted: &OperationList, vm: Option<VmId>, limit: u32) -> Result<Vec<OperationRow>> {
+    /// The newest operations that fulfil each condition that is given, and pass a test, newest first and at most so many;
+    /// `vm` in place of its word. They are read in parts, so that a long history is never in memory as a whole.
+    pub fn operations(
+        &self,
+        wanted: &OperationList,
+        vm: Option<VmId>,
+        limit: u32,
+        test: impl Fn(&OperationRow) -> Result<bool>,
+    ) -> Result<Vec<OperationRow>> {
+        let mut passed = Vec::new();
+        for part in 0_u32.. {
+            let rows = self.part_of_operations(wanted, vm, part.saturating_mul(PART))?;
+            let was_last = rows.len() < PART as usize;
+            for row in rows {
+                if passed.len() < limit as usize && test(&row)? {
+                    passed.push(row);
+                }
+            }
+            if was_last || passed.len() >= limit as usize {
+                break;
+            }
+        }
+        Ok(passed)
+    }
+
+    fn part_of_operations(&self, wanted: &OperationList, vm: Option<VmId>, offset: u32) -> Result<Vec<OperationRow>> {
         let prefix = wanted.volume.as_ref().filter(|word| word.len() >= SHORTEST_PREFIX);
         let prefix = prefix.map(|word| word.to_ascii_lowercase());
         let time = |at: Option<Timestamp>| at.map(time_text);
@@ -158,7 +187,7 @@ impl Store {
                    AND (?5 IS NULL OR vm_id = ?5)
                    AND (?6 IS NULL OR (json_valid(asker) AND ?6 IN (asker ->> '$.uid', asker ->> '$.login_uid')))
                    AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at <= ?8)
-                 ORDER BY seq DESC LIMIT ?9",
+                 ORDER BY seq DESC LIMIT ?9 OFFSET ?10",
                 params![
                     wanted.kind.map(name).transpose()?,
                     wanted.status.map(name).transpose()?,
@@ -168,9 +197,34 @@ impl Store {
                     wanted.user,
                     time(wanted.since),
                     time(wanted.until),
-                    limit,
+                    PART,
+                    offset,
                 ],
             )
+        })
+    }
+
+    /// The volumes whose newest operation that was not in vain a user asked for.
+    pub fn volumes_last_changed_by(&self, person: u32) -> Result<HashSet<VolumeId>> {
+        self.read(|db| {
+            let mut statement = db
+                .prepare_cached(
+                    "SELECT volume_id, asker, max(seq) FROM operations
+                     WHERE volume_id IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'abandoned')
+                     GROUP BY volume_id",
+                )
+                .map_err(sql)?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(sql)?;
+            let mut volumes = HashSet::new();
+            for row in rows {
+                let (volume, asker) = row.map_err(sql)?;
+                // A row that cannot be read is nobody's.
+                if from_json::<Asker>(&asker).is_ok_and(|asker| asker.person() == Some(person)) {
+                    volumes.extend(volume.parse::<VolumeId>().ok());
+                }
+            }
+            Ok(volumes)
         })
     }
 

@@ -9,7 +9,7 @@ use crate::support::scenario::{CHANGES, End, Scenario};
 use crate::support::simulator::Simulator;
 
 /// A scenario for each call that changes something.
-const CALLS: [(&str, &str); 12] = [
+const CALLS: [(&str, &str); 13] = [
     ("createVolume", "create"),
     ("attachVolume", "attach with export"),
     ("detachVolume", "detach with an export and data"),
@@ -20,6 +20,7 @@ const CALLS: [(&str, &str); 12] = [
     ("createSnapshot", "snapshot"),
     ("revertSnapshot", "snapshot revert"),
     ("deleteSnapshot", "snapshot delete"),
+    ("createTags", "attach with tags"),
     ("stopVirtualMachine", "reclaim"),
     ("destroyVirtualMachine", "reclaim and destroy"),
 ];

@@ -18,5 +18,6 @@ mod r#move;
 mod reclaim;
 mod resize;
 mod snapshot;
+mod tags;
 mod vm;
 mod waiting;

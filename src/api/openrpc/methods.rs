@@ -78,7 +78,7 @@ pub fn document() -> Value {
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
         types.look::<Nothing, Vms>(method::VM_LIST, "List the VMs"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
-        types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
+        types.look::<ExportList, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
         types.look::<Nothing, ExportsChecked>(method::EXPORT_CHECK, "Check each export"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),

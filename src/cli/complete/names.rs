@@ -83,7 +83,7 @@ pub fn ask(socket: &Path, names: Names, typed: &str) -> Option<Vec<Candidate>> {
             all.operations.iter().filter(|operation| is_wanted(operation, names)).map(operation).collect()
         }
         _ => {
-            let list = VolumeList { max_age_seconds: Some(ANY_AGE) };
+            let list = VolumeList { max_age_seconds: Some(ANY_AGE), ..VolumeList::default() };
             let all: Volumes = daemon.call(method::VOLUME_LIST, &list)?;
             match names {
                 Names::Vms => vms(&all.volumes),

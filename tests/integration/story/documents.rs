@@ -22,6 +22,7 @@ const VOLUME: &[&str] = &[
     "type",
     "vm_name",
     "stale",
+    "tags",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
 const EXPORT: &[&str] =

@@ -12,7 +12,7 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 12] = [
+pub const CHANGES: [&str; 13] = [
     "createVolume",
     "attachVolume",
     "detachVolume",
@@ -23,6 +23,7 @@ pub const CHANGES: [&str; 12] = [
     "createSnapshot",
     "revertSnapshot",
     "deleteSnapshot",
+    "createTags",
     "stopVirtualMachine",
     "destroyVirtualMachine",
 ];
@@ -66,6 +67,18 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: "attach",
         prepare: beside_a_rootless_vm,
         words: &["attach", "data", "--vm", "old", "--root"],
+    },
+    Scenario {
+        name: "create with tags",
+        kind: "create",
+        prepare: |_| {},
+        words: &["create", "data", "--size", "1G", "--attach", "--tag", "owner=jo"],
+    },
+    Scenario {
+        name: "attach with tags",
+        kind: "attach",
+        prepare: new_volume,
+        words: &["attach", "data", "--tag", "owner=jo", "--tag", "tier=gold"],
     },
     Scenario { name: "export", kind: "export", prepare: attached, words: &["export", "data", "--read-only"] },
     Scenario { name: "unexport", kind: "unexport", prepare: exported, words: &["unexport", "data"] },
@@ -270,7 +283,7 @@ impl End {
             calls: changes_called(&appliance.cloud),
             volumes: picked(
                 &state["volumes"],
-                &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
+                &["/name", "/state", "/size", "/tags", "/virtualmachineid", "/deviceid", "/removed"],
             ),
             snapshots: picked(&state["snapshots"], &["/name", "/state", "/virtualsize", "/tags", "/removed"]),
             vms: picked(&state["virtual_machines"], &["/name", "/state"]),
