@@ -3,6 +3,7 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod check;
 mod events;
 mod objects;
 pub mod openrpc;
@@ -12,6 +13,7 @@ mod results;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use check::*;
 pub use events::*;
 pub use objects::*;
 pub use params::*;

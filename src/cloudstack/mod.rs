@@ -13,6 +13,7 @@ mod job;
 mod keys;
 mod lists;
 mod request;
+mod rights;
 mod signature;
 #[cfg(test)]
 mod testing;
@@ -32,6 +33,7 @@ pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
 pub use request::Request;
+pub use rights::COMMANDS;
 pub use wire::VmSnapshot;
 
 use clock::Clock;

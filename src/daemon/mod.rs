@@ -1,6 +1,7 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
 mod asker;
+mod check;
 mod dispatch;
 mod events;
 mod health;
@@ -50,11 +51,17 @@ struct Arguments {
     /// Directory of the state store [default: /var/lib/volctl]
     #[arg(long, value_name = "PATH")]
     state_dir: Option<PathBuf>,
+    /// Look at all that a daemon would need, print what was found as JSON, and end
+    #[arg(long, hide = true)]
+    check: bool,
 }
 
 /// `volctld`
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.check {
+        return check::main(arguments);
+    }
     let log = Log::start();
     limit_memory_pools();
     let runtime = tokio::runtime::Builder::new_multi_thread()

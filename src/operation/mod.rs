@@ -21,6 +21,7 @@
 
 mod attach;
 mod begin;
+mod check;
 mod chronicle;
 mod create;
 mod deadline;
@@ -67,6 +68,7 @@ use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
 pub use begin::Listed;
+pub use check::check;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
