@@ -9,6 +9,7 @@ use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeAttach, method};
+use crate::model::Tag;
 
 /// Attach volumes to this VM, or to another one
 ///
@@ -30,6 +31,9 @@ pub struct Attach {
     /// The export refuses writes
     #[arg(long, requires = "export")]
     read_only: bool,
+    /// Tag the volumes; may be repeated. A tag that is there keeps its value
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -43,6 +47,7 @@ impl Attach {
             root: self.root,
             export: self.export,
             read_only: self.read_only,
+            tags: self.tags.clone(),
         };
         let verb = Verb { word: "attach", method: method::VOLUME_ATTACH };
         self.change.run(verb, &names, names.words.iter().map(params), (session, output), phrase)

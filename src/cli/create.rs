@@ -9,7 +9,7 @@ use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeCreate, method};
-use crate::model::{format_size, parse_size, whole_gib};
+use crate::model::{Tag, format_size, parse_size, whole_gib};
 
 /// Create volumes
 ///
@@ -40,6 +40,9 @@ pub struct Create {
     /// Take a volume that has this name already, where size, offering and zone agree
     #[arg(long)]
     exists_ok: bool,
+    /// Tag it; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -55,6 +58,7 @@ impl Create {
             attach: self.attach || self.export,
             export: self.export,
             exists_ok: self.exists_ok,
+            tags: self.tags.clone(),
         };
         let verb = Verb { word: "create", method: method::VOLUME_CREATE };
         let phrase = |changed: &Changed| phrase(changed, self.size);

@@ -26,6 +26,9 @@ pub struct Export {
     /// Refuse writes
     #[arg(long)]
     read_only: bool,
+    /// Let several clients write at a time, where one alone may else
+    #[arg(long, conflicts_with = "read_only")]
+    shared: bool,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -40,6 +43,7 @@ impl Export {
             volume: volume.clone(),
             name: self.name.clone(),
             read_only: self.read_only,
+            shared: self.shared,
         };
         let verb = Verb { word: "export", method: method::EXPORT_CREATE };
         let terminal = output.screen().width.is_some();

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::answer::Answer;
 use super::duration;
+use super::filter::Filter;
 use super::render::{self, Cell, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{Volume, VolumeList, Volumes, method};
@@ -24,11 +25,13 @@ pub struct Ls {
     /// Ask CloudStack again for what is older than this [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     max_age: Option<Duration>,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 impl Ls {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()) };
+        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()), filter: self.filter.into() };
         let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
         let watched = output.watched();
         let screen = output.screen();

@@ -16,15 +16,19 @@ mod events;
 mod exchange;
 mod export;
 mod exports;
+mod filter;
 mod find;
 mod follow;
 mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
+mod moment;
 mod r#move;
 mod names;
 mod ops;
+mod reclaim;
 mod recover;
 mod release;
 mod render;
@@ -40,6 +44,8 @@ mod unexport;
 mod usage;
 mod version;
 mod vm;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -102,6 +108,7 @@ enum Command {
     Attach(attach::Attach),
     Detach(detach::Detach),
     Move(r#move::Move),
+    Reclaim(reclaim::Reclaim),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -118,7 +125,9 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
+    Why(why::Why),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
@@ -136,6 +145,7 @@ impl Command {
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
             Command::Move(command) => command.run(session, output),
+            Command::Reclaim(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
@@ -152,7 +162,9 @@ impl Command {
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
+            Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),

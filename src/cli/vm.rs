@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::answer::Answer;
 use super::ls;
-use super::render::{self, Cell, Facts, Output, Page, Screen, Table};
+use super::render::{Cell, Facts, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{VmGet, VmListed, VmShown, Vms, Volume, method};
 use crate::model::{format_size, printable};
@@ -73,7 +73,7 @@ fn page(vm: &VmShown, screen: &Screen) -> Page {
     facts.add("state", printable(&vm.state));
     facts.add("zone", printable(&vm.zone_id));
     facts.add("this vm", vm.this_vm.map_or("not proven", |is| if is { "yes" } else { "no" }));
-    let header = &["NUMBER", "NAME", "ID", "SIZE", "TYPE", "STATE", "DEVICE", "EXPORT"];
+    let header = &["NO", "NAME", "ID", "SIZE", "STATE", "DEVICE", "EXPORT"];
     let volumes = Table::new(header, vm.volumes.iter().map(volume_row)).draw(screen);
     let quiet = vm.volumes.iter().map(|volume| format!("{}\n", volume.id)).collect();
     Page { text: format!("{facts}\n{volumes}"), quiet, notes: Vec::new() }
@@ -86,7 +86,6 @@ fn volume_row(volume: &Volume) -> Vec<Cell> {
         Cell::text(printable(&volume.name)),
         Cell::id(volume.id),
         Cell::text(format_size(volume.size_bytes)),
-        Cell::text(render::word(volume.volume_type)),
         Cell::state(ls::state(volume)),
         device,
         ls::export(volume),

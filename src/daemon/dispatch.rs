@@ -7,9 +7,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::{asker, holder};
+use super::asker::{asker, holder, person};
 use super::events;
 use super::health;
+use super::idle::Activity;
+use super::looks::Looks;
+use super::metrics;
+use super::operations;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
@@ -31,17 +35,17 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What is shown with its age is shown anew so often.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How many operations are listed where the caller does not say.
-const DEFAULT_LIMIT: u32 = 100;
-
 /// Serves the methods of the contract.
 pub(super) struct Dispatch {
     engine: Engine,
     rights: Rights,
+    activity: Activity,
+    looks: Looks,
 }
 
 impl Handler for Dispatch {
     async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+        let _busy = self.activity.begin(&method);
         let params = object(params)?;
         match self.answer(&method, params, caller).await {
             Ok(answer) => Ok(answer),
@@ -70,14 +74,16 @@ impl From<Error> for Refusal {
 type Answer<T = Value> = Result<T, Refusal>;
 
 impl Dispatch {
-    pub fn new(engine: Engine, rights: Rights) -> Self {
-        Self { engine, rights }
+    pub fn new(engine: Engine, rights: Rights, activity: Activity) -> Self {
+        Self { looks: Looks::new(engine.clone()), engine, rights, activity }
     }
 
     async fn answer(&self, name: &str, params: Map<String, Value>, caller: Caller) -> Answer {
         match name {
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
+            method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
+            method::EXPORT_PRUNE => self.prune(read(params)?, &caller.peer).await,
             method::OPERATION_BEGIN => self.begin(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
@@ -85,26 +91,25 @@ impl Dispatch {
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
+            method::OPERATION_WATCH => Err(operations::watch(&self.engine, read(params)?, caller).await.into()),
             method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => match change_of(name) {
                 Some(read) => self.change(read, params, caller).await,
-                None => self.look(name, params).await,
+                None => self.look(name, params, &caller.peer).await,
             },
         }
     }
 
-    async fn look(&self, name: &str, params: Map<String, Value>) -> Answer {
+    async fn look(&self, name: &str, params: Map<String, Value>, peer: &Peer) -> Answer {
         let world = self.engine.world();
         match name {
-            method::VOLUME_LIST => {
-                let params: api::VolumeList = read(params)?;
-                answer(world.list_volumes(params.max_age_seconds).await?)
-            }
+            method::VOLUME_LIST => answer(world.list_wanted_volumes(&read(params)?, person(peer)).await?),
             method::VOLUME_GET => {
                 let params: api::VolumeGet = read(params)?;
                 answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
             }
+            method::VOLUME_WHY => answer(self.engine.why(&read(params)?).await?),
             method::DEVICE_GET => {
                 let params: api::DeviceGet = read(params)?;
                 answer(world.show_device(&params.volume, params.wait_seconds.map(Duration::from_secs)).await?)
@@ -122,22 +127,30 @@ impl Dispatch {
                 answer(world.list_vms().await?)
             }
             method::EXPORT_LIST => {
-                read::<Nothing>(params)?;
-                answer(api::Exports { exports: world.exports()? })
+                let params: api::ExportList = read(params)?;
+                answer(api::Exports { exports: world.list_exports(&params.filter, person(peer))? })
             }
             method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
+            method::EXPORT_CHECK => {
+                read::<Nothing>(params)?;
+                answer(world.check_exports().await?)
+            }
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
-                answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
+                answer(Operations { operations: self.engine.operations(&params, person(peer)).await? })
             }
             method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
-                answer(health::check(&self.engine).await)
+                answer(health::check(&self.looks).await)
+            }
+            method::SYSTEM_METRICS => {
+                read::<Nothing>(params)?;
+                answer(metrics::gather(&self.looks).await)
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
@@ -179,6 +192,11 @@ impl Dispatch {
                     .into())
             }
         }
+    }
+
+    async fn prune(&self, params: api::ExportPrune, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.prune(&params, &asker(peer, &Change::default())).await?)
     }
 
     /// Has several changes journaled, or none of them.
@@ -287,6 +305,11 @@ impl Dispatch {
         answer(self.engine.world().release(&params).await?)
     }
 
+    async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(api::Kicked { clients: self.engine.world().kick(&params, &who(peer)).await? })
+    }
+
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
@@ -366,6 +389,7 @@ fn change_of(name: &str) -> Option<ReadRequest> {
         method::VOLUME_ATTACH => |params| Ok(Request::Attach(read(params)?)),
         method::VOLUME_DETACH => |params| Ok(Request::Detach(read(params)?)),
         method::VOLUME_MOVE => |params| Ok(Request::Move(read(params)?)),
+        method::VOLUME_RECLAIM => |params| Ok(Request::Reclaim(read(params)?)),
         method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
         method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
         method::VOLUME_RESIZE => |params| Ok(Request::Resize(read(params)?)),

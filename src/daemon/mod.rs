@@ -7,6 +7,10 @@ mod events;
 mod health;
 mod idle;
 mod log;
+mod looks;
+mod metrics;
+mod operations;
+mod probe;
 mod rights;
 
 use std::path::{Path, PathBuf};
@@ -178,15 +182,16 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let counter = tokio::spawn(keep_tally(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
-    let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
-    let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load.clone()));
+    let activity = idle::Activity::default();
+    let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine(), activity.clone()));
+    let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load));
     let manager = ServiceManager::from_environment();
     manager.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => tracing::info!("told to stop"),
         () = watched(&manager) => {}
-        () = idle::long_enough(&engine, load.subscribe(), idle_timeout) => tracing::info!("idle"),
+        () = idle::long_enough(&engine, &activity, idle_timeout) => tracing::info!("idle"),
     }
     manager.stopping();
     keeper.abort();

@@ -200,6 +200,11 @@ impl Detach {
         }
     }
 
+    /// Whether it completes an operation that has sent something before.
+    pub fn completes(&self) -> bool {
+        self.job.completes()
+    }
+
     /// It completes an operation that has sent something before: it is never too late for it.
     pub fn complete(&mut self) {
         if !self.job.completes() {

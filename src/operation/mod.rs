@@ -33,6 +33,7 @@ mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod filter;
 mod hold;
 mod job;
 mod lane;
@@ -41,6 +42,8 @@ mod r#move;
 mod outside;
 pub mod pause;
 mod place;
+mod prune;
+mod reclaim;
 mod recover;
 mod recovery;
 mod release;
@@ -50,11 +53,14 @@ mod resolve;
 mod room;
 mod snapshot;
 mod sync;
+mod synced;
 mod tags;
-mod tally;
+pub mod tally;
 mod this_vm;
 mod unexport;
 mod vm;
+mod vm_change;
+mod why;
 mod world;
 
 use std::future::Future;
@@ -75,6 +81,7 @@ pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use synced::SyncLog;
 pub use tally::keep as keep_tally;
 pub use world::World;
 
@@ -325,6 +332,10 @@ macro_rules! with_story {
                 type $story = r#move::Move;
                 $body
             }
+            OperationKind::Reclaim => {
+                type $story = reclaim::Reclaim;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -355,7 +366,7 @@ macro_rules! with_story {
 
 /// Walks a row of any kind.
 async fn drive_any(row: OperationRow, cx: Cx) {
-    with_story!(row.kind, S => drive::<S>(row, cx).await)
+    with_story!(row.kind, S => Box::pin(drive::<S>(row, cx)).await)
 }
 
 /// The names of the steps in which a kind has changed nothing.
@@ -394,8 +405,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
     use OperationKind::{
-        Attach, Create, Delete, Detach, Export, Move, Recover, Resize, SnapshotCreate, SnapshotDelete, SnapshotRevert,
-        Unexport,
+        Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, SnapshotCreate, SnapshotDelete,
+        SnapshotRevert, Unexport,
     };
     [
         Create,
@@ -405,6 +416,7 @@ pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
         Resize,
         Detach,
         Move,
+        Reclaim,
         Delete,
         Recover,
         SnapshotCreate,

@@ -9,11 +9,12 @@ use tokio::time::timeout;
 use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{
-    Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, snapshot, to_json, unexport,
+    Engine, Step, Story, attach, create, delete, detach, export, r#move, reclaim, recover, resize, snapshot, to_json,
+    unexport,
 };
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, SnapshotCreate, SnapshotDelete, SnapshotRevert, VolumeAttach,
-    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeRecover, VolumeResize,
+    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeReclaim, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -38,6 +39,7 @@ pub enum Request {
     Attach(VolumeAttach),
     Detach(VolumeDetach),
     Move(VolumeMove),
+    Reclaim(VolumeReclaim),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Resize(VolumeResize),
@@ -165,28 +167,36 @@ impl Engine {
         }
     }
 
+    /// Each story's futures are boxed: together they are more than a thread's stack holds.
     async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<Drafted> {
         let world = self.world();
         match request {
-            Request::Create(params) => self.drafted(create::ask(world, params).await?, asked).await,
-            Request::Attach(params) => self.drafted(attach::ask(world, params).await?, asked).await,
-            Request::Detach(params) => self.drafted(detach::ask(world, params).await?, asked).await,
-            Request::Move(params) => self.drafted(r#move::ask(world, params).await?, asked).await,
-            Request::Delete(params) => self.drafted(delete::ask(world, params).await?, asked).await,
-            Request::Recover(params) => self.drafted(recover::ask(world, params).await?, asked).await,
-            Request::Resize(params) => self.drafted(resize::ask(world, params).await?, asked).await,
-            Request::SnapshotCreate(params) => self.drafted(snapshot::ask_create(world, params).await?, asked).await,
-            Request::SnapshotRevert(params) => self.drafted(snapshot::ask_revert(world, params).await?, asked).await,
-            Request::SnapshotDelete(params) => self.drafted(snapshot::ask_delete(world, params).await?, asked).await,
-            Request::Export(params) => self.drafted(export::ask(world, params).await?, asked).await,
-            Request::Unexport(params) => self.drafted(unexport::ask(world, params).await?, asked).await,
+            Request::Create(params) => self.drafted(Box::pin(create::ask(world, params)).await?, asked).await,
+            Request::Attach(params) => self.drafted(Box::pin(attach::ask(world, params)).await?, asked).await,
+            Request::Detach(params) => self.drafted(Box::pin(detach::ask(world, params)).await?, asked).await,
+            Request::Move(params) => self.drafted(Box::pin(r#move::ask(world, params)).await?, asked).await,
+            Request::Reclaim(params) => self.drafted(Box::pin(reclaim::ask(world, params)).await?, asked).await,
+            Request::Delete(params) => self.drafted(Box::pin(delete::ask(world, params)).await?, asked).await,
+            Request::Recover(params) => self.drafted(Box::pin(recover::ask(world, params)).await?, asked).await,
+            Request::Resize(params) => self.drafted(Box::pin(resize::ask(world, params)).await?, asked).await,
+            Request::SnapshotCreate(params) => {
+                self.drafted(Box::pin(snapshot::ask_create(world, params)).await?, asked).await
+            }
+            Request::SnapshotRevert(params) => {
+                self.drafted(Box::pin(snapshot::ask_revert(world, params)).await?, asked).await
+            }
+            Request::SnapshotDelete(params) => {
+                self.drafted(Box::pin(snapshot::ask_delete(world, params)).await?, asked).await
+            }
+            Request::Export(params) => self.drafted(Box::pin(export::ask(world, params)).await?, asked).await,
+            Request::Unexport(params) => self.drafted(Box::pin(unexport::ask(world, params)).await?, asked).await,
         }
     }
 
     async fn drafted<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Drafted> {
         let (new, takes_slot) = (new_operation(&draft, asked)?, draft.takes_slot);
         if asked.change.dry_run {
-            return Ok(Drafted::Plan(Box::new(self.dry_run(draft.story, new).await?)));
+            return Ok(Drafted::Plan(Box::new(Box::pin(self.dry_run(draft.story, new)).await?)));
         }
         Ok(Drafted::New { new: Box::new(new), takes_slot })
     }

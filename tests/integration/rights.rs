@@ -98,6 +98,7 @@ fn a_member_may_look_and_a_change_is_refused_and_recorded() {
         &["attach", "data1"],
         &["export", "data1"],
         &["unexport", "data1"],
+        &["exports", "kick", "data1"],
         &["detach", "data1"],
         &["delete", "data1", "--yes"],
         &["recover", "data1"],

@@ -78,12 +78,12 @@ pub fn ask(socket: &Path, names: Names, typed: &str) -> Option<Vec<Candidate>> {
     Some(match names {
         Names::Exports => exports(&daemon.call::<Exports>(method::EXPORT_LIST, &json!({}))?),
         Names::Operations | Names::Unfinished | Names::Stuck => {
-            let list = OperationList { limit: Some(100) };
+            let list = OperationList { limit: Some(100), ..OperationList::default() };
             let all: Operations = daemon.call(method::OPERATION_LIST, &list)?;
             all.operations.iter().filter(|operation| is_wanted(operation, names)).map(operation).collect()
         }
         _ => {
-            let list = VolumeList { max_age_seconds: Some(ANY_AGE) };
+            let list = VolumeList { max_age_seconds: Some(ANY_AGE), ..VolumeList::default() };
             let all: Volumes = daemon.call(method::VOLUME_LIST, &list)?;
             match names {
                 Names::Vms => vms(&all.volumes),

@@ -2,9 +2,11 @@
 
 mod document;
 mod event;
+pub mod exposition;
 mod facts;
 mod progress;
 mod table;
+mod text;
 mod words;
 
 use std::collections::HashSet;
@@ -20,6 +22,7 @@ pub use self::event::line as event_line;
 pub use self::facts::Facts;
 pub use self::progress::{Progress, Waiting, lines as progress_lines};
 pub use self::table::{Cell, Table};
+pub use self::text::{hanging, warned};
 pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
@@ -118,6 +121,11 @@ impl Output {
             [answer] if !is_list => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
         }
+    }
+
+    /// Whether a person looks at stdout and no JSON or identifier is wanted.
+    pub fn draws(&self) -> bool {
+        self.screen.width.is_some() && self.format == Format::Text
     }
 
     /// Prints lines for a program, and says the exit code.

@@ -177,7 +177,9 @@ pub fn volume(name: &str, exported: bool) -> Value {
 pub fn export() -> Value {
     json!({
         "name": format!("vol-{VOLUME}"), "volume_id": VOLUME, "read_only": false, "uris": [URI, "nbd://192.0.2.5:10809/x"],
-        "clients": [], "device_path": DEVICE, "state": "active"
+        "shared": false, "clients": [],
+        "traffic": {"requests": 0, "requests_per_second": 0, "errors": 0, "last_flush": null},
+        "device_path": DEVICE, "state": "active"
     })
 }
 

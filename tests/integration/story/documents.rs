@@ -22,9 +22,12 @@ const VOLUME: &[&str] = &[
     "type",
     "vm_name",
     "stale",
+    "tags",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
-const EXPORT: &[&str] = &["name", "volume_id", "read_only", "uris", "clients", "device_path", "state", "usage"];
+const EXPORT: &[&str] =
+    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state", "usage"];
+const TRAFFIC: &[&str] = &["requests", "requests_per_second", "errors", "last_flush"];
 const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];
 const OPERATION: &[&str] = &[
@@ -109,6 +112,8 @@ fn a_client_of_an_export() {
     client.read(0, 512).unwrap();
     let export = appliance.ok(&["exports"])["exports"][0].clone();
     has(&export, EXPORT);
+    has(&export["traffic"], TRAFFIC);
+    assert_eq!(export["usage"]["bytes_read"], 512);
     has(&export["clients"][0], CLIENT);
     has(&export["usage"], USAGE);
     has(&export["usage"]["last_client"], &["address", "at", "left"]);

@@ -131,6 +131,10 @@ fn what_is_planned_is_what_is_done() {
     let steps = planned_and_done(&appliance, &swap, &["detachVolume", "attachVolume"]);
     let data3 = appliance.truth("data3").unwrap()["id"].as_str().unwrap().to_owned();
     names(&steps[0], &["detachVolume", &data3]);
+    let destroy = ["reclaim", "data4", "--from", "worker", "--destroy-vm", "worker"];
+    let commands = ["stopVirtualMachine", "detachVolume", "attachVolume", "destroyVirtualMachine"];
+    let steps = planned_and_done(&appliance, &destroy, &commands);
+    names(&steps.join("\n"), &["forced=false", "wait until this kernel has the disk", "export it over NBD"]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn the_volumes_of_a_vm_are_in_device_order() {
     assert_eq!(vm["volumes"][2]["export"]["state"], "active");
     let this = appliance.ok(&["vm", "show"]);
     assert_eq!((&this["id"], values(&this["volumes"], "id")), (&vm["id"], values(&vm["volumes"], "id")));
-    names(&appliance.run(&["vm", "show"]).success().stdout, &["this vm", "yes", "NUMBER", "ROOT-appliance"]);
+    names(&appliance.run(&["vm", "show"]).success().stdout, &["this vm", "yes", "NO  NAME", "ROOT-appliance"]);
 }
 
 #[test]
