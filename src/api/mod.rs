@@ -3,6 +3,7 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod check;
 mod events;
 mod metrics;
 mod objects;
@@ -14,6 +15,7 @@ mod why;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use check::*;
 pub use events::*;
 pub use metrics::*;
 pub use objects::*;

@@ -169,7 +169,7 @@ impl Command {
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
-            Command::Config(command) => command.run(output),
+            Command::Config(command) => command.run(session.socket(), output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
             Command::Complete(command) => Ok(command.run(session.socket(), output)),

@@ -15,6 +15,7 @@ mod job;
 mod keys;
 mod lists;
 mod request;
+mod rights;
 mod signature;
 #[cfg(test)]
 mod testing;
@@ -37,6 +38,7 @@ pub use error::{CallError, refusal};
 pub use history::CloudEvent;
 pub use job::JobAnswer;
 pub use request::Request;
+pub use rights::COMMANDS;
 pub use wire::VmSnapshot;
 
 use calls::CallLog;

@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// Directory of the state store [default: /var/lib/volctl]
     #[arg(long, value_name = "PATH")]
     pub state_dir: Option<PathBuf>,
+    /// Look at all that a daemon would need, print what was found as JSON, and end
+    #[arg(long, hide = true)]
+    pub check: bool,
 }
 
 /// The definition of the command line, from which the manual page is generated.

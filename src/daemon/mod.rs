@@ -2,6 +2,7 @@
 
 mod arguments;
 mod asker;
+mod check;
 mod dispatch;
 mod events;
 mod health;
@@ -47,6 +48,9 @@ const MOST_BLOCKING: usize = 32;
 /// `volctld`
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.check {
+        return check::main(arguments);
+    }
     let log = Log::start();
     limit_memory_pools();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -33,6 +33,7 @@ mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod exports_check;
 mod filter;
 mod hold;
 mod job;
@@ -74,6 +75,7 @@ use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
 pub use begin::Listed;
+pub use check::check;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;

@@ -4,7 +4,7 @@ use super::world::World;
 use crate::error::{Error, Kind, Result};
 
 /// Under so many bytes free no new change is accepted, so that the running ones can still be journaled to their end.
-const ENOUGH_BYTES: u64 = 64 << 20;
+pub(super) const ENOUGH_BYTES: u64 = 64 << 20;
 
 /// So many operations may wait or run at a time.
 const MOST_UNFINISHED: usize = 4096;

@@ -1,5 +1,7 @@
 //! `volctl config`: what is wrong in a configuration, and a configuration from another tool's.
 
+mod online;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
