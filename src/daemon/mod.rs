@@ -1,7 +1,6 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
 mod asker;
-mod check;
 mod dispatch;
 mod events;
 mod health;
@@ -9,6 +8,7 @@ mod idle;
 mod log;
 mod looks;
 mod metrics;
+mod online;
 mod operations;
 mod probe;
 mod rights;
@@ -64,7 +64,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.check {
-        return check::main(arguments);
+        return online::main(arguments);
     }
     let log = Log::start();
     limit_memory_pools();
