@@ -53,6 +53,6 @@ fmt:
 	cargo fmt
 	cd tests/fuzz && cargo fmt
 
-# Rewrites completions/ and man/ from the definition of the command line.
+# Rewrites man/, the README's tables and packaging/config.toml from the definitions in src/.
 generate:
 	UPDATE_GENERATED=1 cargo test --test integration generated

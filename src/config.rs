@@ -13,6 +13,7 @@ pub use self::environment::{Environment, Paths};
 pub use self::network::{Network, NetworkError};
 use self::secret::ReadFile;
 pub use self::secret::SecretKey;
+pub use self::settings::{SETTINGS, Setting, SettingKind, SettingValue};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmId, printable};
 
@@ -21,6 +22,7 @@ mod duration;
 mod environment;
 mod network;
 mod secret;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,8 @@ mod tests;
 pub const SYSTEM_SOCKET: &str = "/run/volctl/volctld.sock";
 /// Where udev puts the links to disks; any other directory is a sandbox's.
 pub const BY_ID_DIR: &str = "/dev/disk/by-id";
+/// What is worth a line of the log on any day.
+pub const DEFAULT_LOG: &str = "volctl=info";
 
 const CLOUDSTACK_ENDPOINT: &str = "CLOUDSTACK_ENDPOINT";
 const CLOUDSTACK_KEY: &str = "CLOUDSTACK_KEY";
@@ -102,8 +106,8 @@ pub struct Daemon {
     pub idle_timeout: Duration,
     /// How long ended operations are kept.
     pub history: Duration,
-    /// What is logged.
-    pub log: Option<String>,
+    /// What is logged: levels, by part where it says so.
+    pub log: String,
 }
 
 impl Config {
@@ -288,7 +292,7 @@ impl<'a> Loader<'a> {
         Daemon {
             idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)),
             history: history.unwrap_or(400 * DAY),
-            log: self.note(log.map(check_log).transpose()),
+            log: self.note(log.map(check_log).transpose()).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         }
     }
 }

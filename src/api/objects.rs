@@ -36,6 +36,7 @@ pub struct Volume {
     /// Its export, read from the live server for this answer.
     pub export: Option<Export>,
     /// Its tags, in the order of their keys.
+    #[serde(default)]
     pub tags: Vec<Tag>,
     /// Who holds it, so that nobody takes it away; none where it is free.
     pub hold: Option<Hold>,

@@ -35,7 +35,7 @@ pub struct VolumeCreate {
     #[serde(default)]
     pub exists_ok: bool,
     /// Its tags.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
 }
 
@@ -59,7 +59,7 @@ pub struct VolumeAttach {
     #[serde(default)]
     pub read_only: bool,
     /// Tags that the volume is to have; another value for a key that it has is a conflict.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
 }
 
@@ -351,7 +351,7 @@ pub struct SnapshotCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its tags.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
 }
 

@@ -13,6 +13,7 @@ mod device;
 mod drain;
 mod duration;
 mod events;
+mod examples;
 mod exchange;
 mod export;
 mod exports;
@@ -51,7 +52,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::Answer;
 use self::render::{Format, Output};
@@ -178,7 +179,8 @@ impl Command {
 
 /// Runs a command line, its first word the program's name, and says the exit code.
 pub fn main(line: Vec<OsString>) -> ExitCode {
-    let code = match Cli::try_parse_from(&line) {
+    let parsed = definition().try_get_matches_from(&line).and_then(|matches| Cli::from_arg_matches(&matches));
+    let code = match parsed {
         Ok(cli) => run(cli),
         Err(error) => usage::answer(&error, &line),
     };
@@ -192,9 +194,9 @@ fn run(cli: Cli) -> u8 {
     cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
 }
 
-/// The definition from which completions and man pages are generated.
+/// The definition of the command line, from which the manual pages are generated.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    examples::add(Cli::command())
 }
 
 #[cfg(test)]

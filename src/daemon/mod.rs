@@ -1,5 +1,6 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
+mod arguments;
 mod asker;
 mod dispatch;
 mod events;
@@ -34,6 +35,8 @@ use crate::store::Store;
 use crate::systemd::ServiceManager;
 use crate::{rpc, systemd};
 
+use arguments::Arguments;
+pub use arguments::definition;
 use dispatch::Dispatch;
 use log::Log;
 use rights::Rights;
@@ -41,24 +44,6 @@ use rights::Rights;
 /// Threads that wait for disks. Each has a stack, which stays: a crowd of clients must not become as many. What can hang
 /// for long, the flush of a disk, is one a disk, and a VM has fewer.
 const MOST_BLOCKING: usize = 32;
-
-/// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle.
-#[derive(Parser)]
-#[command(name = "volctld", version, about, max_term_width = 100)]
-struct Arguments {
-    /// Configuration [default: /etc/volctl/config.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Socket to listen on where systemd passes none [default: /run/volctl/volctld.sock]
-    #[arg(long, value_name = "PATH", env = "VOLCTL_SOCKET")]
-    socket: Option<PathBuf>,
-    /// Directory of the state store [default: /var/lib/volctl]
-    #[arg(long, value_name = "PATH")]
-    state_dir: Option<PathBuf>,
-    /// Look at all that a daemon would need, print what was found as JSON, and end
-    #[arg(long, hide = true)]
-    check: bool,
-}
 
 /// `volctld`
 pub fn main() -> ExitCode {
@@ -117,7 +102,7 @@ async fn start(arguments: Arguments, log: &Log) -> Result<()> {
     let environment = Environment::of_process();
     let paths = Paths::of(&environment);
     let config = Config::load(arguments.config.as_deref(), &environment)?;
-    log.filter(config.daemon.log.as_deref())?;
+    log.filter(&config.daemon.log)?;
     let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
     let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
     let shutdown = signals()?;
@@ -163,7 +148,7 @@ fn caught(kind: SignalKind) -> Result<Signal> {
 async fn reloads(path: Option<PathBuf>, environment: Environment, log: Log, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         let read = Config::load(path.as_deref(), &environment);
-        match read.and_then(|config| log.filter(config.daemon.log.as_deref())) {
+        match read.and_then(|config| log.filter(&config.daemon.log)) {
             Ok(()) => tracing::info!("the configuration was read again: the log's filter counts from now on"),
             Err(error) => tracing::error!(%error, "the configuration cannot be read; what was read before counts"),
         }

@@ -33,6 +33,7 @@ mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod exports_check;
 mod filter;
 mod hold;
 mod job;

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::check::Books;
+use super::exports_check::Books;
 use super::request::{Request, Taken};
 use super::world::World;
 use super::{Engine, Shown};
