@@ -3,10 +3,10 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod check;
 mod events;
 mod metrics;
 mod objects;
-mod online;
 pub mod openrpc;
 mod params;
 mod results;
@@ -15,10 +15,10 @@ mod why;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use check::*;
 pub use events::*;
 pub use metrics::*;
 pub use objects::*;
-pub use online::*;
 pub use params::*;
 pub use results::*;
 pub use why::*;

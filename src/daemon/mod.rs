@@ -2,6 +2,7 @@
 
 mod arguments;
 mod asker;
+mod check;
 mod dispatch;
 mod events;
 mod health;
@@ -9,7 +10,6 @@ mod idle;
 mod log;
 mod looks;
 mod metrics;
-mod online;
 mod operations;
 mod probe;
 mod rights;
@@ -49,7 +49,7 @@ const MOST_BLOCKING: usize = 32;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.check {
-        return online::main(arguments);
+        return check::main(arguments);
     }
     let log = Log::start();
     limit_memory_pools();

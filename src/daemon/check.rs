@@ -33,7 +33,7 @@ fn check(arguments: Arguments) -> Result<String> {
     let socket = absolute(arguments.socket.unwrap_or(paths.socket))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| internal(&error))?;
-    let findings = runtime.block_on(operation::check_online(config, state_dir, socket));
+    let findings = runtime.block_on(operation::check(config, state_dir, socket));
     // What hangs on a file system is left behind.
     runtime.shutdown_background();
     serde_json::to_string(&findings).map_err(|error| internal(&error))
