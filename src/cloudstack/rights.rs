@@ -10,18 +10,20 @@ use super::request::Request;
 use super::wire::Scalar;
 
 /// Every command that is sent, and what does not work without it.
-pub const COMMANDS: [(&str, &str); 21] = [
+pub const COMMANDS: [(&str, &str); 24] = [
     ("attachVolume", "no volume can be attached"),
     ("createSnapshot", "no snapshot of a volume can be taken"),
     ("createTags", "no volume can be given tags"),
     ("createVolume", "no volume can be created"),
     ("deleteSnapshot", "no snapshot can be deleted"),
     ("deleteVolume", "no volume that was never attached can be deleted"),
+    ("destroyVirtualMachine", "reclaim cannot destroy the VM that it took a volume from"),
     ("destroyVolume", "no volume that was ever attached can be deleted"),
     ("detachVolume", "no volume can be detached or moved"),
     ("listApis", "the rights of the role cannot be checked"),
     ("listCapabilities", "whether CloudStack answers and takes the key cannot be told"),
     ("listDiskOfferings", "no volume can be created"),
+    ("listEvents", "why does not tell who changed a volume outside of volctl"),
     ("listProjects", "the configured project cannot be found, and nothing works"),
     ("listSnapshots", "no snapshot can be listed, taken, reverted to or deleted"),
     ("listVMSnapshot", "VM snapshots that forbid an attach are noticed only when CloudStack refuses it"),
@@ -32,6 +34,7 @@ pub const COMMANDS: [(&str, &str); 21] = [
     ("recoverVolume", "no deleted volume can be brought back"),
     ("resizeVolume", "no volume can be resized"),
     ("revertSnapshot", "no volume can be given back what a snapshot has"),
+    ("stopVirtualMachine", "reclaim cannot stop the VM that it takes a volume from"),
 ];
 
 #[derive(Deserialize)]

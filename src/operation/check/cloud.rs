@@ -26,7 +26,7 @@ const EXACT: SignedDuration = SignedDuration::from_secs(2);
 /// The role does not allow the command (facts sheet, 3.2).
 const NOT_ALLOWED: i64 = 432;
 
-/// The checks, in order; what fails before `rights` leaves the rest unknown.
+/// The checks, in order.
 const ORDER: [&str; 9] = ["endpoint", "tls", "clock", "key", "rights", "project", "this_vm", "slots", "vm_snapshots"];
 
 /// Looks at all that CloudStack can tell.
@@ -50,21 +50,23 @@ impl Looker {
     async fn contact(&mut self) -> Option<CloudStack> {
         let place = match self.within(reach(&self.config.cloudstack)).await {
             Ok(place) => place,
-            Err(error) => return self.give_up(0, error),
+            Err(error) => return self.give_up("endpoint", error),
         };
         let cloud = match CloudStack::new(&self.config.cloudstack) {
             Ok(cloud) => cloud,
             Err(error) => {
                 self.report.ok(format!("{place} takes connections"));
-                return self.give_up(1, error);
+                return self.give_up("tls", error);
             }
         };
         match timeout_at(self.until, first_answer(&cloud)).await.unwrap_or_else(|_| Err(too_late())) {
             Err(error @ CallError::NotSent { .. }) if self.is_https() => {
                 self.report.ok(format!("{place} takes connections"));
-                self.give_up(1, error.into())
+                self.give_up("tls", error.into())
             }
-            Err(error @ (CallError::NotSent { .. } | CallError::NoAnswer { .. })) => self.give_up(0, error.into()),
+            Err(error @ (CallError::NotSent { .. } | CallError::NoAnswer { .. })) => {
+                self.give_up("endpoint", error.into())
+            }
             answer => self.judge(&cloud, &place, answer),
         }
     }
@@ -85,14 +87,20 @@ impl Looker {
             false => "not used: the endpoint is plain http, which the configuration allows",
         });
         self.report.begin("clock");
-        if let Err(error @ CallError::Auth { clock_skew: Some(_), .. }) = answer {
-            return self.give_up(2, error.into());
+        match (&answer, cloud.clock_skew()) {
+            (Err(CallError::Auth { clock_skew: Some(_), .. }), _) => {
+                return self.give_up("clock", answer.err()?.into());
+            }
+            (Err(CallError::Auth { .. }), None) => self.report.skip(
+                "CloudStack's answers tell no time, and it takes a wrong clock for a wrong key",
+                "compare `date -u` here with the management server's",
+            ),
+            (_, skew) => self.clock(skew),
         }
-        self.clock(cloud.clock_skew());
         self.report.begin("key");
         match answer {
             Ok(_) => self.report.ok("CloudStack takes the API key and the secret key"),
-            Err(error) => return self.give_up(3, error.into()),
+            Err(error) => return self.give_up("key", error.into()),
         }
         Some(cloud.clone())
     }
@@ -126,14 +134,14 @@ impl Looker {
             false => self.project(cloud).await,
         };
         if project.is_none() {
-            return self.report.skip_others(&ORDER[6..]);
+            return self.skip_after("project");
         }
         self.report.begin("this_vm");
         let this_vm = match self.lacks(&lacking, &["listVirtualMachines", "listVolumes"]) {
             true => None,
             false => self.this_vm(cloud).await,
         };
-        let Some(this_vm) = this_vm else { return self.report.skip_others(&ORDER[7..]) };
+        let Some(this_vm) = this_vm else { return self.skip_after("this_vm") };
         self.report.begin("slots");
         self.slots(cloud, this_vm).await;
         self.report.begin("vm_snapshots");
@@ -240,12 +248,17 @@ impl Looker {
         }
     }
 
-    /// Tells why a check of [`ORDER`] failed, and that the rest could not be made.
-    fn give_up(&mut self, check: usize, error: Error) -> Option<CloudStack> {
-        self.report.begin(ORDER[check]);
+    /// Tells why a check failed, and that those after it could not be made.
+    fn give_up(&mut self, check: &'static str, error: Error) -> Option<CloudStack> {
+        self.report.begin(check);
         self.report.error(error);
-        self.report.skip_others(&ORDER[check + 1..]);
+        self.skip_after(check);
         None
+    }
+
+    fn skip_after(&mut self, check: &str) {
+        let others = ORDER.iter().skip_while(|name| **name != check).skip(1);
+        self.report.skip_others(others);
     }
 
     fn is_https(&self) -> bool {

@@ -68,22 +68,22 @@ pub(super) fn state(directory: &Path) -> Report {
         );
         return report;
     }
-    let free = statvfs(place).map_or(u64::MAX, |stat| stat.blocks_available() * stat.fragment_size());
-    let mib = free >> 20;
-    if free < ENOUGH_BYTES {
+    let free = statvfs(place).ok().map(|stat| stat.blocks_available() * stat.fragment_size());
+    if let Some(free) = free.filter(|free| *free < ENOUGH_BYTES) {
+        let (free, enough) = (free >> 20, ENOUGH_BYTES >> 20);
         report.bad(
             format!(
-                "only {mib} MiB are free where the state directory {shown} is; under {} MiB no change is taken",
-                ENOUGH_BYTES >> 20
+                "only {free} MiB are free where the state directory {shown} is; under {enough} MiB no change is taken"
             ),
             "make room on that file system",
         );
         return report;
     }
+    let free = free.map(|free| format!(", with {} MiB free", free >> 20)).unwrap_or_default();
     let what = if place == directory { "is writable" } else { "is not there yet, and can be made" };
     let held =
         daemon_of(directory).map(|pid| format!("; the running volctld (pid {pid}) works with it")).unwrap_or_default();
-    report.ok(format!("{shown} {what}, with {mib} MiB free{held}"));
+    report.ok(format!("{shown} {what}{free}{held}"));
     report
 }
 

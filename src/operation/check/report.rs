@@ -41,7 +41,7 @@ impl Report {
     }
 
     /// These checks could not be made, because that of the present name failed.
-    pub fn skip_others(&mut self, others: &[&'static str]) {
+    pub fn skip_others<'a>(&mut self, others: impl Iterator<Item = &'a &'static str>) {
         let cause = self.name;
         for other in others {
             self.begin(other);

@@ -115,7 +115,7 @@ fn a_running_daemon_is_not_disturbed_and_its_listeners_are_its_own() {
 
 #[test]
 fn a_refused_key_and_a_clock_that_is_off() {
-    let appliance = Appliance::stopped(Config { secret_key: "wrong".to_owned(), ..Config::default() });
+    let mut appliance = Appliance::stopped(Config { secret_key: "wrong".to_owned(), ..Config::default() });
     let found = wrong(&appliance);
     names(message(the(&found, "key")), &["refused the API key or the signature"]);
     skipped_because_of(&found, "key", &AFTER_KEY);
@@ -123,7 +123,9 @@ fn a_refused_key_and_a_clock_that_is_off() {
         assert_eq!(the(&found, name)["state"], "ok", "{found:#?}");
     }
 
-    let mut appliance = appliance;
+    appliance.cloud.settings(json!({"tells_time": false}));
+    names(message(the(&wrong(&appliance), "clock")), &["not checked", "tell no time"]);
+    appliance.cloud.settings(json!({"tells_time": true}));
     appliance.configure(|config| *config = Config::default());
     appliance.cloud.settings(json!({"clock_offset_seconds": 600}));
     let found = wrong(&appliance);
