@@ -40,17 +40,25 @@ impl Rights {
     }
 }
 
-/// Lets the looking group connect, where there is one.
-pub(super) fn give_to_group(socket: &Path) -> Result<()> {
-    match gid(LOOK_GROUP) {
-        Some(gid) if Uid::effective().is_root() => chown(socket, None, Some(gid)).map_err(|error| {
-            Error::new(
-                Kind::Internal,
-                format!("{} cannot be given to the group {LOOK_GROUP}: {error}", socket.display()),
-            )
-        }),
-        _ => Ok(()),
+/// Lets the looking group connect to the control socket, where there is one.
+pub(super) fn give_to_lookers(socket: &Path) -> Result<()> {
+    give(socket, LOOK_GROUP)
+}
+
+/// Lets the changing group connect to the NBD socket, where there is one: whoever writes to a volume changes it.
+pub(super) fn give_to_changers(socket: &Path) -> Result<()> {
+    give(socket, CHANGE_GROUP)
+}
+
+/// Root's to do. Under the unit the directory gives its group to what is made in it, since a sandboxed daemon may not.
+fn give(socket: &Path, group: &str) -> Result<()> {
+    let Some(gid) = gid(group) else { return Ok(()) };
+    if !Uid::effective().is_root() {
+        return Ok(());
     }
+    chown(socket, None, Some(gid)).map_err(|error| {
+        Error::new(Kind::Internal, format!("{} cannot be given to the group {group}: {error}", socket.display()))
+    })
 }
 
 fn gid(name: &str) -> Option<Gid> {

@@ -47,7 +47,6 @@ mod prune;
 mod reclaim;
 mod recover;
 mod recovery;
-mod release;
 mod request;
 mod resize;
 mod resolve;
@@ -62,6 +61,7 @@ mod unexport;
 mod vm;
 mod vm_change;
 mod why;
+mod withdraw;
 mod world;
 
 use std::future::Future;

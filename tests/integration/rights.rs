@@ -1,7 +1,8 @@
 //! Who may look and who may change, as other users; who asked is recorded; and no secret is told to anybody.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -52,6 +53,13 @@ impl Shared {
     fn run(&self, groups: &[&str], words: &[&str]) -> Ended {
         self.run_as(STRANGER, groups, words)
     }
+}
+
+#[test]
+fn lookers_have_the_control_socket_and_changers_the_nbd_socket_too() {
+    let shared = Shared::start();
+    let group = |socket: PathBuf| fs::metadata(socket).unwrap().gid().to_string();
+    assert_eq!((group(shared.0.socket()), group(shared.0.path("nbd.sock"))), (LOOK.to_owned(), CHANGE.to_owned()));
 }
 
 #[test]
