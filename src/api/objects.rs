@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::tls::Access;
 use crate::error::Error;
 use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType};
 
@@ -99,6 +100,9 @@ pub struct Export {
     pub uris: Vec<String>,
     /// Whether several clients may write at a time.
     pub shared: bool,
+    /// Who may open it.
+    #[serde(default)]
+    pub access: Access,
     /// The clients that are connected.
     pub clients: Vec<Client>,
     /// How it serves them now.
@@ -159,6 +163,9 @@ pub struct Traffic {
 pub struct Client {
     /// `192.0.2.7:53210`, or `unix:pid=1234,uid=0` on the Unix socket.
     pub address: String,
+    /// The subject of its certificate as RFC 4514 writes it; none without TLS.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// When it connected.
     pub since: Timestamp,
     /// When its last request came; none yet where absent.

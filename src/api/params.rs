@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::objects::{OperationKind, Status};
+use super::tls::TlsMode;
 use crate::model::Tag;
 
 /// `volume.create`
@@ -274,6 +275,13 @@ pub struct ExportCreate {
     /// Let several clients write at a time.
     #[serde(default)]
     pub shared: bool,
+    /// Whether it is served without TLS; where absent as it is, or as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Who may open it, as in [`Access`]: everybody for an empty list; where absent as it is, or everybody. Who is inside and
+    /// is not named any more is sent away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Vec<String>>,
 }
 
 /// `export.kick`

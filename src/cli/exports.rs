@@ -12,7 +12,7 @@ use super::session::{Request, Session};
 use super::{confirm, duration};
 use crate::api::{
     self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportsChecked, Kicked,
-    Pruned, method,
+    Pruned, TlsMode, method,
 };
 use crate::model::{format_size, printable};
 
@@ -114,7 +114,7 @@ fn page(exports: &api::Exports, screen: &Screen) -> Page {
     let clients =
         || exports.exports.iter().flat_map(|export| export.clients.iter().map(move |client| (export, client)));
     if clients().next().is_some() {
-        let header = &["CLIENT", "EXPORT", "SINCE", "LAST REQUEST"];
+        let header = &["CLIENT", "SUBJECT", "EXPORT", "SINCE", "LAST REQUEST"];
         let rows = clients().map(|(export, client)| client_row(export, client, screen));
         text = format!("{text}\n{}", Table::new(header, rows).draw(screen));
     }
@@ -142,18 +142,20 @@ fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
     ]
 }
 
-fn mode(export: &Export) -> &'static str {
-    match (export.read_only, export.shared) {
+fn mode(export: &Export) -> String {
+    let mode = match (export.read_only, export.shared) {
         (true, _) => "ro",
         (false, false) => "rw",
         (false, true) => "rw,shared",
-    }
+    };
+    if export.access.tls == TlsMode::Required { format!("{mode},tls") } else { mode.to_owned() }
 }
 
 fn client_row(export: &Export, client: &Client, screen: &Screen) -> Vec<Cell> {
     let ago = |at| format!("{} ago", render::ago(screen.now, at));
     vec![
         Cell::text(printable(&client.address)),
+        Cell::text(client.subject.as_deref().map(printable).unwrap_or_default()),
         Cell::text(printable(&export.name)),
         Cell::text(ago(client.since)),
         Cell::text(client.last_request.map(ago).unwrap_or_default()),

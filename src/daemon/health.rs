@@ -28,6 +28,7 @@ pub(super) fn parts(looks: &Looks, seen: &Seen) -> Vec<Check> {
         disks(world, journal),
         store(world, seen),
         exports(world, journal),
+        tls(world),
         operations(journal),
         sync(world),
         daemon(looks),
@@ -134,6 +135,11 @@ fn exports(world: &World, journal: Option<&Journal>) -> Check {
     let facts = format!("{} of {wished} served, clients: {clients}; listening on {listening}", served.len());
     let looked = if failed.is_empty() { Ok(facts) } else { Err(format!("failed: {}; {facts}", failed.join(", "))) };
     then("exports", looked, journal.map(|journal| journal.read_at))
+}
+
+fn tls(world: &World) -> Check {
+    let none = || Ok("not configured: NBD is served to this machine, or without encryption".to_owned());
+    now("tls", world.nbd.tls_health().unwrap_or_else(none))
 }
 
 fn operations(journal: Option<&Journal>) -> Check {

@@ -12,19 +12,16 @@ use nix::sys::time::TimeVal;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 
-use super::client::Peer;
+use super::client::{Caller, Peer};
 use super::exports::Exports;
-use super::handshake::{Agreed, handshake};
+use super::handshake::{Agreed, Visit, handshake};
 use super::stream::{Latch, Stream, Until};
+use super::tls::Tls;
 use super::transmission;
-use crate::config::Network;
+use crate::config::{self, NbdLimits, Network};
 use crate::error::{Error, Kind, Result};
 use crate::rpc::socket::{SocketFile, listen_on};
 
-/// Connections in all.
-const MAXIMUM_CONNECTIONS: usize = 512;
-/// How long a client has to choose its export.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long accepting rests after an error: what is short then, file descriptors say, is short for a while.
 const REST: Duration = Duration::from_millis(100);
 /// Stack of a client's thread, in bytes; its buffers are not on it.
@@ -37,25 +34,29 @@ pub(super) struct Hall {
     pub exports: Arc<Exports>,
     /// Raised when the server ends.
     pub stop: Latch,
+    /// Where TLS is configured.
+    pub tls: Option<Tls>,
+    limits: NbdLimits,
     places: Arc<Semaphore>,
 }
 
 impl Hall {
-    pub fn new(exports: Arc<Exports>) -> io::Result<Self> {
-        Ok(Self { exports, stop: Latch::new()?, places: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)) })
+    pub fn new(exports: Arc<Exports>, tls: Option<Tls>, limits: NbdLimits) -> io::Result<Self> {
+        let places = Arc::new(Semaphore::new(limits.connections as usize));
+        Ok(Self { exports, stop: Latch::new()?, tls, limits, places })
     }
 
     /// Gives a client a thread, or refuses it.
-    fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer) {
+    fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer, must_encrypt: bool) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            tracing::warn!("NBD client {peer} refused: there are {MAXIMUM_CONNECTIONS} connections");
+            tracing::warn!("NBD client {peer} refused: there are {} connections", self.limits.connections);
             return;
         };
         let hall = Arc::clone(self);
         let attended = socket.and_then(|socket| {
             std::thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK).spawn(move || {
                 let _place = place;
-                if let Err(error) = hall.attend(Arc::new(socket), peer) {
+                if let Err(error) = hall.attend(Arc::new(socket), peer, must_encrypt) {
                     tracing::debug!("NBD client {peer} is gone: {error}");
                 }
             })
@@ -65,11 +66,14 @@ impl Hall {
         }
     }
 
-    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer) -> io::Result<()> {
+    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer, must_encrypt: bool) -> io::Result<()> {
         let mut stream = Stream::new(Arc::clone(&socket));
-        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + HANDSHAKE) };
-        setsockopt(&socket, sockopt::SendTimeout, &seconds(HANDSHAKE))?;
-        if let Some(Agreed { session, terms }) = handshake(&mut stream, &self.exports, peer, until)? {
+        let patience = self.limits.handshake;
+        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience) };
+        setsockopt(&socket, sockopt::SendTimeout, &seconds(patience))?;
+        let caller = Caller { peer, certificate: None };
+        let visit = Visit { exports: &self.exports, tls: self.tls.as_ref(), must_encrypt, until };
+        if let Some(Agreed { session, terms }) = handshake(&mut stream, caller, visit)? {
             setsockopt(&socket, sockopt::SendTimeout, &seconds(Duration::ZERO))?;
             transmission::serve(&mut stream, &session, terms)?;
         }
@@ -92,14 +96,36 @@ pub(super) async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, Socket
     Ok((listener, bound))
 }
 
+/// Whether nobody gets in without TLS at a bound address, however it came to be bound: everywhere but on loopback, unless
+/// networks were named that may.
+///
+/// # Errors
+/// `config` where neither TLS nor such networks are configured.
+pub(super) fn must_encrypt(bound: SocketAddr, config: &config::Nbd) -> Result<bool> {
+    if bound.ip().to_canonical().is_loopback() || config.plain_public && !config.allow.is_empty() {
+        return Ok(false);
+    }
+    if config.tls_certificates.is_some() {
+        return Ok(true);
+    }
+    let message = format!("NBD does not listen on {bound}, which is reached from other machines, without TLS");
+    Err(Error::new(Kind::Config, message)
+        .hint("set [nbd] tls_certificates, or plain_public = true and allow = [networks that you trust]"))
+}
+
 /// Accepts TCP clients that are allowed, for ever.
-pub(super) async fn accept_tcp(listener: TcpListener, bound: SocketAddr, allow: Vec<Network>, hall: Arc<Hall>) {
+pub(super) async fn accept_tcp(
+    listener: TcpListener,
+    (bound, must_encrypt): (SocketAddr, bool),
+    allow: Vec<Network>,
+    hall: Arc<Hall>,
+) {
     loop {
         match listener.accept().await {
             Ok((client, from)) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                if admits(bound.ip(), &allow, from.ip()) {
-                    hall.admit(tcp_socket(client), Peer::Tcp(from));
+                if admits(bound.ip(), &allow, from.ip()) || must_encrypt && allow.is_empty() {
+                    hall.admit(tcp_socket(client), Peer::Tcp(from), must_encrypt);
                 } else {
                     tracing::warn!("NBD client {from} refused: it is in no network of [nbd] allow");
                 }
@@ -119,7 +145,7 @@ pub(super) async fn accept_unix(listener: UnixListener, hall: Arc<Hall>) {
         match accepted {
             Ok((client, credentials)) => {
                 let peer = Peer::Unix { pid: credentials.pid(), uid: credentials.uid() };
-                hall.admit(client.into_std().and_then(blocking_unix), peer);
+                hall.admit(client.into_std().and_then(blocking_unix), peer, false);
             }
             Err(error) => rest(error).await,
         }

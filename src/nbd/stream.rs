@@ -1,4 +1,4 @@
-//! A client's socket with a buffer each way, and the latch that wakes whoever waits on one.
+//! A client's connection with a buffer each way, and the latch that wakes whoever waits on one.
 //!
 //! What is to be sent is sent together, and always before more is received: nothing is held back while we wait.
 
@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+
+use super::channel::Channel;
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
@@ -77,9 +81,16 @@ pub(super) struct Until<'a> {
     pub deadline: Option<Instant>,
 }
 
-/// A client's socket with its buffers.
+impl Until<'_> {
+    /// Whether the moment is past.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// A client's connection with its buffers.
 pub(super) struct Stream {
-    socket: Arc<OwnedFd>,
+    channel: Channel,
     input: Vec<u8>,
     /// What has arrived and was not consumed, as a range of `input`.
     start: usize,
@@ -92,12 +103,37 @@ pub(super) struct Stream {
 impl Stream {
     /// Takes a connected socket, in blocking mode. Whoever else has it may shut it down, which ends every wait here.
     pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, input: Vec::new(), start: 0, end: 0, output: Vec::new(), filled: 0 }
+        Self { channel: Channel::new(socket), input: Vec::new(), start: 0, end: 0, output: Vec::new(), filled: 0 }
     }
 
     /// The socket.
     pub fn socket(&self) -> &Arc<OwnedFd> {
-        &self.socket
+        self.channel.socket()
+    }
+
+    /// Sends what waits, and encrypts all that comes after it, both ways, once TLS has shaken hands. What has arrived before
+    /// must have been consumed.
+    pub fn encrypt(&mut self, config: Arc<ServerConfig>, until: Until<'_>) -> io::Result<Filled> {
+        debug_assert!(self.start == self.end);
+        self.send()?;
+        self.channel.encrypt(config)?;
+        loop {
+            match self.channel.shake_hands() {
+                Ok(true) => return Ok(Filled::Ready),
+                Ok(false) if until.is_over() => return Ok(Filled::TimedOut),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match self.wait(until)? {
+                    Filled::Ready => {}
+                    other => return Ok(other),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The certificate that the client has proven to be its own.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.channel.certificate()
     }
 
     /// What has arrived.
@@ -162,21 +198,22 @@ impl Stream {
     pub fn send(&mut self) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.filled {
-            match send(self.socket.as_raw_fd(), &self.output[sent..self.filled], MsgFlags::MSG_NOSIGNAL) {
+            match self.channel.send(&self.output[sent..self.filled], MsgFlags::empty()) {
                 Ok(count) => sent += count,
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         self.filled = 0;
-        Ok(())
+        self.channel.flush(MsgFlags::empty())
     }
 
     /// Ends the connection so that the client can still read what it was sent: a socket that is closed over unread
     /// bytes resets the connection and takes our last words with it.
     pub fn end(mut self) -> io::Result<()> {
         self.send()?;
-        shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
+        self.channel.close()?;
+        shutdown(self.socket().as_raw_fd(), Shutdown::Write)?;
         let deadline = Instant::now() + LINGER;
         let until = Until { deadline: Some(deadline), latch: None };
         while Instant::now() < deadline && self.fill(1, until)? == Filled::Ready {
@@ -189,15 +226,14 @@ impl Stream {
     fn receive(&mut self, until: Until<'_>) -> io::Result<Filled> {
         self.send()?;
         loop {
-            match recv(self.socket.as_raw_fd(), &mut self.input[self.end..], MsgFlags::MSG_DONTWAIT) {
+            match self.channel.receive(&mut self.input[self.end..]) {
                 Ok(0) => return Ok(Filled::Ended),
                 Ok(count) => {
                     self.end += count;
                     return Ok(Filled::Ready);
                 }
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
             match self.wait_idly(until)? {
                 Filled::Ready => {}
@@ -215,6 +251,7 @@ impl Stream {
         match self.wait(Until { deadline: Some(idle), ..until })? {
             Filled::TimedOut => {
                 (self.input, self.output) = (Vec::new(), Vec::new());
+                self.channel.rest();
                 let filled = self.wait(until);
                 self.make_room(1);
                 filled
@@ -230,8 +267,9 @@ impl Stream {
                 Some(Duration::ZERO) => return Ok(Filled::TimedOut),
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
-            let latch = until.latch.map_or(self.socket.as_fd(), |latch| latch.event.as_fd());
-            let mut sources = [self.socket.as_fd(), latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let socket = self.socket().as_fd();
+            let latch = until.latch.map_or(socket, |latch| latch.event.as_fd());
+            let mut sources = [socket, latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let polled = if until.latch.is_some() { 2 } else { 1 };
             match poll(&mut sources[..polled], timeout) {
                 Ok(0) | Err(Errno::EINTR) => {}

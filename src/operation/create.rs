@@ -270,7 +270,7 @@ fn fits_size(offering: &DiskOffering, size: Option<u64>) -> Result<()> {
 
 impl Create {
     fn share(&self) -> Option<Share> {
-        self.export.then_some(Share { name: None, read_only: false, shared: false })
+        self.export.then_some(Share::default())
     }
 
     /// Volumes that have the name.

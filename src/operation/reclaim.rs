@@ -139,10 +139,10 @@ fn refuse_other_name(vm: &VmRecord, repeated: Option<&str>) -> Result<()> {
 /// How a volume is exported here, or was before.
 fn former_share(world: &World, volume: VolumeId) -> Result<Option<Share>> {
     if let Some(wish) = world.store.wish_of(volume)? {
-        return Ok(Some(Share { name: Some(wish.name), read_only: wish.read_only, shared: wish.shared }));
+        return Ok(Some(Share::like(wish.name, wish.read_only, wish.shared, wish.access)));
     }
     let former = world.store.former_export(volume)?;
-    Ok(former.map(|former| Share { name: Some(former.name), read_only: former.read_only, shared: former.shared }))
+    Ok(former.map(|former| Share::like(former.name, former.read_only, former.shared, former.access)))
 }
 
 fn elsewhere(volume: &VolumeRecord, vm: &VmRecord) -> Detach {

@@ -89,6 +89,7 @@ CREATE TABLE exports (
     volume_id   TEXT NOT NULL UNIQUE,
     read_only   INTEGER NOT NULL,
     shared      INTEGER NOT NULL,  -- several clients may write at a time
+    access      TEXT NOT NULL,  -- JSON: who may open it
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
@@ -106,7 +107,8 @@ CREATE TABLE former_exports (
     volume_id TEXT PRIMARY KEY,
     name      TEXT NOT NULL,
     read_only INTEGER NOT NULL,
-    shared    INTEGER NOT NULL
+    shared    INTEGER NOT NULL,
+    access    TEXT NOT NULL  -- JSON: who could open it
 ) STRICT;
 
 -- What was counted since the store was made; no value ever becomes smaller.
