@@ -30,7 +30,7 @@ pub struct Export {
     #[arg(long, conflicts_with = "read_only")]
     shared: bool,
     /// Take connections without TLS, or only with it [default: as before, or as the configuration says]
-    #[arg(long, value_name = "allowed|required", value_parser = tls_mode)]
+    #[arg(long, ignore_case = true)]
     tls: Option<TlsMode>,
     /// Let in only this client: a certificate's subject (CN=backup1,O=Example), its common name, an address or a network; may
     /// be repeated. Of an export that is served, this is the new list, and who is not on it is sent away
@@ -41,14 +41,6 @@ pub struct Export {
     any_client: bool,
     #[command(flatten)]
     change: ChangeFlags,
-}
-
-fn tls_mode(word: &str) -> std::result::Result<TlsMode, &'static str> {
-    match word {
-        "allowed" => Ok(TlsMode::Allowed),
-        "required" => Ok(TlsMode::Required),
-        _ => Err("allowed or required"),
-    }
 }
 
 impl Export {

@@ -28,6 +28,7 @@ const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
 const EXPORT: &[&str] = &[
     "name",
     "volume_id",
+    "volume_name",
     "read_only",
     "shared",
     "access",
