@@ -303,7 +303,7 @@ impl Dispatch {
 
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
-        answer(self.engine.world().release(&params).await?)
+        answer(self.engine.world().release(&params, holder(peer).await).await?)
     }
 
     async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
