@@ -15,7 +15,8 @@ use super::looks::Looks;
 use super::metrics;
 use super::operations;
 use super::rights::Rights;
-use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
+use super::version::version;
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Listed, Request, Shown, Taken};
@@ -154,7 +155,7 @@ impl Dispatch {
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
-                answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+                answer(version(&world.nbd))
             }
             method::RPC_DISCOVER => {
                 read::<Nothing>(params)?;
