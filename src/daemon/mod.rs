@@ -31,10 +31,10 @@ use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
 use crate::operation::{Engine, World, keep_exports, keep_history, keep_in_step, keep_tally};
+use crate::rpc;
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
-use crate::rpc;
 use crate::systemd::{Inherited, ServiceManager, Stored, inherited};
 
 use arguments::Arguments;

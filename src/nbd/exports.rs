@@ -218,6 +218,11 @@ impl Exports {
         self.locations.uris(name)
     }
 
+    /// The hosts by which clients reach the server.
+    pub fn hosts(&self) -> &[String] {
+        self.locations.hosts()
+    }
+
     /// Follows how much goes on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
@@ -305,7 +310,8 @@ impl Exports {
         client: Client,
     ) -> Result<Session, &'static str> {
         let mut table = self.table();
-        let entry = table.get_mut(name).filter(|entry| entry.served.volume_id == volume).ok_or("its export is no more")?;
+        let entry =
+            table.get_mut(name).filter(|entry| entry.served.volume_id == volume).ok_or("its export is no more")?;
         if entry.phase == Phase::Closing || entry.served.is_gone() {
             return Err("its export is on its way out");
         }
@@ -327,9 +333,9 @@ impl Exports {
     /// Clients that cannot be handed over as things are: their device has failed, or does not answer.
     pub fn tied(&self) -> usize {
         let table = self.table();
-        let tied = table.values().flat_map(|entry| {
-            entry.clients.iter().filter(|client| entry.served.failed() || client.hangs())
-        });
+        let tied = table
+            .values()
+            .flat_map(|entry| entry.clients.iter().filter(|client| entry.served.failed() || client.hangs()));
         tied.count()
     }
 
@@ -515,6 +521,7 @@ impl Exports {
         api::Export {
             name: served.name.clone(),
             volume_id: served.volume_id,
+            volume_name: None,
             read_only: served.read_only,
             shared: served.shared,
             uris: self.locations.uris(&served.name),

@@ -141,7 +141,8 @@ fn write(connections: &[Connection]) -> io::Result<File> {
 /// The connections of a letter, for which there are these sockets. One whose client has gone meanwhile has none.
 pub(super) fn read(letter: OwnedFd, sockets: Vec<OwnedFd>) -> io::Result<Vec<Connection>> {
     let unreadable = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut sockets = sockets.into_iter().map(|socket| Ok((inode(&socket)?, socket))).collect::<io::Result<Vec<_>>>()?;
+    let mut sockets =
+        sockets.into_iter().map(|socket| Ok((inode(&socket)?, socket))).collect::<io::Result<Vec<_>>>()?;
     let mut letter = File::from(letter);
     io::Seek::rewind(&mut letter)?;
     let mut letter = BufReader::new(letter);
@@ -205,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_letter_is_read_as_it_was_written() {
-        let written = [connection(b"half a re\nquest", b""), connection(b"", &[7; OUTPUT_LIMIT]), connection(b"x", b"y")];
+        let written =
+            [connection(b"half a re\nquest", b""), connection(b"", &[7; OUTPUT_LIMIT]), connection(b"x", b"y")];
         let letter = || OwnedFd::from(write(&written).unwrap());
         // In another order, and one of them has gone.
         let sockets = [2, 0].map(|index: usize| written[index].socket.try_clone().unwrap());

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::client::Peer;
-use super::exports::Exports;
 use super::connection::Connection;
+use super::exports::Exports;
 use super::handshake::{Agreed, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::take_over::Estate;
@@ -56,7 +56,8 @@ impl Hall {
     pub fn new(exports: Arc<Exports>) -> io::Result<Self> {
         let places = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
         let halt = Arc::new(Latch::new()?);
-        let (opened, stop, choosing, halted) = (Latch::new()?, Latch::new()?, watch::Sender::default(), Mutex::default());
+        let (opened, stop, choosing, halted) =
+            (Latch::new()?, Latch::new()?, watch::Sender::default(), Mutex::default());
         Ok(Self { exports, opened, stop, choosing, halt, halted, places })
     }
 

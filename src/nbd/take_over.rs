@@ -52,16 +52,16 @@ impl Estate {
 
     /// The listener of an address; port 0 is any.
     pub fn tcp(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
-        let is_wanted = |address: &SocketAddr| address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
+        let is_wanted =
+            |address: &SocketAddr| address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
         let index = self.tcp.iter().position(|(_, address)| is_wanted(address))?;
         Some(self.tcp.swap_remove(index).0)
     }
 
     /// The listener of a path, with its file, where that is still there.
     pub fn unix(&mut self, path: &Path) -> Option<(UnixListener, SocketFile)> {
-        let is_wanted = |listener: &UnixListener| {
-            listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
-        };
+        let is_wanted =
+            |listener: &UnixListener| listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
         let index = self.unix.iter().position(is_wanted)?;
         Some((self.unix.swap_remove(index), SocketFile::of_listener(path)?))
     }

@@ -265,17 +265,16 @@ impl Transmission<'_> {
 
     /// Takes the payload piece by piece as it arrives and writes it; what is not allowed, or comes after a failure, is
     /// dropped.
-    fn take_payload(
-        &mut self,
-        request: &Request,
-        payload: u64,
-        mut outcome: Result<(), Fault>,
-    ) -> io::Result<Taken> {
+    fn take_payload(&mut self, request: &Request, payload: u64, mut outcome: Result<(), Fault>) -> io::Result<Taken> {
         let served = self.session.served();
         for (offset, length) in pieces(request.offset, payload) {
             if self.stream.fill(length, Until::default())? != Filled::Ready {
                 let taken = Taken::Part(offset.wrapping_sub(request.offset));
-                return Ok(if outcome.is_ok() && request.command == command::WRITE { taken } else { Taken::PartOfRefused });
+                return Ok(if outcome.is_ok() && request.command == command::WRITE {
+                    taken
+                } else {
+                    Taken::PartOfRefused
+                });
             }
             if outcome.is_ok() {
                 let written = served.backend.write(&self.stream.arrived()[..length], offset);

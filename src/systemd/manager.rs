@@ -169,7 +169,8 @@ mod tests {
             (UnixDatagram::bind(&path).unwrap(), path.into_os_string()),
             (UnixDatagram::bind_addr(&by_name).unwrap(), format!("@{name}").into()),
         ] {
-            let manager = ServiceManager { socket: Some(notify_socket(&address).unwrap()), ..ServiceManager::default() };
+            let manager =
+                ServiceManager { socket: Some(notify_socket(&address).unwrap()), ..ServiceManager::default() };
             manager.ready();
             manager.alive();
             manager.stopping();
@@ -187,7 +188,8 @@ mod tests {
         let path = dir.path().join("notify");
         assert!(notify_socket(path.as_os_str()).is_err());
         let receiver = UnixDatagram::bind(&path).unwrap();
-        let manager = ServiceManager { socket: Some(notify_socket(path.as_os_str()).unwrap()), ..ServiceManager::default() };
+        let manager =
+            ServiceManager { socket: Some(notify_socket(path.as_os_str()).unwrap()), ..ServiceManager::default() };
         drop(receiver);
         manager.stopping();
     }
