@@ -43,6 +43,7 @@ impl World {
     /// The exports that a caller wants.
     pub fn list_exports(&self, filter: &Filter, caller: u32) -> Result<Vec<Export>> {
         let wanted = self.wanted(filter, caller)?;
+        wanted.check_state::<ExportState>()?;
         let mut listed = Vec::new();
         for export in self.exports()? {
             if wanted.has_export(&export)? {

@@ -3,14 +3,15 @@
 
 use std::collections::HashSet;
 
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::tags;
 use super::world::World;
 use crate::api::{Export, ExportState, Filter, Volume};
-use crate::error::Result;
-use crate::model::{Tag, VmId, VolumeId};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Tag, VmId, VolumeId, printable};
 use crate::store::OperationRow;
 
 /// A filter, ready to be held against one thing after another.
@@ -36,6 +37,19 @@ impl Wanted<'_> {
     /// Whether it lets everything pass.
     pub fn is_all(&self) -> bool {
         *self.filter == Filter::default()
+    }
+
+    /// Refuses a state that none of them is ever in: it was mistyped.
+    pub fn check_state<S: ValueEnum>(&self) -> Result<()> {
+        let names = || S::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        match &self.filter.state {
+            Some(state) if !names().any(|name| name.matches(state, true)) => {
+                let list: Vec<String> = names().map(|name| name.get_name().to_owned()).collect();
+                let what = format!("none of them is ever in the state {}", printable(state));
+                Err(Error::new(Kind::Usage, what).hint(format!("their states: {}", list.join(", "))))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a volume is wanted.

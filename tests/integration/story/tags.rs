@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::appliance::Appliance;
 use crate::support::journal;
-use crate::support::wording::{message, names};
+use crate::support::wording::{hint, message, names};
 
 fn tags(pairs: &[(&str, &str)]) -> Value {
     pairs.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
@@ -93,6 +93,11 @@ fn lists_are_filtered_and_all_filters_hold() {
     let ops = |options: &[&str]| found(&appliance, &[&["ops"], options].concat(), "operations", "volume_name");
     assert_eq!(ops(&["--state", "failed"]), ["b"]);
     assert_eq!(ops(&["--tag", "tier=gold"]), ["a"]);
+    for (list, word, hinted) in [("ops", "ready", "succeeded"), ("exports", "succeeded", "pending, active")] {
+        let error = appliance.json(&[list, "--state", word]).failure(2, "usage");
+        names(message(&error), &[word]);
+        names(hint(&error), &[hinted]);
+    }
     assert_eq!(ops(&["--here", "--mine", "--state", "succeeded"]), ["a", "b", "b"]);
     assert_eq!(ops(&["--mine", "--limit", "2"]).len(), 2);
 }
