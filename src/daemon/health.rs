@@ -139,9 +139,10 @@ fn exports(world: &World, journal: Option<&Journal>) -> Check {
     let facts = format!("{} of {wished} served, clients: {clients}; listening on {listening}", served.len());
     let socket = &world.config.nbd.unix_socket;
     let looked = match failed.as_slice() {
-        [] if !socket.exists() => {
-            Err(format!("{} is gone, and nobody can connect there until volctld is restarted; {facts}", socket.display()))
-        }
+        [] if !socket.exists() => Err(format!(
+            "{} is gone, and nobody can connect there until volctld is restarted; {facts}",
+            socket.display()
+        )),
         [] => Ok(facts),
         failed => Err(format!("not served: {}: `volctl exports check` says why; {facts}", failed.join(", "))),
     };

@@ -113,15 +113,7 @@ pub(super) struct Draft<S> {
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self {
-            story,
-            subject: None,
-            new_name: None,
-            vm_id: None,
-            supersedes: None,
-            drain: Duration::ZERO,
-            takes: None,
-        }
+        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO, takes: None }
     }
 }
 

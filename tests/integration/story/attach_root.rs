@@ -91,7 +91,9 @@ fn each_rule_has_its_sentence_before_anything_is_sent() {
 fn a_vm_has_one_root_disk_of_a_list() {
     let appliance = rootless();
     appliance.cloud.volume("other");
-    for verb in [&["attach", "data", "other", "--vm", "old"][..], &["attach", "data", "other", "--vm", "old", "--dry-run"]] {
+    for verb in
+        [&["attach", "data", "other", "--vm", "old"][..], &["attach", "data", "other", "--vm", "old", "--dry-run"]]
+    {
         let error = appliance.json(&[verb, &["--root"]].concat()).failure(4, "conflict");
         names(message(&error), &["the root disk", OLD, "none was begun"]);
     }
