@@ -94,6 +94,9 @@ pub struct Export {
     pub name: String,
     /// Its volume.
     pub volume_id: VolumeId,
+    /// That volume's name as CloudStack had it last; not escaped. None where it is not known.
+    #[serde(default)]
+    pub volume_name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
     /// What a client can use as it is.

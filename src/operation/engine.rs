@@ -423,7 +423,6 @@ impl Engine {
         };
         let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
         let filter = self.world().wanted(&wanted.filter, caller)?;
-        filter.check_state::<Status>()?;
         let test = |row: &OperationRow| Ok(filter.is_all() || filter.has_operation(row)?);
         let rows = self.world().store.operations(wanted, vm, limit, test)?;
         let live = self.live();
