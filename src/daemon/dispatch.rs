@@ -292,8 +292,11 @@ impl Dispatch {
             return self.end(shown);
         }
         let (operation, seconds) = (shown.operation(), watch.timeout.unwrap_or_default());
-        let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
+        let error = Error::new(
+            Kind::Timeout,
+            format!("{} is not done within {seconds}s: {}", operation.task(), operation.step),
+        )
+        .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
     }
 
