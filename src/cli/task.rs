@@ -125,7 +125,7 @@ impl Task {
     fn interruption(&self) -> Error {
         let message = match &self.operation {
             Some(Told { read, .. }) => {
-                format!("interrupted: {} is at \"{}\"", render::task(read), printable(&read.step))
+                format!("interrupted: {} is at \"{}\"", read.task(), printable(&read.step))
             }
             None => format!("interrupted: {} was not answered yet", printable(&self.request.label)),
         };

@@ -114,11 +114,10 @@ pub(super) fn ambiguous(word: &str, labels: impl ExactSizeIterator<Item = String
 
 fn missing(word: &str, candidates: &[VolumeRecord]) -> Error {
     if let Some(deleted) = candidates.iter().find(|record| record.name == word || record.id.to_string() == word) {
-        return Error::new(
-            Kind::Conflict,
-            format!("volume {} is deleted (state {})", deleted.label(), printable(&deleted.state)),
-        )
-        .hint(format!("`volctl recover {}` brings it back", deleted.id));
+        let what = format!("volume {} is deleted (state {})", deleted.label(), printable(&deleted.state));
+        let error = Error::new(Kind::Conflict, what);
+        let hint = format!("`volctl recover {}` brings it back", deleted.id);
+        return if deleted.state == "Destroy" { error.hint(hint) } else { error };
     }
     let lower = word.to_ascii_lowercase();
     if let Some(begun) =
@@ -168,7 +167,12 @@ pub(super) async fn vm(world: &World, word: &str) -> Result<VmRecord> {
         [one] => Ok(one.clone()),
         [] => {
             let all = world.cloud.vms().await.map_err(failed)?;
-            Err(not_found("VM", word, all.iter().map(|vm| vm.name.as_str()), "name it by its id"))
+            Err(not_found(
+                "VM",
+                word,
+                all.iter().map(|vm| vm.name.as_str()),
+                "`volctl vm ls` lists the VMs that this key can see",
+            ))
         }
         many => {
             let list: Vec<String> = many.iter().take(10).map(VmRecord::label).collect();

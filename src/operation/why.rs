@@ -190,7 +190,7 @@ fn label(row: &OperationRow) -> String {
 
 fn operation_label(kind: OperationKind, id: OperationId) -> String {
     let id: String = id.to_string().chars().take(8).collect();
-    format!("{} {id}", format!("{kind:?}").to_lowercase())
+    format!("{} {id}", kind.words())
 }
 
 /// The events as causes and effects; the first of each operation says who asked.
