@@ -37,6 +37,11 @@ impl Channel {
         &self.socket
     }
 
+    /// Whether what goes over the socket is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Encrypts what comes from now on; the handshake is yet to be made.
     pub fn encrypt(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
@@ -97,8 +102,8 @@ impl Channel {
     }
 
     /// Sends what is encrypted already.
-    pub fn flush(&mut self, flags: MsgFlags) -> io::Result<()> {
-        self.tls.as_mut().map_or(Ok(()), |tls| tls.flush(&self.socket, flags))
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.tls.as_mut().map_or(Ok(()), |tls| tls.flush(&self.socket, MsgFlags::empty()))
     }
 
     /// Tells the client that nothing follows.

@@ -6,16 +6,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use super::tls::certificate::{Certificate, Subject};
 use crate::api;
 use crate::model::{clock_time, printable};
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Peer {
     Tcp(SocketAddr),
     Unix { pid: Option<i32>, uid: u32 },
@@ -55,6 +56,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Without TLS.
+    pub fn plain(peer: Peer) -> Self {
+        Self { peer, certificate: None }
+    }
+
     /// The subject of its certificate.
     pub fn subject(&self) -> Option<&Subject> {
         self.certificate.as_ref()?.subject.as_ref()
@@ -99,21 +105,18 @@ pub(super) struct Client {
     since: Timestamp,
     /// Microseconds since the epoch; 0 before the first.
     last_request: AtomicI64,
+    /// That request is not answered yet.
+    busy: AtomicBool,
     socket: Arc<OwnedFd>,
     /// It has to go.
     kicked: AtomicBool,
 }
 
 impl Client {
-    /// A client that comes in now, over this socket.
-    pub fn new(caller: Caller, socket: Arc<OwnedFd>) -> Self {
-        Self {
-            caller,
-            since: Timestamp::now(),
-            last_request: AtomicI64::new(0),
-            socket,
-            kicked: AtomicBool::new(false),
-        }
+    /// A client that has come in over this socket.
+    pub fn new(caller: Caller, since: Timestamp, socket: Arc<OwnedFd>) -> Self {
+        let (last_request, busy) = (AtomicI64::new(0), AtomicBool::new(false));
+        Self { caller, since, last_request, busy, socket, kicked: AtomicBool::new(false) }
     }
 
     /// Who it is.
@@ -126,6 +129,28 @@ impl Client {
         if let Ok(now) = clock_gettime(ClockId::CLOCK_REALTIME_COARSE) {
             self.last_request.store(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000, Ordering::Relaxed);
         }
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that its last request is answered.
+    pub fn note_answer(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether its device has not dealt with a request for a second.
+    pub fn hangs(&self) -> bool {
+        let is_old = |at: Timestamp| Timestamp::now().duration_since(at) > SignedDuration::from_secs(1);
+        self.busy.load(Ordering::Relaxed) && self.last_request().is_some_and(is_old)
+    }
+
+    /// Whether its connection cannot be handed over.
+    pub fn is_tied(&self) -> bool {
+        self.caller.certificate.is_some() || self.hangs()
+    }
+
+    /// When it came.
+    pub fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// Makes it go: its thread ends after the request that is under way.

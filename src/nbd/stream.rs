@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, setsockopt, shutdown, sockopt};
+use nix::sys::time::TimeVal;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 
@@ -29,6 +30,8 @@ pub(super) const HEAD: usize = 64;
 const IDLE: Duration = Duration::from_secs(1);
 /// A client whose connection we end has so long to read what we said before.
 const LINGER: Duration = Duration::from_millis(500);
+/// While a client does not take what it is sent, we look so often whether the connection is to be handed over.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// A condition that becomes true once, and wakes all who wait for it beside a socket.
 pub(super) struct Latch {
@@ -57,6 +60,13 @@ impl Latch {
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
     }
+
+    /// Waits until it is raised, or for that long.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout)?;
+        Ok(())
+    }
 }
 
 /// What a wait for bytes ended with.
@@ -66,7 +76,7 @@ pub(super) enum Filled {
     Ready,
     /// The client sends no more.
     Ended,
-    /// The latch was raised, and nothing more had arrived.
+    /// A latch was raised, and nothing more had arrived.
     Woken,
     /// The time is over.
     TimedOut,
@@ -88,9 +98,22 @@ impl Until<'_> {
     }
 }
 
+/// What of a connection is not with the kernel.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Rest {
+    /// Received, and yet to be dealt with.
+    pub unread: Vec<u8>,
+    /// Yet to be sent.
+    pub unsent: Vec<u8>,
+}
+
 /// A client's connection with its buffers.
 pub(super) struct Stream {
     channel: Channel,
+    /// Raised when the connection is to be handed over: nothing is waited for any more.
+    halt: Arc<Latch>,
+    /// What cannot be sent at once is tried for ever.
+    patient: bool,
     input: Vec<u8>,
     /// What has arrived and was not consumed, as a range of `input`.
     start: usize,
@@ -102,8 +125,40 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Takes a connected socket, in blocking mode. Whoever else has it may shut it down, which ends every wait here.
-    pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { channel: Channel::new(socket), input: Vec::new(), start: 0, end: 0, output: Vec::new(), filled: 0 }
+    /// What waits to be sent when `halt` is raised, and is not more than buffers hold, is kept.
+    pub fn new(socket: Arc<OwnedFd>, halt: Arc<Latch>) -> Self {
+        Self::resumed(socket, halt, Rest::default())
+    }
+
+    /// Takes a connection over from another process.
+    pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
+        let (end, filled) = (rest.unread.len(), rest.unsent.len());
+        let (channel, input, output) = (Channel::new(socket), rest.unread, rest.unsent);
+        Self { channel, halt, patient: false, input, start: 0, end, output, filled }
+    }
+
+    /// What another process needs to go on with the connection.
+    pub fn into_rest(mut self) -> Rest {
+        self.output.truncate(self.filled);
+        Rest { unread: self.arrived().to_vec(), unsent: self.output }
+    }
+
+    /// Whether the connection is to be handed over.
+    pub fn is_halted(&self) -> bool {
+        self.halt.is_raised()
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_encrypted(&self) -> bool {
+        self.channel.is_encrypted()
+    }
+
+    /// From now on the client may take its time to take what it is sent.
+    pub fn be_patient(&mut self) -> io::Result<()> {
+        let interval = TimeVal::new(0, LOOK_UP.subsec_micros().into());
+        setsockopt(self.socket(), sockopt::SendTimeout, &interval)?;
+        self.patient = true;
+        Ok(())
     }
 
     /// The socket.
@@ -147,6 +202,12 @@ impl Stream {
         debug_assert!(self.start <= self.end);
     }
 
+    /// Puts bytes before what has arrived.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.input = [bytes, self.arrived()].concat();
+        (self.start, self.end) = (0, self.input.len());
+    }
+
     /// Waits until at least `wanted` bytes have arrived, at most [`PIECE`].
     pub fn fill(&mut self, wanted: usize, until: Until<'_>) -> io::Result<Filled> {
         debug_assert!(wanted <= PIECE);
@@ -181,7 +242,7 @@ impl Stream {
 
     /// Sends what waits if `count` bytes more would be too many to hold.
     pub fn reserve(&mut self, count: usize) -> io::Result<()> {
-        if self.filled + count > OUTPUT_LIMIT { self.send() } else { Ok(()) }
+        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count) } else { Ok(()) }
     }
 
     /// How much waits to be sent.
@@ -196,16 +257,36 @@ impl Stream {
 
     /// Sends what waits.
     pub fn send(&mut self) -> io::Result<()> {
+        self.send_all_but(OUTPUT_LIMIT)
+    }
+
+    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on.
+    fn send_all_but(&mut self, kept: usize) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.filled {
-            match self.channel.send(&self.output[sent..self.filled], MsgFlags::empty()) {
+            let may_keep = self.is_halted() && self.filled - sent <= kept;
+            let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+            match self.channel.send(&self.output[sent..self.filled], wait) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_keep => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
                 Err(error) => return Err(error),
             }
         }
-        self.filled = 0;
-        self.channel.flush(MsgFlags::empty())
+        self.output.copy_within(sent..self.filled, 0);
+        self.filled -= sent;
+        self.flush()
+    }
+
+    /// Sends what is encrypted already.
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            match self.channel.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
+                flushed => return flushed,
+            }
+        }
     }
 
     /// Ends the connection so that the client can still read what it was sent: a socket that is closed over unread
@@ -267,10 +348,10 @@ impl Stream {
                 Some(Duration::ZERO) => return Ok(Filled::TimedOut),
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
-            let socket = self.socket().as_fd();
-            let latch = until.latch.map_or(socket, |latch| latch.event.as_fd());
-            let mut sources = [socket, latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let polled = if until.latch.is_some() { 2 } else { 1 };
+            let latch = until.latch.unwrap_or(&self.halt).event.as_fd();
+            let sources = [self.socket().as_fd(), self.halt.event.as_fd(), latch];
+            let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let polled = if until.latch.is_some() { 3 } else { 2 };
             match poll(&mut sources[..polled], timeout) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) if sources[0].any() != Some(false) => return Ok(Filled::Ready),
@@ -317,7 +398,7 @@ mod tests {
 
     fn pair() -> (Stream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Stream::new(Arc::new(ours.into())), theirs)
+        (Stream::new(Arc::new(ours.into()), Arc::new(Latch::new().unwrap())), theirs)
     }
 
     fn within(duration: Duration) -> Until<'static> {
