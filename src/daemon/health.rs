@@ -5,6 +5,7 @@ use tokio::join;
 
 use super::looks::{Journal, Looks, Seen};
 use super::probe::PATIENCE;
+use super::version::version;
 use crate::api::{Check, ExportState, Health, Status};
 use crate::error::{Kind, Result};
 use crate::model::{clock_time, format_age, format_size, printable};
@@ -185,5 +186,11 @@ fn sync(world: &World) -> Check {
 
 fn daemon(looks: &Looks) -> Check {
     let up = format_age(looks.since.duration_until(Timestamp::now()));
-    now("daemon", Ok(format!("volctld {}, up for {up}", env!("CARGO_PKG_VERSION"))))
+    let running = version(&looks.world().nbd);
+    let pending = match running.restart_pending(&running.version) {
+        Some(pending) => format!("; {pending}"),
+        None if running.replaced => "; another one is installed: `systemctl restart volctld`".to_owned(),
+        None => String::new(),
+    };
+    now("daemon", Ok(format!("volctld {}, up for {up}{pending}", running.version)))
 }
