@@ -22,7 +22,9 @@ test:
 	cargo test --test integration races::
 	cargo build --release --bins
 ifneq ($(VOLCTL_SKIP),lab)
-	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
+	packaging/build-packages.sh
+	packaging/build-packages.sh 99.0.0
+	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture --test-threads=1
 endif
 
 # Hostile bytes at length: each target for FUZZ_SECONDS, from the stored corpus on. What is found stays under target/.

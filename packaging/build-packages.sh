@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the .deb and the .rpm of the binaries in target/release, checks them, and puts them into target/packages.
 #
-#   build-packages.sh [VERSION]     another version than VERSION.txt says, to try an upgrade
+#   build-packages.sh               the version is VERSION.txt's
+#   build-packages.sh VERSION       the .deb only, with another version, to try an upgrade to
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -66,8 +67,9 @@ rpm() {
 }
 
 deb
-rpm
-rm -rf "$work"
 lintian --fail-on error "$out/volctl_$version"_*.deb
-rpmlint --config "$here/packaging/rpm/rpmlint.toml" "$out/volctl-$version"-*.rpm
-ls -l "$out"
+if [ "$#" -eq 0 ]; then
+    rpm
+    rpmlint --config "$here/packaging/rpm/rpmlint.toml" "$out/volctl-$version"-*.rpm
+fi
+rm -rf "$work"

@@ -126,7 +126,7 @@ fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
         return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
     }
     let (bound, file) = listen_on(path, "volctld")?;
-    rights::give_to_group(path)?;
+    rights::give_to_lookers(path)?;
     Ok((UnixListener::from_std(bound).map_err(unusable)?, Some(file)))
 }
 
@@ -206,5 +206,6 @@ async fn compose(config: Config, store: Store) -> Result<Engine> {
     let cloud = CloudStack::new(&config.cloudstack)?;
     let devices = Devices::start(&config.device)?;
     let nbd = Server::bind(&config.nbd).await?;
+    rights::give_to_changers(&config.nbd.unix_socket)?;
     Ok(Engine::new(Arc::new(World::new(config, store, cloud, devices, nbd))))
 }

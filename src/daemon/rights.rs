@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nix::unistd::{Gid, Group, Uid, chown};
+use nix::unistd::{Gid, Group, Uid, chown, getgroups};
 
 use super::asker;
 use crate::error::{Error, Kind, Result};
@@ -40,17 +40,25 @@ impl Rights {
     }
 }
 
-/// Lets the looking group connect, where there is one.
-pub(super) fn give_to_group(socket: &Path) -> Result<()> {
-    match gid(LOOK_GROUP) {
-        Some(gid) if Uid::effective().is_root() => chown(socket, None, Some(gid)).map_err(|error| {
-            Error::new(
-                Kind::Internal,
-                format!("{} cannot be given to the group {LOOK_GROUP}: {error}", socket.display()),
-            )
-        }),
-        _ => Ok(()),
+/// Lets the looking group connect to the control socket, where there is one.
+pub(super) fn give_to_lookers(socket: &Path) -> Result<()> {
+    give(socket, LOOK_GROUP)
+}
+
+/// Lets the changing group connect to the NBD socket, where there is one: whoever writes to a volume changes it.
+pub(super) fn give_to_changers(socket: &Path) -> Result<()> {
+    give(socket, CHANGE_GROUP)
+}
+
+/// Only root and a member of the group can.
+fn give(socket: &Path, group: &str) -> Result<()> {
+    let Some(gid) = gid(group) else { return Ok(()) };
+    if !Uid::effective().is_root() && !getgroups().is_ok_and(|groups| groups.contains(&gid)) {
+        return Ok(());
     }
+    chown(socket, None, Some(gid)).map_err(|error| {
+        Error::new(Kind::Internal, format!("{} cannot be given to the group {group}: {error}", socket.display()))
+    })
 }
 
 fn gid(name: &str) -> Option<Gid> {

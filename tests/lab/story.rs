@@ -149,16 +149,16 @@ pub fn nothing_is_left(lab: &Lab) {
     assert_eq!(links, format!("virtio-{}\nvirtio-volctl-programs", lab.root.serial()));
 }
 
-fn volume(change: &Changed) -> VolumeId {
+pub fn volume(change: &Changed) -> VolumeId {
     change.volume.as_ref().unwrap().id
 }
 
-fn uri(change: &Changed) -> String {
+pub fn uri(change: &Changed) -> String {
     let uris = &change.export.as_ref().unwrap().uris;
     uris.iter().find(|uri| uri.starts_with("nbd://")).unwrap_or_else(|| panic!("no TCP address in {uris:?}")).clone()
 }
 
-fn random(bytes: usize) -> Vec<u8> {
+pub fn random(bytes: usize) -> Vec<u8> {
     let mut content = vec![0; bytes];
     File::open("/dev/urandom").unwrap().read_exact(&mut content).unwrap();
     content
