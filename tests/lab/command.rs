@@ -50,7 +50,7 @@ idle_timeout = "1h"
 
     /// As the operator of an installed package: a member of both groups, and of no other. The daemon is systemd's.
     pub fn of_operator(guest: &'a Guest) -> Self {
-        Self { guest, command: "runuser -u operator -- volctl" }
+        Self { guest, command: "runuser -u alex -- volctl" }
     }
 
     /// Starts the daemon as an operator would by hand; the journal takes what it says.

@@ -33,7 +33,7 @@ pub const NBD_ADDRESS: &str = "10.0.2.15:10809";
 pub const HOTPLUG_PORTS: usize = 8;
 
 /// How long a command in the guest may take, in seconds, where nothing else is said.
-const COMMAND_SECONDS: u64 = 60;
+const COMMAND_SECONDS: u64 = 240;
 
 /// How long the boot may take: ten seconds were measured, on a machine with nothing else to do.
 const BOOT_SECONDS: u64 = 240;
@@ -119,12 +119,30 @@ impl Guest {
         );
     }
 
+    /// Asks until the guest answers: what is sent while it starts may be lost.
+    fn hail(&self) {
+        self.agent.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answers = BufReader::new(&self.agent);
+        for hail in 0..BOOT_SECONDS / 5 {
+            writeln!(&self.agent, "5 {}", BASE64_STANDARD.encode(format!("echo hail {hail}"))).unwrap();
+            let mut answer = String::new();
+            while answers.read_line(&mut answer).is_ok() {
+                if Output::parse(&answer).is_some_and(|output| output.stdout == format!("hail {hail}")) {
+                    return;
+                }
+                answer.clear();
+            }
+        }
+        panic!("the guest does not answer after its reboot");
+    }
+
     /// Restarts the guest's operating system; its disks stay plugged.
     pub fn reboot(&self) {
         let boot = "cat /proc/sys/kernel/random/boot_id";
         let before = self.ok(boot);
         self.ok("systemd-run --quiet --on-active=1 systemctl reboot");
         self.qmp.borrow_mut().wait_reset();
+        self.hail();
         assert_ne!(self.ok(boot), before);
         self.wait_started();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// No command here takes QEMU longer; an unplug waits for the emulated guest's kernel.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A connection to one QEMU.
 pub struct Qmp {
