@@ -37,6 +37,7 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "export" -d 'Serve vol
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "unexport" -d 'End exports; the volumes stay attached'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "resize" -d 'Grow a volume, and wait until its device here shows the new size'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "hold" -d 'Hold volumes: nobody can detach, unexport, move, delete, revert, resize or reclaim them until they are released'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "release" -d 'Release volumes that are held, whoever holds them'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "ls" -d 'List the volumes; with -q, their ids'
@@ -44,11 +45,14 @@ complete -c volctl -n "__fish_volctl_needs_command" -f -a "show" -d 'Show everyt
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "find" -d 'Say which volume a device is'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "snapshot" -d 'Take, list, revert to and delete snapshots of volumes'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "events" -d 'Show what happened, a line each: operations, devices, exports, clients, CloudStack; with -q, the numbers'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "store" -d 'Look after the state store'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "drain" -d 'Take no new changes and clients, let the present ones end, end the exports, and say what stays attached'
+complete -c volctl -n "__fish_volctl_needs_command" -f -a "rpc" -d 'Call a method of the daemon\'s JSON-RPC interface, and print its result as JSON'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "version" -d 'Print the versions of volctl and of the daemon'
 complete -c volctl -n "__fish_volctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand create" -l size -d 'Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB' -r
@@ -157,6 +161,16 @@ complete -c volctl -n "__fish_volctl_using_subcommand recover" -l queue -d 'Wait
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand recover" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand resize" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand hold" -l note -d 'Why, for whoever is refused' -r
 complete -c volctl -n "__fish_volctl_using_subcommand hold" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand hold" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -189,6 +203,62 @@ complete -c volctl -n "__fish_volctl_using_subcommand exports" -l socket -d 'The
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand exports" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -f -a "create" -d 'Take a snapshot of a volume, or of each volume of a VM'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -f -a "ls" -d 'List snapshots, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -f -a "revert" -d 'Give a volume back what it had when a snapshot was taken, its size too'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and not __fish_seen_subcommand_from create ls revert delete help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l vm -d 'All volumes of this VM (id or name), one after another' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l name -d 'Name of the snapshot; the volume\'s name and the time where it is left out' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l tag -d 'Tag the snapshot; may be repeated' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -l volume -d 'Of this volume (id, unique name or unique id prefix)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -l vm -d 'Of the volumes of this VM (id or name)' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -l tag -d 'With this tag; of several with all' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l yes -d 'Do not ask; needed where there is no terminal'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from revert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l timeout -d 'Wait at most this long (30s, 10m, 1h30m); what was sent to CloudStack by then goes on' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l reason -d 'Why, for the record' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l request-id -d 'Your own id of this request: the same again returns the same operation' -r
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l yes -d 'Do not ask; needed where there is no terminal'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l dry-run -d 'Say what would be asked of CloudStack and done here, and do nothing'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l no-wait -d 'Return as soon as the operation is accepted, and print it'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l queue -d 'Wait in line where another operation has the volume, instead of failing as busy'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "create" -d 'Take a snapshot of a volume, or of each volume of a VM'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "ls" -d 'List snapshots, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "revert" -d 'Give a volume back what it had when a snapshot was taken, its size too'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
+complete -c volctl -n "__fish_volctl_using_subcommand snapshot; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l limit -d 'At most so many [default: 100]' -r
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and not __fish_seen_subcommand_from show wait cancel retry abandon help" -l json -d 'Print one JSON document on stdout, also for errors'
@@ -229,6 +299,12 @@ complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subco
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "retry" -d 'Let a stuck operation look again and go on from its step'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "abandon" -d 'End an operation whose outcome is not known: you take over, and its volume is free again'
 complete -c volctl -n "__fish_volctl_using_subcommand ops; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand events" -l after -d 'Only what came after the event of this number [default: 0, which is everything that is kept]' -r
+complete -c volctl -n "__fish_volctl_using_subcommand events" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand events" -s f -l follow -d 'Go on with what happens from now on, until Ctrl-C'
+complete -c volctl -n "__fish_volctl_using_subcommand events" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand events" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand health" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand health" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
@@ -257,32 +333,44 @@ complete -c volctl -n "__fish_volctl_using_subcommand drain" -l dry-run -d 'Only
 complete -c volctl -n "__fish_volctl_using_subcommand drain" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand drain" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c volctl -n "__fish_volctl_using_subcommand rpc" -l socket -d 'The daemon\'s socket' -r -F
+complete -c volctl -n "__fish_volctl_using_subcommand rpc" -l json -d 'Print one JSON document on stdout, also for errors'
+complete -c volctl -n "__fish_volctl_using_subcommand rpc" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
+complete -c volctl -n "__fish_volctl_using_subcommand rpc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -l socket -d 'The daemon\'s socket' -r -F
 complete -c volctl -n "__fish_volctl_using_subcommand version" -l json -d 'Print one JSON document on stdout, also for errors'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s q -l quiet -d 'Print just the URI if exported, else the device path, else the id'
 complete -c volctl -n "__fish_volctl_using_subcommand version" -s h -l help -d 'Print help'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "create" -d 'Create a volume'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "move" -d 'Move volumes from this VM to another one: end the export, detach here safely, attach there'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "recover" -d 'Bring deleted volumes back'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "hold" -d 'Hold volumes: nobody can detach, unexport, move, delete, revert, resize or reclaim them until they are released'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "release" -d 'Release volumes that are held, whoever holds them'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "show" -d 'Show everything about one volume'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "find" -d 'Say which volume a device is'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "exports" -d 'List the exports; with -q, their names'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "store" -d 'Look after the state store'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "drain" -d 'Take no new changes and clients, let the present ones end, end the exports, and say what stays attached'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
-complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover hold release ls show device find exports ops health sync store drain version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "create" -d 'Create a volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "attach" -d 'Attach volumes to this VM, or to another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "detach" -d 'Detach volumes from this VM, or from another one'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "move" -d 'Move volumes from this VM to another one: end the export, detach here safely, attach there'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "export" -d 'Serve volumes that are attached here over NBD'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "unexport" -d 'End exports; the volumes stay attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "delete" -d 'Delete volumes; recoverable, except with --expunge'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "recover" -d 'Bring deleted volumes back'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "resize" -d 'Grow a volume, and wait until its device here shows the new size'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "hold" -d 'Hold volumes: nobody can detach, unexport, move, delete, revert, resize or reclaim them until they are released'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "release" -d 'Release volumes that are held, whoever holds them'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "ls" -d 'List the volumes; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "show" -d 'Show everything about one volume'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "device" -d 'Print the stable device path of volumes that are attached here'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "find" -d 'Say which volume a device is'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "exports" -d 'List the exports; with -q, their names'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "snapshot" -d 'Take, list, revert to and delete snapshots of volumes'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "ops" -d 'List the operations, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "events" -d 'Show what happened, a line each: operations, devices, exports, clients, CloudStack; with -q, the numbers'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "health" -d 'Check the daemon and what it depends on; exit code 1 where something is wrong'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "sync" -d 'Reconcile what volctld knows with CloudStack, the kernel and the exports, and say what differed'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "store" -d 'Look after the state store'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "drain" -d 'Take no new changes and clients, let the present ones end, end the exports, and say what stays attached'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "rpc" -d 'Call a method of the daemon\'s JSON-RPC interface, and print its result as JSON'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "version" -d 'Print the versions of volctl and of the daemon'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and not __fish_seen_subcommand_from create attach detach move export unexport delete recover resize hold release ls show device find exports snapshot ops events health sync store drain rpc version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "create" -d 'Take a snapshot of a volume, or of each volume of a VM'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "ls" -d 'List snapshots, newest first; with -q, their ids'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "revert" -d 'Give a volume back what it had when a snapshot was taken, its size too'
+complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from snapshot" -f -a "delete" -d 'Delete snapshots for ever; their volumes are not touched'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "show" -d 'Show one operation'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "wait" -d 'Wait until operations have ended'
 complete -c volctl -n "__fish_volctl_using_subcommand help; and __fish_seen_subcommand_from ops" -f -a "cancel" -d 'Cancel an operation that has not sent its change to CloudStack yet'

@@ -10,6 +10,7 @@ use crate::model::printable;
 
 /// What went wrong, as a program may branch on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names are the documentation; design, 11 and the README list them")]
 pub enum Kind {
@@ -73,6 +74,7 @@ impl Kind {
 
 /// CloudStack's own words, where it spoke.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CloudStackFault {
     /// `errorcode`, or the HTTP status where there was none.
     pub code: i64,
@@ -84,6 +86,7 @@ pub struct CloudStackFault {
 
 /// An error for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct Error {
     /// What a program branches on.

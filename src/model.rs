@@ -12,6 +12,7 @@ macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -63,6 +64,10 @@ uuid_newtype!(
     JobId
 );
 uuid_newtype!(
+    /// A snapshot of a CloudStack volume.
+    SnapshotId
+);
+uuid_newtype!(
     /// An operation of ours.
     OperationId
 );
@@ -79,6 +84,7 @@ impl VolumeId {
 
 /// The serial of a volume's disk: 20 lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Serial(String);
 
@@ -129,6 +135,7 @@ impl fmt::Debug for Serial {
 
 /// The Linux block device of a volume that is attached to this VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Device {
     /// The stable path: the by-id link.
     pub path: PathBuf,
@@ -142,6 +149,7 @@ pub struct Device {
 
 /// Whether a volume carries a VM's system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum VolumeType {
     /// The root disk of a VM.
@@ -221,6 +229,9 @@ pub struct VolumeRecord {
     /// Whose it is.
     #[serde(default)]
     pub owner: Owner,
+    /// Its tags, in the order of their keys.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// The hypervisor that its storage is for; only a root admin is told.
     #[serde(default)]
     pub hypervisor: Option<String>,
@@ -233,6 +244,71 @@ impl VolumeRecord {
     }
 
     /// Name and id, as every message names a volume. Control characters are escaped.
+    pub fn label(&self) -> String {
+        format!("{} ({})", printable(&self.name), self.id)
+    }
+}
+
+/// A key and its value on a volume or a snapshot; an object has one value of a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    /// Not empty.
+    pub key: String,
+    /// Not empty.
+    pub value: String,
+}
+
+impl FromStr for Tag {
+    type Err = String;
+
+    /// Reads `KEY=VALUE`, neither of them empty.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(format!("\"{}\" is not KEY=VALUE", printable(text))),
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", printable(&self.key), printable(&self.value))
+    }
+}
+
+/// What CloudStack says of a volume snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name: not unique, may hold anything.
+    pub name: String,
+    /// The volume that it is of, which need not be there any more.
+    pub volume_id: Option<VolumeId>,
+    /// That volume's name, where CloudStack tells.
+    pub volume_name: Option<String>,
+    /// `BackedUp`, `Creating`, ... (facts sheet, 2.3).
+    pub state: String,
+    /// The volume's size when it was taken, bytes; 0 where CloudStack does not know it.
+    pub size_bytes: u64,
+    /// When it was taken.
+    pub created: Option<Timestamp>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}
+
+impl SnapshotRecord {
+    /// Whether CloudStack is still making it; until it is `BackedUp` the volume is neither deleted nor resized (facts
+    /// sheet, 4.8).
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state.as_str(), "Allocated" | "Creating" | "CreatedOnPrimary" | "BackingUp")
+    }
+
+    /// Name and id, as every message names a snapshot.
     pub fn label(&self) -> String {
         format!("{} ({})", printable(&self.name), self.id)
     }
@@ -287,6 +363,8 @@ pub struct DiskOffering {
     pub size_bytes: u64,
     /// The zones in which it can be used; empty for all.
     pub zone_ids: Vec<String>,
+    /// A volume of it keeps its size.
+    pub strict_size: bool,
 }
 
 /// One GiB: CloudStack creates volumes in whole ones.

@@ -3,13 +3,16 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod events;
 mod objects;
+pub mod openrpc;
 mod params;
 mod results;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use events::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
@@ -28,6 +31,7 @@ pub mod method {
     pub const VOLUME_MOVE: &str = "volume.move";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
+    pub const VOLUME_RESIZE: &str = "volume.resize";
     pub const VOLUME_HOLD: &str = "volume.hold";
     pub const VOLUME_RELEASE: &str = "volume.release";
     pub const DEVICE_GET: &str = "device.get";
@@ -36,23 +40,33 @@ pub mod method {
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const SNAPSHOT_CREATE: &str = "snapshot.create";
+    pub const SNAPSHOT_LIST: &str = "snapshot.list";
+    pub const SNAPSHOT_REVERT: &str = "snapshot.revert";
+    pub const SNAPSHOT_DELETE: &str = "snapshot.delete";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
     pub const OPERATION_WAIT: &str = "operation.wait";
     pub const OPERATION_CANCEL: &str = "operation.cancel";
     pub const OPERATION_RETRY: &str = "operation.retry";
     pub const OPERATION_ABANDON: &str = "operation.abandon";
+    pub const EVENT_LIST: &str = "event.list";
+    pub const EVENT_WATCH: &str = "event.watch";
     pub const STORE_BACKUP: &str = "store.backup";
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
     pub const SYSTEM_VERSION: &str = "system.version";
+    pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.
     pub const PROGRESS: &str = "progress";
+    /// The notification of `event.watch`.
+    pub const EVENT: &str = "event";
 }
 
 /// What every change takes beside its own parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
     /// Answer when the operation has ended, not when it is accepted.

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::model::{Device, OperationId, VmId, VolumeId, VolumeType};
+use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType};
 
 /// A volume as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volume {
     /// Its id.
     pub id: VolumeId,
@@ -44,6 +45,7 @@ pub struct Volume {
 
 /// Somebody's word that a volume stays as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hold {
     /// The holder's user name, or `user 1000` where it has none.
     pub holder: String,
@@ -57,6 +59,7 @@ pub struct Hold {
 
 /// A volume, by both of its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NamedVolume {
     /// Its id.
     pub id: VolumeId,
@@ -66,6 +69,7 @@ pub struct NamedVolume {
 
 /// What an export is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExportState {
     /// Wished for; not served yet, or its device is not here.
@@ -80,6 +84,7 @@ pub enum ExportState {
 
 /// A device served over NBD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Export {
     /// The export name.
     pub name: String,
@@ -102,6 +107,7 @@ pub struct Export {
 /// What clients have done with an export since it was made, also while earlier daemons served it; of one that was
 /// killed, the last seconds may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Usage {
     /// When the export was made.
     pub since: Timestamp,
@@ -115,6 +121,7 @@ pub struct Usage {
 
 /// The client of an export that was there last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastClient {
     /// As in [`Client`].
     pub address: String,
@@ -126,6 +133,7 @@ pub struct LastClient {
 
 /// A client of an export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Client {
     /// `192.0.2.7:53210`, or `unix:pid=1234,uid=0` on the Unix socket.
     pub address: String,
@@ -135,8 +143,31 @@ pub struct Client {
     pub last_request: Option<Timestamp>,
 }
 
+/// A snapshot of a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its name as CloudStack has it; not escaped.
+    pub name: String,
+    /// The volume that it is of, which need not be there any more.
+    pub volume_id: Option<VolumeId>,
+    /// That volume's name, where known.
+    pub volume_name: Option<String>,
+    /// `BackedUp`, `Creating`, ...
+    pub state: String,
+    /// The volume's size when it was taken, bytes; 0 where CloudStack does not know it.
+    pub size_bytes: u64,
+    /// When it was taken.
+    pub created_at: Option<Timestamp>,
+    /// Its tags, in the order of their keys.
+    pub tags: Vec<Tag>,
+}
+
 /// What kind of change an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum OperationKind {
@@ -147,6 +178,10 @@ pub enum OperationKind {
     Detach,
     Delete,
     Recover,
+    Resize,
+    SnapshotCreate,
+    SnapshotRevert,
+    SnapshotDelete,
     Move,
 }
 
@@ -154,14 +189,20 @@ impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete | Self::Move => true,
-            Self::Create | Self::Attach | Self::Export | Self::Recover => false,
+            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize | Self::SnapshotRevert => true,
+            Self::Create
+            | Self::Attach
+            | Self::Export
+            | Self::Recover
+            | Self::SnapshotCreate
+            | Self::SnapshotDelete => false,
         }
     }
 }
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "design, 2 has the meanings")]
 pub enum Status {
@@ -184,6 +225,7 @@ impl Status {
 
 /// One requested change, as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -211,6 +253,7 @@ pub struct Operation {
 
 /// How a client of an export left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Leaving {
     /// By itself.
     #[serde(rename = "disconnected")]
@@ -222,6 +265,7 @@ pub enum Leaving {
 
 /// What a detach (or an unexport) can say of the device's last moments here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Departure {
     /// When everything written was on stable storage.
     pub flushed_at: Option<Timestamp>,
@@ -235,6 +279,7 @@ pub struct Departure {
 
 /// Who asked for an operation, and why.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Asker {
     /// User id of the peer on the socket.
     pub uid: Option<u32>,
@@ -248,6 +293,7 @@ pub struct Asker {
 
 /// A moment in an operation's history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Moment {
     /// When.
     pub at: Timestamp,

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::Tag;
+
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeCreate {
     /// The new volume's name.
@@ -33,6 +36,7 @@ pub struct VolumeCreate {
 
 /// `volume.attach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeAttach {
     /// Volume: id, unique name, or unique id prefix.
@@ -53,6 +57,7 @@ pub struct VolumeAttach {
 
 /// `volume.detach`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDetach {
     /// Volume: id or unique name.
@@ -73,6 +78,7 @@ pub struct VolumeDetach {
 
 /// `volume.move`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeMove {
     /// Volume: id or unique name.
@@ -95,6 +101,7 @@ pub struct VolumeMove {
 
 /// `volume.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeDelete {
     /// Volume: id or unique name.
@@ -106,14 +113,27 @@ pub struct VolumeDelete {
 
 /// `volume.recover`, `volume.get` without an age
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecover {
     /// Volume: id or unique name.
     pub volume: String,
 }
 
+/// `volume.resize`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VolumeResize {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Bytes, rounded up to whole GiB; not less than it has.
+    pub size_bytes: u64,
+}
+
 /// `volume.hold`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeHold {
     /// Volume: id, unique name, or unique id prefix.
@@ -124,6 +144,7 @@ pub struct VolumeHold {
 
 /// `volume.release`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
@@ -133,6 +154,7 @@ pub struct VolumeRelease {
 
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
@@ -142,6 +164,7 @@ pub struct VolumeList {
 
 /// `volume.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -153,6 +176,7 @@ pub struct VolumeGet {
 
 /// `device.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceGet {
     /// Volume: id, unique name, or unique id prefix.
@@ -164,6 +188,7 @@ pub struct DeviceGet {
 
 /// `device.find`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFind {
     /// Any absolute path or link to the disk or one of its partitions.
@@ -172,6 +197,7 @@ pub struct DeviceFind {
 
 /// `vm.get`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmGet {
     /// VM, id or unique name.
@@ -180,6 +206,7 @@ pub struct VmGet {
 
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportCreate {
     /// Volume: id, unique name, or unique id prefix.
@@ -194,6 +221,7 @@ pub struct ExportCreate {
 
 /// `export.delete`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportDelete {
     /// The export's name, or its volume.
@@ -206,8 +234,57 @@ pub struct ExportDelete {
     pub force: bool,
 }
 
+/// `snapshot.create`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotCreate {
+    /// Volume: id, unique name, or unique id prefix.
+    pub volume: String,
+    /// Its name, which no other snapshot of the volume has; made of the volume's name and the time where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// `snapshot.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotList {
+    /// Of this volume: id, unique name, or unique id prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Of the volumes of this VM, id or unique name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<Tag>,
+}
+
+/// `snapshot.revert`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRevert {
+    /// Snapshot: id or unique name.
+    pub snapshot: String,
+}
+
+/// `snapshot.delete`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotDelete {
+    /// Snapshot: id or unique name.
+    pub snapshot: String,
+}
+
 /// `operation.get`, `operation.cancel`, `operation.retry`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationGet {
     /// The operation's id, or a unique prefix of it.
@@ -216,6 +293,7 @@ pub struct OperationGet {
 
 /// `operation.abandon`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationAbandon {
     /// The operation's id, or a unique prefix of it.
@@ -226,6 +304,7 @@ pub struct OperationAbandon {
 
 /// `system.drain`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SystemDrain {
     /// Detach this VM's data volumes too.
@@ -241,6 +320,7 @@ pub struct SystemDrain {
 
 /// `store.backup`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StoreBackup {
     /// The file to write, an absolute path at which nothing is yet.
@@ -249,6 +329,7 @@ pub struct StoreBackup {
 
 /// `operation.wait`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OperationWait {
     /// The operation's id, or a unique prefix of it.
@@ -263,6 +344,7 @@ pub struct OperationWait {
 
 /// `operation.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationList {
     /// At most so many, newest first (100 where absent).

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Volume};
+use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
 /// The result of every change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Changed {
     /// Whether anything was done; none while the operation goes on.
     pub changed: Option<bool>,
@@ -33,10 +34,14 @@ pub struct Changed {
     /// The root disk that made way for a move: detached, and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swapped_root: Option<NamedVolume>,
+    /// The snapshot that was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// The result of `volume.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volumes {
     /// Newest first, as CloudStack lists them.
     pub volumes: Vec<Volume>,
@@ -47,6 +52,7 @@ pub struct Volumes {
 
 /// The result of `volume.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VolumeShown {
     /// The volume.
     pub volume: Volume,
@@ -57,6 +63,7 @@ pub struct VolumeShown {
 
 /// The result of `device.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceShown {
     /// The volume.
     pub volume_id: VolumeId,
@@ -66,6 +73,7 @@ pub struct DeviceShown {
 
 /// The result of `device.find`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceFound {
     /// Whose device it is.
     pub volume: Volume,
@@ -77,6 +85,7 @@ pub struct DeviceFound {
 
 /// The result of `vm.get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VmShown {
     /// Its id.
     pub id: VmId,
@@ -90,13 +99,23 @@ pub struct VmShown {
 
 /// The result of `export.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
 }
 
+/// The result of `snapshot.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Snapshots {
+    /// Newest first, as CloudStack lists them.
+    pub snapshots: Vec<Snapshot>,
+}
+
 /// The result of `operation.list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Newest first.
     pub operations: Vec<Operation>,
@@ -104,6 +123,7 @@ pub struct Operations {
 
 /// The result of `operation.get`, `operation.cancel`, `operation.retry` and `operation.abandon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperationShown {
     /// The operation.
     pub operation: Operation,
@@ -117,6 +137,7 @@ pub struct OperationShown {
 
 /// The result of `system.drain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drained {
     /// Since when nothing new is taken; none where it is.
     pub since: Option<Timestamp>,
@@ -132,6 +153,7 @@ pub struct Drained {
 
 /// The result of `store.backup`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// The file that was written.
     pub path: PathBuf,
@@ -141,6 +163,7 @@ pub struct BackedUp {
 
 /// The result of `system.sync`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Synced {
     /// What differed between store, CloudStack, kernel and exports.
     pub differences: Vec<Difference>,
@@ -148,6 +171,7 @@ pub struct Synced {
 
 /// One thing that differed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The volume that it is about.
     pub volume_id: Option<VolumeId>,
@@ -159,6 +183,7 @@ pub struct Difference {
 
 /// One looked-at part of the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// `cloudstack`, `store`, ...
     pub name: String,
@@ -172,6 +197,7 @@ pub struct Check {
 
 /// The result of `system.health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Health {
     /// Whether each check is.
     pub healthy: bool,
@@ -181,6 +207,7 @@ pub struct Health {
 
 /// The result of `system.version`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The daemon's version.
     pub version: String,
@@ -190,6 +217,7 @@ pub struct Version {
 
 /// The parameters of the `progress` notification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Progress {
     /// The caller's.
     pub token: Value,
@@ -199,6 +227,7 @@ pub struct Progress {
 
 /// The `data` of a JSON-RPC error of ours: the error without its sentence, which is the error object's `message`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// The error.
     #[serde(flatten)]

@@ -70,17 +70,40 @@ impl ChangeFlags {
         (session, output): (&Session, &Output),
         phrase: impl Fn(&Changed) -> String,
     ) -> Answer<u8> {
+        let requests = self.requests(verb, &volumes)?;
+        Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
+    }
+
+    /// Sends a change of each thing once the one before has its answer, and shows what came of them all. After Ctrl-C
+    /// nothing more is sent.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_in_turn<P: Serialize>(
+        &self,
+        verb: Verb,
+        things: Vec<(&str, P)>,
+        (session, output): (&Session, &Output),
+        phrase: impl Fn(&Changed) -> String,
+    ) -> Answer<u8> {
+        let mut answers: Vec<Answer> = Vec::new();
+        for request in self.requests(verb, &things)? {
+            answers.push(session.ask(request));
+            if matches!(answers.last(), Some(Err(refusal)) if refusal.interrupted) {
+                break;
+            }
+        }
+        Ok(output.answers(answers, |changed| page(verb, changed, &phrase)))
+    }
+
+    fn requests<P: Serialize>(&self, verb: Verb, volumes: &[(&str, P)]) -> Result<Vec<Request>> {
         each_once(volumes.iter().map(|(word, _)| *word))?;
         let several = volumes.len() > 1;
         let own_id = |word: &str| {
             let id = self.request_id.clone()?;
             Some(if several { format!("{id}/{word}") } else { id })
         };
-        let requests = volumes
-            .iter()
-            .map(|(word, params)| self.request(verb, word, params, own_id(word)))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
+        volumes.iter().map(|(word, params)| self.request(verb, word, params, own_id(word))).collect()
     }
 
     fn request(&self, verb: Verb, word: &str, params: &impl Serialize, id: Option<String>) -> Result<Request> {
@@ -163,7 +186,8 @@ fn quiet(changed: &Changed) -> String {
     let uri = || render::uris(export?).next();
     let device = || Some(render::path(&volume?.device.as_ref()?.path));
     let volume_id = || volume.map(|volume| volume.id).or_else(|| operation?.volume_id).map(|id| id.to_string());
-    let line = accepted.or_else(uri).or_else(device).or_else(volume_id);
+    let snapshot = || changed.snapshot.as_ref().map(|snapshot| snapshot.id.to_string());
+    let line = accepted.or_else(snapshot).or_else(uri).or_else(device).or_else(volume_id);
     line.map_or_else(String::new, |line| format!("{line}\n"))
 }
 

@@ -3,9 +3,9 @@
 use super::answer::Answer;
 use super::render::{self, Output, read};
 use super::session::{Request, Session};
-use crate::api::{VmGet, VmShown, Volume, VolumeGet, VolumeShown, method};
+use crate::api::{SnapshotList, Snapshots, VmGet, VmShown, Volume, VolumeGet, VolumeShown, method};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, printable};
+use crate::model::{VolumeId, format_size, printable};
 
 /// Asks before each volume is deleted, and gives the ids of what was asked about: a name could come to mean another.
 ///
@@ -62,6 +62,47 @@ pub fn swap_root(vm: &str, words: &[String], output: &Output) -> Result<()> {
             words.join(", ")
         ),
     )
+}
+
+/// What is to be done with a snapshot.
+#[derive(Clone, Copy)]
+pub enum OfSnapshot {
+    /// Its volume is reverted to it.
+    Revert,
+    /// It is deleted.
+    Delete,
+}
+
+/// Asks before a volume is reverted to a snapshot or a snapshot is deleted, and gives the id of what was asked about.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn snapshot(word: &str, what: OfSnapshot, session: &Session, output: &Output) -> Answer<String> {
+    output.can_ask(match what {
+        OfSnapshot::Revert => "reverting a volume",
+        OfSnapshot::Delete => "deleting a snapshot",
+    })?;
+    let request = Request::new(method::SNAPSHOT_LIST, format!("look up {word}"), &SnapshotList::default())?;
+    let Snapshots { snapshots } = read(session.ask(request)?)?;
+    let lower = word.to_ascii_lowercase();
+    let mut named = snapshots.iter().filter(|snapshot| snapshot.name == word || snapshot.id.to_string() == lower);
+    let (Some(snapshot), None) = (named.next(), named.next()) else {
+        let message = format!("\"{}\" is not the name or the whole id of exactly one snapshot", printable(word));
+        return Err(Error::new(Kind::NotFound, message).hint("they are listed by: volctl snapshot ls").into());
+    };
+    let volume = snapshot.volume_name.as_deref().map(printable).unwrap_or_default();
+    let (name, size) = (printable(&snapshot.name), format_size(snapshot.size_bytes));
+    let label = format!("Snapshot {name} ({}) of volume {volume}, {size}", snapshot.id);
+    agreed(
+        output,
+        &match what {
+            OfSnapshot::Revert => format!(
+                "{label}: all that was written to the volume since is lost, and its size is the snapshot's again.\nRevert it?"
+            ),
+            OfSnapshot::Delete => format!("{label}: it will be gone for ever.\nDelete it?"),
+        },
+    )?;
+    Ok(snapshot.id.to_string())
 }
 
 /// Asks before an operation is given up.

@@ -64,7 +64,9 @@ impl Exchange<'_> {
         let mut client = Client::connect(self.socket)?;
         while let Err(end) = self.converse(&mut client, &interrupt) {
             client = match end {
-                End::Failed(error) if is_loss(&error) => self.reconnect(error, &interrupt)?,
+                End::Failed(error) if is_loss(&error) && self.open().all(|task| task.request.repeatable) => {
+                    self.reconnect(error, &interrupt)?
+                }
                 end => return Err(end),
             };
         }
@@ -74,7 +76,7 @@ impl Exchange<'_> {
     /// Sends what is not answered, and gathers until everything is.
     fn converse(&mut self, client: &mut Client, interrupt: &Interrupt) -> Result<(), End> {
         for (token, task) in self.tasks.iter_mut().enumerate().filter(|(_, task)| task.answer.is_none()) {
-            task.id = Some(client.send(task.request.method, &task.request.params(token))?);
+            task.id = Some(client.send(&task.request.method, &task.request.params(token))?);
         }
         while self.open().next().is_some() {
             self.show_progress();
@@ -153,11 +155,12 @@ impl Exchange<'_> {
 }
 
 /// Whether a connection was lost, and not refused: only then can another one help.
-fn is_loss(error: &Error) -> bool {
+pub fn is_loss(error: &Error) -> bool {
     error.kind == Kind::DaemonUnreachable && error.retryable
 }
 
-fn lost_for_good(patience: Duration, last: Error) -> Error {
+/// The error where a connection could not be made again.
+pub fn lost_for_good(patience: Duration, last: Error) -> Error {
     let span = render::span(patience.as_secs());
     last.doing(format_args!("the connection to the daemon was lost and could not be made again for {span}"))
 }

@@ -10,10 +10,12 @@ mod detach;
 mod device;
 mod drain;
 mod duration;
+mod events;
 mod exchange;
 mod export;
 mod exports;
 mod find;
+mod follow;
 mod health;
 mod hold;
 mod interrupt;
@@ -23,8 +25,11 @@ mod ops;
 mod recover;
 mod release;
 mod render;
+mod resize;
+mod rpc;
 mod session;
 mod show;
+mod snapshot;
 mod store;
 mod sync;
 mod task;
@@ -97,6 +102,7 @@ enum Command {
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
     Recover(recover::Recover),
+    Resize(resize::Resize),
     Hold(hold::Hold),
     Release(release::Release),
     Ls(ls::Ls),
@@ -104,11 +110,14 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
+    Events(events::Events),
     Health(health::Health),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Rpc(rpc::Rpc),
     Version(version::Version),
 }
 
@@ -123,6 +132,7 @@ impl Command {
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
             Command::Recover(command) => command.run(session, output),
+            Command::Resize(command) => command.run(session, output),
             Command::Hold(command) => command.run(session, output),
             Command::Release(command) => command.run(session, output),
             Command::Ls(command) => command.run(session, output),
@@ -130,11 +140,14 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
+            Command::Events(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
         }
     }

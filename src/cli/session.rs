@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Answer;
 use super::exchange;
+use super::follow::{self, Follower};
 use super::render::Output;
 use crate::error::{Error, Kind, Result};
 
@@ -19,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// One request.
 pub struct Request {
     /// The method's name.
-    pub method: &'static str,
+    pub method: String,
     params: Map<String, Value>,
     /// What it does, for the progress line and for errors: `attach data1`.
     pub label: String,
@@ -27,6 +28,8 @@ pub struct Request {
     pub watched: bool,
     /// How long to wait for the answer.
     pub limit: Option<Duration>,
+    /// Whether it may be sent again when the connection is lost.
+    pub repeatable: bool,
 }
 
 impl Request {
@@ -34,8 +37,9 @@ impl Request {
     ///
     /// # Errors
     /// `internal` where the parameters are no JSON object.
-    pub fn new(method: &'static str, label: impl Into<String>, params: &impl Serialize) -> Result<Self> {
-        Ok(Self { method, params: object(params)?, label: label.into(), watched: false, limit: Some(ANSWER_LIMIT) })
+    pub fn new(method: impl Into<String>, label: impl Into<String>, params: &impl Serialize) -> Result<Self> {
+        let (method, params, label) = (method.into(), object(params)?, label.into());
+        Ok(Self { method, params, label, watched: false, limit: Some(ANSWER_LIMIT), repeatable: true })
     }
 
     /// Adds parameters.
@@ -52,6 +56,12 @@ impl Request {
     pub fn watched(self, timeout: Option<Duration>) -> Self {
         let limit = timeout.map(|timeout| timeout.saturating_add(GRACE));
         Self { watched: true, limit, ..self }
+    }
+
+    /// Is sent once, unless it carries a request id: nothing else says whether the same may be asked twice.
+    #[must_use]
+    pub fn sent_once_without_id(self) -> Self {
+        Self { repeatable: self.changes(), ..self }
     }
 
     /// Waits so much longer for the answer.
@@ -98,6 +108,11 @@ impl Session {
     /// Asks one thing.
     pub fn ask(&self, request: Request) -> Answer {
         self.ask_all(vec![request]).pop().expect("each request has its answer")
+    }
+
+    /// Follows what the daemon tells; the exit code at the end.
+    pub fn follow(&self, follower: &mut impl Follower) -> Answer<u8> {
+        follow::run(&self.socket, follower)
     }
 
     /// Asks several things at once on one connection; the answers are in the order of the requests.

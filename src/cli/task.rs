@@ -10,11 +10,11 @@ use super::session::Request;
 use crate::api::Operation;
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
-use crate::rpc::message::{ErrorObject, INVALID_PARAMS};
+use crate::rpc::message::{ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// How long a lost connection is tried to be made again while an operation is waited for: a restart of the daemon takes
 /// far less.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The same for a look-up: it is lost where the daemon left for being idle just as it was asked.
 const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -64,18 +64,20 @@ impl Task {
 
     /// Takes its answer.
     pub fn answered(&mut self, outcome: Result<Value, ErrorObject>) {
-        let method = self.request.method;
         let error = match outcome {
             Ok(document) if document.is_object() => {
                 self.answer = Some(Ok(document));
                 return;
             }
-            Ok(_) => Error::new(Kind::Internal, format_args!("the daemon's answer to {method} is not an object")),
+            Ok(_) => Error::new(
+                Kind::Internal,
+                format_args!("the daemon's answer to {} is not an object", self.request.method),
+            ),
             Err(mut object) => {
                 if let Some(operation) = object.data.as_mut().and_then(|data| data.get_mut("operation")) {
                     self.told(operation.take());
                 }
-                read_error(object, method)
+                read_error(object, &self.request.method)
             }
         };
         self.refuse(error);
@@ -131,14 +133,15 @@ impl Task {
 }
 
 /// The error of ours that the daemon answered, or one of the standard's in our words.
-fn read_error(object: ErrorObject, method: &str) -> Error {
+pub fn read_error(object: ErrorObject, method: &str) -> Error {
     let ErrorObject { code, message, data } = object;
     let ours = data.and_then(|mut data| {
         data.as_object_mut()?.entry("message").or_insert_with(|| json!(message));
         serde_json::from_value(data).ok()
     });
     ours.unwrap_or_else(|| {
-        let kind = if code == INVALID_PARAMS { Kind::Usage } else { Kind::Internal };
+        let asked_wrongly = matches!(code, INVALID_PARAMS | METHOD_NOT_FOUND);
+        let kind = if asked_wrongly { Kind::Usage } else { Kind::Internal };
         Error::new(kind, format_args!("the daemon refused {method}: {} ({code})", printable(&message)))
             .hint("compare the two with: volctl version")
     })

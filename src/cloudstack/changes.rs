@@ -9,7 +9,7 @@ use super::error::CallError;
 use super::request::Request;
 use super::wire::{Scalar, id, optional_id};
 use crate::error::CloudStackFault;
-use crate::model::{JobId, VmId, VolumeId};
+use crate::model::{JobId, SnapshotId, Tag, VmId, VolumeId};
 
 /// A change that is about to be sent: saved by the caller before the send, so that its fate can be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,17 @@ pub struct NewVolume {
     pub zone_id: String,
 }
 
+/// The snapshot to be taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSnapshot {
+    /// Of this volume.
+    pub volume_id: VolumeId,
+    /// Its name, at most 255 characters.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}
+
 /// CloudStack took a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
@@ -40,6 +51,8 @@ pub struct Accepted {
     pub job_id: Option<JobId>,
     /// The volume, where the command made one: it exists from now on.
     pub volume_id: Option<VolumeId>,
+    /// The snapshot, where the command made one.
+    pub snapshot_id: Option<SnapshotId>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +97,37 @@ impl Request {
         Self::new("detachVolume").with("id", volume)
     }
 
+    /// `resizeVolume` to so many GiB, without leave to shrink.
+    pub fn resize_volume(volume: VolumeId, size_gib: u64) -> Self {
+        Self::new("resizeVolume").with("id", volume).with("size", size_gib)
+    }
+
+    /// `createSnapshot`, copied to secondary storage within the job.
+    pub fn create_snapshot(new: &NewSnapshot) -> Self {
+        Self::new("createSnapshot").with("volumeid", new.volume_id).with("name", &new.name).with_tags(&new.tags)
+    }
+
+    /// `revertSnapshot`
+    pub fn revert_snapshot(snapshot: SnapshotId) -> Self {
+        Self::new("revertSnapshot").with("id", snapshot)
+    }
+
+    /// `deleteSnapshot`
+    pub fn delete_snapshot(snapshot: SnapshotId) -> Self {
+        Self::new("deleteSnapshot").with("id", snapshot)
+    }
+
+    /// `createTags` on a volume; all or none, and none where it has one of the keys.
+    pub fn create_tags(volume: impl ToString, tags: &[Tag]) -> Self {
+        Self::new("createTags").with("resourceids", volume).with("resourcetype", "Volume").with_tags(tags)
+    }
+
+    fn with_tags(self, tags: &[Tag]) -> Self {
+        tags.iter().enumerate().fold(self, |request, (at, tag)| {
+            request.with(format!("tags[{at}].key"), &tag.key).with(format!("tags[{at}].value"), &tag.value)
+        })
+    }
+
     /// `destroyVolume`: recoverable, or for ever with `expunge`. CloudStack refuses it for a volume that was never
     /// created on storage: that takes [`Request::delete_volume`].
     pub fn destroy_volume(volume: VolumeId, expunge: bool) -> Self {
@@ -115,7 +159,7 @@ impl CloudStack {
     pub async fn create_volume(&self, intent: &Intent, new: &NewVolume) -> Result<Accepted, CallError> {
         let submitted = self.submit(intent, self.in_project(Request::create_volume(new)).await?).await?;
         let volume_id = Some(id("the new volume's id", submitted.id)?);
-        Ok(Accepted { volume_id, job_id: job_id(submitted.jobid)? })
+        Ok(Accepted { volume_id, snapshot_id: None, job_id: job_id(submitted.jobid)? })
     }
 
     /// [`Request::attach_volume`]
@@ -138,6 +182,48 @@ impl CloudStack {
     /// As each call.
     pub async fn detach_volume(&self, intent: &Intent, volume: VolumeId) -> Result<Accepted, CallError> {
         self.change(intent, Request::detach_volume(volume)).await
+    }
+
+    /// [`Request::resize_volume`]; what cannot be is told in the job (facts sheet, 4.6).
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn resize_volume(&self, intent: &Intent, volume: VolumeId, size_gib: u64) -> Result<Accepted, CallError> {
+        self.change(intent, Request::resize_volume(volume, size_gib)).await
+    }
+
+    /// [`Request::create_snapshot`]; the snapshot is there when the command is accepted.
+    ///
+    /// # Errors
+    /// As each call; an answer without the snapshot's id is `NoAnswer`.
+    pub async fn create_snapshot(&self, intent: &Intent, new: &NewSnapshot) -> Result<Accepted, CallError> {
+        let submitted = self.submit(intent, Request::create_snapshot(new)).await?;
+        let snapshot_id = Some(id("the new snapshot's id", submitted.id)?);
+        Ok(Accepted { volume_id: None, snapshot_id, job_id: job_id(submitted.jobid)? })
+    }
+
+    /// [`Request::revert_snapshot`]
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn revert_snapshot(&self, intent: &Intent, snapshot: SnapshotId) -> Result<Accepted, CallError> {
+        self.change(intent, Request::revert_snapshot(snapshot)).await
+    }
+
+    /// [`Request::delete_snapshot`]
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn delete_snapshot(&self, intent: &Intent, snapshot: SnapshotId) -> Result<Accepted, CallError> {
+        self.change(intent, Request::delete_snapshot(snapshot)).await
+    }
+
+    /// [`Request::create_tags`]
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn create_tags(&self, intent: &Intent, volume: VolumeId, tags: &[Tag]) -> Result<Accepted, CallError> {
+        self.change(intent, Request::create_tags(volume, tags)).await
     }
 
     /// [`Request::destroy_volume`]
@@ -176,7 +262,7 @@ impl CloudStack {
 
     async fn change(&self, intent: &Intent, request: Request) -> Result<Accepted, CallError> {
         let submitted = self.submit(intent, request).await?;
-        Ok(Accepted { volume_id: None, job_id: job_id(submitted.jobid)? })
+        Ok(Accepted { volume_id: None, snapshot_id: None, job_id: job_id(submitted.jobid)? })
     }
 
     async fn submit(&self, intent: &Intent, request: Request) -> Result<Submitted, CallError> {
@@ -259,7 +345,7 @@ mod tests {
         let replies = answers.map(reply);
         let server = Server::start(replies).await;
         let (client, volume, vm) = (server.client(), VOLUME.parse().unwrap(), VM.parse().unwrap());
-        let accepted = Accepted { job_id: Some(other), volume_id: None };
+        let accepted = Accepted { job_id: Some(other), volume_id: None, snapshot_id: None };
         assert_eq!(client.attach_volume(&client.intend(), volume, vm, None).await.unwrap(), accepted);
         assert_eq!(client.attach_volume(&client.intend(), volume, vm, Some(0)).await.unwrap(), accepted);
         assert_eq!(client.detach_volume(&client.intend(), volume).await.unwrap(), accepted);

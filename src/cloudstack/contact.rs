@@ -1,8 +1,7 @@
 //! How it stands between CloudStack and us, for `health` and for whoever waits.
 
-use std::sync::{Mutex, PoisonError};
-
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::CallError;
@@ -29,32 +28,50 @@ pub struct Trouble {
 }
 
 #[derive(Default)]
-pub(super) struct ContactLog(Mutex<Contact>);
+pub(super) struct ContactLog(watch::Sender<Contact>);
 
 impl ContactLog {
     pub(super) fn now(&self) -> Contact {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Changes when it stands otherwise than before, not with each call.
+    pub(super) fn watch(&self) -> watch::Receiver<Contact> {
+        self.0.subscribe()
     }
 
     /// Takes down how a call ended.
     pub(super) fn note(&self, failure: Option<&CallError>) {
-        let now = Timestamp::now();
-        let mut contact = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.send_if_modified(|contact| {
+            let before = contact.standing();
+            contact.take(failure, Timestamp::now());
+            contact.standing() != before
+        });
+    }
+}
+
+impl Contact {
+    /// Since when it is away, and since when it refuses the key.
+    fn standing(&self) -> (Option<Instant>, Option<Timestamp>) {
+        (self.trouble.as_ref().map(|trouble| trouble.since), self.key_refused_since)
+    }
+
+    fn take(&mut self, failure: Option<&CallError>, now: Timestamp) {
         if let Some(error) = failure.filter(|error| error.is_away()) {
-            let since = contact.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-            contact.trouble = Some(Trouble { since, error: Error::from(error.clone()) });
+            let since = self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+            self.trouble = Some(Trouble { since, error: Error::from(error.clone()) });
             return;
         }
-        contact.last_answer = Some(now);
-        contact.trouble = None;
+        self.last_answer = Some(now);
+        self.trouble = None;
         match failure {
             // Where a clock is wrong, nothing was said about the key.
             Some(CallError::Auth { clock_skew: None, .. }) => {
-                contact.key_refused_since.get_or_insert(now);
+                self.key_refused_since.get_or_insert(now);
             }
             Some(CallError::Auth { .. }) => {}
             Some(error) if answers_before_the_key_is_checked(error) => {}
-            _ => contact.key_refused_since = None,
+            _ => self.key_refused_since = None,
         }
     }
 }

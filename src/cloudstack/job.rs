@@ -1,5 +1,6 @@
 //! Asking for a job, and waiting for its end (facts sheet, 2.1).
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use super::error::CallError;
 use super::request::{Request, expiry};
 use super::wire::{Scalar, optional_id};
 use crate::error::CloudStackFault;
-use crate::model::{JobId, VolumeId};
+use crate::model::{JobId, SnapshotId, VolumeId};
 
 /// Where the end is expected, and where it is not.
 const TIGHT: Duration = Duration::from_millis(250);
@@ -64,9 +65,21 @@ impl CloudStack {
     /// # Errors
     /// As each call.
     pub async fn volume_of_job(&self, job: JobId) -> Result<Option<VolumeId>, CallError> {
+        self.object_of_job("the job's volume", job).await
+    }
+
+    /// The snapshot that a job works on, likewise.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn snapshot_of_job(&self, job: JobId) -> Result<Option<SnapshotId>, CallError> {
+        self.object_of_job("the job's snapshot", job).await
+    }
+
+    async fn object_of_job<I: FromStr>(&self, what: &str, job: JobId) -> Result<Option<I>, CallError> {
         let request = Request::new("queryAsyncJobResult").with("jobid", job);
         match self.call::<WireJob>(&request).await {
-            Ok(wire) => optional_id("the job's volume", wire.jobinstanceid),
+            Ok(wire) => optional_id(what, wire.jobinstanceid),
             Err(error) if error.is_refused(431) => Ok(None),
             Err(error) => Err(error),
         }

@@ -12,7 +12,7 @@ use super::CloudStack;
 use super::error::CallError;
 use super::request::Request;
 use super::wire::{Project, Record, Scalar, VmSnapshot};
-use crate::model::{DiskOffering, VmId, VmRecord, VolumeId, VolumeRecord, Zone, printable};
+use crate::model::{DiskOffering, SnapshotId, SnapshotRecord, VmId, VmRecord, VolumeId, VolumeRecord, Zone, printable};
 
 /// The server's default limit, `default.page.size` (facts sheet, 3.3).
 pub(super) const PAGE_SIZE: usize = 500;
@@ -36,7 +36,8 @@ struct Listing<W> {
         alias = "diskoffering",
         alias = "project",
         alias = "vmSnapshot",
-        alias = "vmsnapshot"
+        alias = "vmsnapshot",
+        alias = "snapshot"
     )]
     objects: Option<Objects<W>>,
 }
@@ -174,6 +175,30 @@ impl CloudStack {
             Err(CallError::Auth { .. }) if self.ping().await.is_ok() => Ok(Vec::new()),
             snapshots => snapshots,
         }
+    }
+
+    /// The snapshots of a volume, or of all; newest first.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn snapshots(&self, volume: Option<VolumeId>) -> Result<Vec<SnapshotRecord>, CallError> {
+        let request = self.snapshot_request().await?;
+        let Some(volume) = volume else { return self.list(&request).await };
+        let mut snapshots: Vec<SnapshotRecord> = self.list(&request.with("volumeid", volume)).await?;
+        snapshots.retain(|snapshot| snapshot.volume_id == Some(volume));
+        Ok(snapshots)
+    }
+
+    /// One snapshot; none where CloudStack does not know the id, or no longer.
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<SnapshotRecord>, CallError> {
+        self.one::<SnapshotRecord>(self.snapshot_request().await?, id).await
+    }
+
+    async fn snapshot_request(&self) -> Result<Request, CallError> {
+        self.in_project(Request::new("listSnapshots").with("listall", true)).await
     }
 
     /// The zones.

@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
-pub use changes::{Accepted, Intent, NewVolume};
+pub use changes::{Accepted, Intent, NewSnapshot, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use job::JobAnswer;
@@ -84,6 +84,11 @@ impl CloudStack {
     /// How it stands with CloudStack, by the calls so far.
     pub fn contact(&self) -> Contact {
         self.shared.contact.now()
+    }
+
+    /// Follows how it stands with CloudStack: woken when that changes, not by each call.
+    pub fn watch_contact(&self) -> tokio::sync::watch::Receiver<Contact> {
+        self.shared.contact.watch()
     }
 
     /// One call. While CloudStack counts too many it does nothing, so it is asked again when it wants to be, for as long

@@ -1,5 +1,6 @@
 //! One command of the API with its parameters, and how it becomes the body of a signed request (facts sheet, 1).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +27,7 @@ pub(super) fn expiry() -> Timestamp {
 #[derive(Clone)]
 pub struct Request {
     command: &'static str,
-    parameters: Vec<(&'static str, String)>,
+    parameters: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Request {
@@ -35,8 +36,8 @@ impl Request {
     }
 
     #[must_use]
-    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.parameters.push((name, value.to_string()));
+    pub(super) fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
+        self.parameters.push((name.into(), value.to_string()));
         self
     }
 
@@ -64,7 +65,7 @@ impl Request {
             ("signatureversion", "3"),
             ("expires", &expires),
         ];
-        parameters.extend(self.parameters.iter().map(|(name, value)| (*name, value.as_str())));
+        parameters.extend(self.parameters.iter().map(|(name, value)| (name.as_ref(), value.as_str())));
         let signature = sign(&parameters, secret);
         parameters.push(("signature", &signature));
         form(&parameters)

@@ -6,11 +6,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::CallError;
-use crate::model::{DiskOffering, GIB, Owner, VmRecord, VolumeRecord, VolumeType, Zone, printable};
+use crate::model::{
+    DiskOffering, GIB, Owner, SnapshotRecord, Tag, VmRecord, VolumeRecord, VolumeType, Zone, printable,
+};
 
 /// A single value, however it is written: a number is kept as its text. What is no single value is skipped, not kept.
 pub(super) enum Scalar {
@@ -117,6 +120,8 @@ pub(super) struct WireVolume {
     deviceid: Option<Scalar>,
     jobid: Option<Scalar>,
     hypervisor: Option<Scalar>,
+    #[serde(default)]
+    tags: Vec<WireTag>,
     account: Option<Scalar>,
     domainid: Option<Scalar>,
     projectid: Option<Scalar>,
@@ -143,6 +148,7 @@ impl Record for VolumeRecord {
             device_id: number("a volume's deviceid", wire.deviceid)?,
             job_id: optional_id("a volume's jobid", wire.jobid)?,
             owner: owner(wire.account, wire.domainid, wire.projectid),
+            tags: tags(wire.tags),
             hypervisor: text(wire.hypervisor),
         })
     }
@@ -267,6 +273,7 @@ pub(super) struct WireOffering {
     iscustomized: Option<Scalar>,
     disksize: Option<Scalar>,
     zoneid: Option<Scalar>,
+    disksizestrictness: Option<Scalar>,
 }
 
 impl Record for DiskOffering {
@@ -284,12 +291,69 @@ impl Record for DiskOffering {
             zone_ids: text(wire.zoneid)
                 .map(|ids| ids.split(',').map(|id| id.trim().to_owned()).collect())
                 .unwrap_or_default(),
+            strict_size: wire.disksizestrictness.and_then(Scalar::flag).unwrap_or(false),
         })
     }
 
     fn id(&self) -> String {
         self.id.clone()
     }
+}
+
+/// A volume snapshot as it comes; `virtualsize` is in bytes.
+#[derive(Deserialize)]
+pub(super) struct WireSnapshot {
+    id: Option<Scalar>,
+    name: Option<Scalar>,
+    volumeid: Option<Scalar>,
+    volumename: Option<Scalar>,
+    state: Option<Scalar>,
+    virtualsize: Option<Scalar>,
+    created: Option<Scalar>,
+    #[serde(default)]
+    tags: Vec<WireTag>,
+}
+
+impl Record for SnapshotRecord {
+    type Wire = WireSnapshot;
+    type Id = crate::model::SnapshotId;
+
+    fn read(wire: WireSnapshot) -> Result<Self, CallError> {
+        Ok(Self {
+            id: id("a snapshot's id", wire.id)?,
+            name: text(wire.name).unwrap_or_default(),
+            volume_id: optional_id("a snapshot's volumeid", wire.volumeid)?,
+            volume_name: text(wire.volumename),
+            state: needed("a snapshot's state", wire.state)?,
+            size_bytes: number("a snapshot's virtualsize", wire.virtualsize)?.unwrap_or(0),
+            created: text(wire.created).and_then(|date| moment(&date)),
+            tags: tags(wire.tags),
+        })
+    }
+
+    fn id(&self) -> Self::Id {
+        self.id
+    }
+}
+
+/// A tag as it comes.
+#[derive(Deserialize)]
+struct WireTag {
+    key: Option<Scalar>,
+    value: Option<Scalar>,
+}
+
+/// In the order of their keys; what has no key or value is none.
+fn tags(wire: Vec<WireTag>) -> Vec<Tag> {
+    let mut tags: Vec<Tag> =
+        wire.into_iter().filter_map(|tag| Some(Tag { key: text(tag.key)?, value: text(tag.value)? })).collect();
+    tags.sort();
+    tags
+}
+
+/// A date as CloudStack writes it, the offset without a colon (facts sheet, 2).
+fn moment(date: &str) -> Option<Timestamp> {
+    Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", date).or_else(|_| date.parse()).ok()
 }
 
 /// An id that must be there and be a UUID.

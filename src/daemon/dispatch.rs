@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::asker::{asker, holder};
+use super::events;
 use super::health;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
@@ -78,16 +79,21 @@ impl Dispatch {
             method::VOLUME_MOVE => self.change(Request::Move, params, caller).await,
             method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
             method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
+            method::VOLUME_RESIZE => self.change(Request::Resize, params, caller).await,
+            method::SNAPSHOT_CREATE => self.change(Request::SnapshotCreate, params, caller).await,
+            method::SNAPSHOT_REVERT => self.change(Request::SnapshotRevert, params, caller).await,
+            method::SNAPSHOT_DELETE => self.change(Request::SnapshotDelete, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
             method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
             method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
-            method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer),
+            method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer).await,
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
+            method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
             _ => self.look(name, params).await,
         }
@@ -120,6 +126,7 @@ impl Dispatch {
                 read::<Nothing>(params)?;
                 answer(api::Exports { exports: world.exports()? })
             }
+            method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)
@@ -128,6 +135,7 @@ impl Dispatch {
                 let params: api::OperationList = read(params)?;
                 answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
             }
+            method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
                 answer(health::check(&self.engine).await)
@@ -135,6 +143,10 @@ impl Dispatch {
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
                 answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+            }
+            method::RPC_DISCOVER => {
+                read::<Nothing>(params)?;
+                answer(api::openrpc::document()?)
             }
             _ => Err(Refusal::Method),
         }
@@ -271,13 +283,13 @@ impl Dispatch {
         shown(self.engine.retry(id, &who(peer)).await?)
     }
 
-    fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
+    async fn abandon(&self, params: api::OperationAbandon, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         if params.reason.trim().is_empty() {
             return Err(Refusal::Params("reason: say why, for the record".to_owned()));
         }
         let id = self.operation_id(&params.id)?;
-        shown(self.engine.abandon(id, &who(peer), &params.reason)?)
+        shown(self.engine.abandon(id, &who(peer), &params.reason).await?)
     }
 
     fn backup(&self, params: api::StoreBackup, peer: &Peer) -> Answer {

@@ -2,6 +2,7 @@
 
 mod asker;
 mod dispatch;
+mod events;
 mod health;
 mod idle;
 mod log;
@@ -21,7 +22,7 @@ use crate::config::{Config, Environment, Paths};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
-use crate::operation::{Engine, World, keep_exports, keep_in_step, keep_tally};
+use crate::operation::{Engine, World, keep_exports, keep_history, keep_in_step, keep_tally};
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
@@ -163,6 +164,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let idle_timeout = config.daemon.idle_timeout;
     let engine = compose(config, store).await?;
     let world = engine.world().clone();
+    let historian = tokio::spawn(keep_history(world.clone()));
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
@@ -187,6 +189,7 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();
     let _ = tokio::join!(serving, world.nbd.shutdown());
+    historian.abort();
     if let Err(error) = world.keep_tally().and_then(|()| world.store.settle()) {
         tracing::warn!(%error, "the state store is left as it is");
     }

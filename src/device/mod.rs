@@ -112,6 +112,15 @@ impl Devices {
         self.world.look()?.find(serial)
     }
 
+    /// As [`Self::find`], for whoever asks for many serials: of one moment.
+    ///
+    /// # Errors
+    /// `internal` where the kernel's lists cannot be read.
+    pub fn find_many(&self) -> Result<impl Fn(&Serial) -> Result<Option<Device>>> {
+        let facts = self.world.look()?;
+        Ok(move |serial: &Serial| facts.find(serial))
+    }
+
     /// The device of each volume-like serial, as it is now. What cannot be told apart is left out: [`Self::find`] says
     /// why.
     ///
@@ -132,6 +141,20 @@ impl Devices {
     /// As [`Self::find`].
     pub async fn wait_for(&self, serial: &Serial, deadline: Option<Instant>) -> Result<Option<Device>> {
         self.wait_until(deadline, |facts| facts.find(serial)).await
+    }
+
+    /// Waits until the device of a serial has at least so many bytes; none at the deadline.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub async fn wait_for_size(
+        &self,
+        serial: &Serial,
+        size_bytes: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Device>> {
+        let grown = |facts: &Facts| Ok(facts.find(serial)?.filter(|device| device.size_bytes >= size_bytes));
+        self.wait_until(deadline, grown).await
     }
 
     /// Waits until this kernel has no disk of a serial any more; whether that is so at the deadline.

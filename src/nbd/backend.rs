@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::unistd::{Whence, lseek};
@@ -25,7 +25,7 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 /// An open file or device.
 pub(super) struct Backend {
     file: File,
-    size: u64,
+    size: AtomicU64,
     /// None for a regular file.
     device: Option<Queue>,
     flush_failed: AtomicBool,
@@ -33,8 +33,8 @@ pub(super) struct Backend {
 
 impl Backend {
     /// Takes a file over. What it is, is read from the kernel.
-    pub fn new(mut file: File) -> io::Result<Self> {
-        let size = file.seek(SeekFrom::End(0))?;
+    pub fn new(file: File) -> io::Result<Self> {
+        let size = AtomicU64::new(end(&file)?);
         let metadata = file.metadata()?;
         let device = match metadata.file_type().is_block_device() {
             true => Some(Queue::of(metadata.rdev())?),
@@ -43,9 +43,15 @@ impl Backend {
         Ok(Self { file, size, device, flush_failed: AtomicBool::new(false) })
     }
 
-    /// Size in bytes when it was taken over.
+    /// Size in bytes when it was taken over, or last seen to have grown.
     pub fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Takes over the size that the kernel has now, where it is larger; gives the size.
+    pub fn grow(&self) -> io::Result<u64> {
+        let now = end(&self.file)?;
+        Ok(self.size.fetch_max(now, Ordering::AcqRel).max(now))
     }
 
     /// What a client's requests should keep to: a device's blocks, of which the page cache takes no less than a page.
@@ -211,6 +217,11 @@ impl Backend {
         }
         Ok(())
     }
+}
+
+/// The size of a file in bytes. Only this moves the file's position, which nothing else uses.
+fn end(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
 }
 
 /// What a client is told of an error: refusals keep their meaning, everything else is the device's failure.

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::client::{Client, Peer};
+use super::herald::Herald;
 use super::protocol::Headers;
 use super::served::{ExportSpec, Moved, Offer, Served};
 use super::uri::Locations;
@@ -63,6 +64,8 @@ pub(super) enum Phase {
 /// seat taken knows that nobody uses the device.
 pub(super) struct Session {
     served: Arc<Served>,
+    /// The export's size when the client came, in bytes: an export that grows does so for those who come after.
+    size: u64,
     seat: Seat,
 }
 
@@ -70,6 +73,11 @@ impl Session {
     /// The export.
     pub fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// What the client was told of it.
+    pub fn offer(&self, headers: Headers) -> Offer {
+        Offer { size: self.size, ..self.served.offer(headers) }
     }
 
     /// Notes that a request has come now.
@@ -90,6 +98,7 @@ impl Drop for Seat {
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised();
+            self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let address = self.client.peer().to_string();
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left: Some(left) });
@@ -153,13 +162,25 @@ pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
     locations: Locations,
+    herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
     pub fn new(locations: Locations) -> Self {
-        Self { table: Mutex::default(), activity: watch::Sender::default(), locations, gone: Mutex::default() }
+        Self {
+            table: Mutex::default(),
+            activity: watch::Sender::default(),
+            locations,
+            herald: Herald::default(),
+            gone: Mutex::default(),
+        }
+    }
+
+    /// The way to whoever keeps a history.
+    pub fn herald(&self) -> &Herald {
+        &self.herald
     }
 
     /// Where clients would find an export of this name.
@@ -174,7 +195,7 @@ impl Exports {
 
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
-        let served = Served::new(spec)?;
+        let served = Served::new(spec, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client };
@@ -199,6 +220,7 @@ impl Exports {
         let entry = entry(&mut table, name)?;
         if entry.phase == Phase::Pending {
             entry.phase = Phase::Active;
+            self.herald.served(&entry.served);
         }
         Ok(self.shown(entry))
     }
@@ -234,8 +256,10 @@ impl Exports {
         let client = Arc::new(Client::new(peer, socket));
         entry.clients.push(Arc::clone(&client));
         let served = Arc::clone(&entry.served);
+        self.herald.connected(&served, peer);
         self.publish(&table);
-        Ok(Session { served, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
+        let size = served.backend.size();
+        Ok(Session { served, size, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
     }
 
     /// The names that a client may enter.
@@ -368,6 +392,7 @@ impl Exports {
         let gone = table.remove(name).and_then(|entry| {
             let usage = entry.usage();
             let served = Arc::into_inner(entry.served)?;
+            self.herald.ended(&served);
             self.count_gone(served.traffic.now());
             Some(Gone { file: served.backend.into_file(), usage })
         });

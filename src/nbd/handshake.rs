@@ -133,7 +133,7 @@ impl Handshake<'_> {
     fn export_name(&mut self, data: &[u8]) -> Next {
         let name = std::str::from_utf8(data).ok().filter(|_| self.headers != Headers::Extended);
         let Some((name, Ok(session))) = name.map(|name| (name, self.enter(name))) else { return Next::End };
-        let Offer { size, flags, .. } = session.served().offer(self.headers);
+        let Offer { size, flags, .. } = session.offer(self.headers);
         self.stream.put(&protocol::export_name_reply(size, flags, !self.no_zeroes));
         Next::Enter(self.agreed(session, name, false))
     }
@@ -142,7 +142,7 @@ impl Handshake<'_> {
         let Some(request) = self.info_request(opt::GO, data) else { return Next::Option };
         match self.enter(request.name) {
             Ok(session) => {
-                let offer = session.served().offer(self.headers);
+                let offer = session.offer(self.headers);
                 self.describe(opt::GO, &request, offer);
                 Next::Enter(self.agreed(session, request.name, request.asks_for(info::BLOCK_SIZE)))
             }

@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod exports;
 mod handshake;
+mod herald;
 mod ioctl;
 mod listen;
 mod probe;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use exports::Activity;
+pub use herald::Happening;
 pub use removal::{Clients, Removed};
 pub use served::{ExportSpec, Moved};
 
@@ -119,6 +121,16 @@ impl Server {
         self.exports().uris(name)
     }
 
+    /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told
+    /// it, those that are inside keep what they were told.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export; `internal` where the size cannot be read.
+    pub fn grow(&self, name: &str) -> Result<u64> {
+        let size = self.exports().served(name)?.backend.grow();
+        size.map_err(|error| Error::new(Kind::Internal, error).doing(format!("the size of export {}", printable(name))))
+    }
+
     /// Marks an export whose device is gone.
     pub fn fail(&self, name: &str) {
         self.exports().fail(name);
@@ -159,6 +171,11 @@ impl Server {
     /// not call the server inside of `wait_for`, which holds the channel.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.exports().activity()
+    }
+
+    /// Has a listener, who must not block, told what happens at the exports from now on; the first one only.
+    pub fn listen(&self, listener: impl Fn(Happening) + Send + Sync + 'static) {
+        self.exports().herald().listen(listener);
     }
 
     /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's

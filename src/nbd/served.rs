@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::backend::{self, Backend};
+use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use crate::api::Usage;
@@ -87,6 +88,7 @@ pub(super) struct Served {
     pub before: Usage,
     /// What they have done since.
     pub traffic: Traffic,
+    herald: Herald,
     failed: AtomicBool,
     /// The device is no longer there: nothing is read or written any more, whatever the open file would still do.
     gone: AtomicBool,
@@ -94,7 +96,7 @@ pub(super) struct Served {
 
 impl Served {
     /// Takes a device over, which must be what was said of it.
-    pub fn new(spec: ExportSpec) -> Result<Self> {
+    pub fn new(spec: ExportSpec, herald: Herald) -> Result<Self> {
         check_name(&spec.name)?;
         let label = printable(&spec.name);
         let path = spec.device_path.display();
@@ -115,6 +117,7 @@ impl Served {
             backend,
             before: spec.usage,
             traffic: Traffic::default(),
+            herald,
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         })
@@ -129,6 +132,7 @@ impl Served {
     pub fn mark_gone(&self) {
         self.failed.store(true, Ordering::Relaxed);
         if !self.gone.swap(true, Ordering::Relaxed) {
+            self.herald.failed(self, "its device is gone");
             tracing::error!("export {} failed: its device is gone", printable(&self.name));
         }
     }
@@ -158,6 +162,7 @@ impl Served {
     pub fn fault(&self, error: &io::Error) -> Fault {
         let errno = backend::errno(error);
         if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
+            self.herald.failed(self, &error.to_string());
             tracing::error!("export {} failed: {error}", printable(&self.name));
         }
         let text = match errno {

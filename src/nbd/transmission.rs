@@ -78,7 +78,7 @@ impl Transmission<'_> {
         match () {
             () if served.stop.is_raised() => Err(CLOSING),
             () if served.is_gone() => Err(GONE),
-            () => check(request, self.terms, served.read_only, &served.offer(self.terms.headers)),
+            () => check(request, self.terms, served.read_only, &self.session.offer(self.terms.headers)),
         }
     }
 

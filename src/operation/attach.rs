@@ -13,7 +13,7 @@ use super::dry_run;
 use super::engine::Note;
 use super::export;
 use super::exports::{check_size, default_name};
-use super::job::{End, Job, Sent};
+use super::job::{End, Job, Sent, refuse_if_busy};
 use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
@@ -263,19 +263,13 @@ impl Attach {
             self.attached = true;
             return Ok(Next::On);
         }
-        if let Some(job) = self.volume.job_id {
-            if self.job.completes() {
-                cx.note(Some(Note::Text(format!("the volume is busy with CloudStack job {job}"))));
-                Backoff::default().wait(Some(Duration::from_secs(1))).await;
-                return Ok(Next::Back(Step::Check));
+        if let Err(busy) = refuse_if_busy(&self.volume) {
+            if !self.job.completes() {
+                return Err(Halt::Fail(busy));
             }
-            return Err(Halt::Fail(
-                Error::new(
-                    Kind::Busy,
-                    format!("volume {} is busy with CloudStack job {job}; nothing was sent", self.volume.label()),
-                )
-                .hint("ask again when that job has ended"),
-            ));
+            cx.note(Some(Note::Text(busy.message)));
+            Backoff::default().wait(Some(Duration::from_secs(1))).await;
+            return Ok(Next::Back(Step::Check));
         }
         let (vm, place) = (&self.vm, self.place);
         let target = cx.asking(self.job.completes(), &doing, || Target::look(&cx.world.cloud, vm, place)).await?;
@@ -324,31 +318,20 @@ impl Attach {
 
     /// The job has ended or is forgotten: the volume itself says whether it is attached.
     async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
-        let id = self.volume.id;
-        loop {
-            let Some(volume) = cx.persistently(|| cx.world.look_up(id)).await else {
-                return Err(Halt::Fail(gone(&self.volume)));
-            };
-            if self.attached_there(&volume) {
-                self.volume = volume;
-                (self.attached, self.changed) = (true, true);
-                return Ok(Next::On);
-            }
-            if !volume_is_moving(&volume) {
-                let what = match volume.vm_id {
-                    Some(other) => format!("it is attached to another VM, {other}"),
-                    None => "it is not attached".to_owned(),
-                };
-                let found = || {
-                    Error::new(
-                        Kind::CloudstackRefused,
-                        format!("{}: CloudStack's job has ended and {what}", self.doing()),
-                    )
-                };
-                return Err(Halt::Fail(error.unwrap_or_else(found)));
-            }
-            Backoff::default().wait(Some(Duration::from_secs(1))).await;
+        let found = at_rest(cx, self.volume.id, |volume| self.attached_there(volume)).await;
+        let volume = found.ok_or_else(|| gone(&self.volume))?;
+        if self.attached_there(&volume) {
+            self.volume = volume;
+            (self.attached, self.changed) = (true, true);
+            return Ok(Next::On);
         }
+        let what = match volume.vm_id {
+            Some(other) => format!("it is attached to another VM, {other}"),
+            None => "it is not attached".to_owned(),
+        };
+        let found =
+            || Error::new(Kind::CloudstackRefused, format!("{}: CloudStack's job has ended and {what}", self.doing()));
+        Err(Halt::Fail(error.unwrap_or_else(found)))
     }
 
     async fn device(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
@@ -367,7 +350,8 @@ impl Attach {
 
     /// Tells the caller, and goes on waiting for as long as CloudStack says that the volume is attached.
     async fn late_device(&mut self, cx: &Cx) -> Result<Device, Halt> {
-        let timeout = cx.world.config.device.timeout;
+        let (timeout, serial, label) = (cx.world.config.device.timeout, self.volume.id.serial(), self.volume.label());
+        let stands = |error: Error| error.doing(format!("volume {label} is attached and stays so"));
         let seen = cx.world.devices_seen();
         let what = format!(
             "volume {} is attached, but its device has not appeared within {}s; {seen}",
@@ -380,7 +364,7 @@ impl Attach {
         )));
         loop {
             let look_again = Instant::now() + timeout.max(Duration::from_secs(10));
-            if let Some(device) = cx.world.devices.wait_for(&self.volume.id.serial(), Some(look_again)).await? {
+            if let Some(device) = cx.world.devices.wait_for(&serial, Some(look_again)).await.map_err(stands)? {
                 self.notes.push(format!("its device appeared late, at {}", crate::model::clock_time(Timestamp::now())));
                 return Ok(device);
             }
@@ -433,9 +417,22 @@ pub(super) fn wait_for_device(serial: impl std::fmt::Display) -> String {
     format!("wait until this kernel has the disk with the serial {serial}")
 }
 
-/// A job is still at work on it.
-pub(super) fn volume_is_moving(volume: &VolumeRecord) -> bool {
-    volume.job_id.is_some() || matches!(volume.state.as_str(), "Attaching" | "Creating")
+/// The volume once no job of CloudStack's is at work on it, be it ours or another's, or it shows already what was waited
+/// for. It may take for ever, and says so.
+pub(super) async fn at_rest(cx: &Cx, id: VolumeId, shows: impl Fn(&VolumeRecord) -> bool) -> Option<VolumeRecord> {
+    loop {
+        let volume = cx.persistently(|| cx.world.look_up(id)).await?;
+        let at_work = match volume.job_id {
+            _ if shows(&volume) => return Some(volume),
+            Some(job) => format!("CloudStack's job {job} is still at work on the volume"),
+            None if matches!(volume.state.as_str(), "Attaching" | "Creating") => {
+                format!("CloudStack has the volume in state {}", volume.state)
+            }
+            None => return Some(volume),
+        };
+        cx.note(Some(Note::Text(at_work)));
+        Backoff::default().wait(Some(Duration::from_secs(1))).await;
+    }
 }
 
 fn gone(volume: &VolumeRecord) -> Error {

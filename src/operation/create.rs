@@ -74,12 +74,7 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Create>> {
     check_name(&params.name)?;
-    if params.size_bytes == Some(0) {
-        return Err(Error::new(Kind::Usage, "the size must be at least 1 byte"));
-    }
-    if params.size_bytes.is_some_and(|bytes| bytes > LARGEST) {
-        return Err(Error::new(Kind::Usage, "the size is over an exbibyte, which no CloudStack makes"));
-    }
+    params.size_bytes.map_or(Ok(()), check_size)?;
     let mut notes = Vec::new();
     let zone = zone(world, params, &mut notes).await?;
     let offering = offering(world, params, &zone, &mut notes).await?;
@@ -141,6 +136,15 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         vm_id: story.vm.as_ref().map(|vm| vm.id),
         ..Draft::of(story)
     })
+}
+
+/// Refuses what no volume can be, in bytes.
+pub(super) fn check_size(bytes: u64) -> Result<()> {
+    match bytes {
+        0 => Err(Error::new(Kind::Usage, "the size must be at least 1 byte")),
+        1..=LARGEST => Ok(()),
+        _ => Err(Error::new(Kind::Usage, "the size is over an exbibyte, which no CloudStack makes")),
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {

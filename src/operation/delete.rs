@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::direct::until_done;
 use super::dry_run;
-use super::job::{End, Job, Sent};
+use super::job::{End, Job, Sent, refuse_if_busy};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
 use super::world::{Cx, World};
@@ -113,10 +113,7 @@ impl Delete {
         }
         if let Some(volume) = found {
             self.refuse_if_used(&cx.world, &volume)?;
-            if let Some(job) = volume.job_id {
-                let what = format!("volume {} is busy with CloudStack job {job}; nothing was sent", volume.label());
-                return Err(Halt::Fail(Error::new(Kind::Busy, what)));
-            }
+            refuse_if_busy(&volume)?;
             self.volume = volume;
         }
         self.job.choose(cx);

@@ -14,15 +14,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::attach::{WAITING_FOR_DEVICE, volume_is_moving};
+use super::attach::{WAITING_FOR_DEVICE, at_rest};
 use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
 use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
+use super::resize::WAITING_FOR_SIZE;
 use super::resolve::{self, Meaning};
-use super::world::{Backoff, Cx, World};
+use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
 use crate::cloudstack::Request;
@@ -139,7 +140,7 @@ pub(super) async fn ask(world: &World, params: &VolumeDetach) -> Result<Draft<De
     let terms = Terms { drain_seconds: params.drain_seconds, force: params.force };
     let notes = notes(&volume, &vm, here);
     let story = Detach { notes, ..Detach::new(volume, &vm, here, terms) };
-    let supersedes = waiting_attach(world, story.volume.id)?;
+    let supersedes = waiting_for_device(world, story.volume.id)?;
     let drain = Duration::from_secs(params.drain_seconds.unwrap_or_default());
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(vm.id), supersedes, drain, ..Draft::of(story) })
 }
@@ -151,10 +152,12 @@ fn notes(volume: &VolumeRecord, vm: &VmRecord, here: bool) -> Vec<String> {
     vec![format!("whether VM {} ({}) uses it could not be checked from here", vm.label(), printable(&vm.state))]
 }
 
-/// An attach, or a creation with one, that only waits for its device makes way for a detach.
-pub(super) fn waiting_attach(world: &World, volume: VolumeId) -> Result<Option<(OperationId, String)>> {
+/// An attach, a creation with one or a resize that only waits for its device makes way for a detach.
+pub(super) fn waiting_for_device(world: &World, volume: VolumeId) -> Result<Option<(OperationId, String)>> {
     let holder = world.store.operation_on(volume)?;
-    let waiting = holder.filter(|row| row.status == Status::Running && row.step_words == WAITING_FOR_DEVICE);
+    let waiting = holder.filter(|row| {
+        row.status == Status::Running && [WAITING_FOR_DEVICE, WAITING_FOR_SIZE].contains(&row.step_words.as_str())
+    });
     Ok(waiting.map(|row| (row.id, row.step)))
 }
 
@@ -351,15 +354,7 @@ impl Detach {
 
     /// The job has ended or is forgotten: the volume says whether it is attached, the kernel whether it is here.
     async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
-        let volume = loop {
-            let id = self.volume.id;
-            match cx.persistently(|| cx.world.look_up(id)).await {
-                Some(volume) if volume_is_moving(&volume) => {
-                    Backoff::default().wait(Some(Duration::from_secs(1))).await
-                }
-                volume => break volume,
-            }
-        };
+        let volume = at_rest(cx, self.volume.id, |_| false).await;
         let Some(volume) = volume.filter(|volume| self.is_attached(volume)) else {
             (self.attached, self.changed) = (false, true);
             return Ok(Next::On);

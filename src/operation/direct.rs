@@ -45,8 +45,12 @@ where
         }
         cx.prove_this_vm(false).await?;
         let retry_after = match call().await {
-            Ok(()) => None,
+            Ok(()) => {
+                cx.called(None, "CloudStack did it at once, without a job");
+                None
+            }
             Err(error) => {
+                cx.called(None, format!("CloudStack did not say that it was done: {error}"));
                 if error.accepted_unknown() {
                     in_flight = Some(dead());
                 } else if !open && error.retry_after().is_none() {

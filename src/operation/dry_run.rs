@@ -80,6 +80,7 @@ impl World {
             export,
             notes: Vec::new(),
             plan: None,
+            snapshot: None,
             departure: None,
             swapped_root: None,
         })

@@ -354,20 +354,25 @@ impl Engine {
     }
 
     /// Ends an operation on a human's word: what it has come to is not known.
-    pub fn abandon(&self, id: OperationId, who: &str, reason: &str) -> Result<Operation> {
+    pub async fn abandon(&self, id: OperationId, who: &str, reason: &str) -> Result<Operation> {
         let row = self.row(id)?;
         let why = Error::new(
             Kind::Cancelled,
             format!("abandoned by {who} at \"{}\" ({}): its outcome is not known", row.step_words, printable(reason)),
         );
-        let Some(ended) = self.world().store.abandon(id, &why)? else {
-            return Err(Error::new(
-                Kind::Conflict,
-                format!("operation {id} has ended already: {}", status_word(row.status)),
-            ));
-        };
-        self.stop(ended);
-        self.operation(id)
+        // Nothing of it goes on once it is said to have ended.
+        let halted = self.halt(id).await;
+        let abandoned = self.world().store.abandon(id, &why);
+        if let Ok(Some(ended)) = abandoned {
+            self.stop(ended);
+            return self.operation(id);
+        }
+        let row = self.row(id)?;
+        let ended = format!("operation {id} has ended already: {}", status_word(row.status));
+        if let Some(shown) = halted {
+            self.restart(row, true, shown);
+        }
+        abandoned.and(Err(Error::new(Kind::Conflict, ended)))
     }
 
     /// What happened to an operation, and who asked for it.

@@ -18,6 +18,9 @@ use crate::store::Wish;
 /// What kept an export from coming back, such as a program that had the device open, ends without an event.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+/// Between two looks: an export that fails as soon as it is served is an event too, and would be served again at once.
+const BREATH: Duration = Duration::from_millis(200);
+
 /// The name of an export whose caller gave none.
 pub(super) fn default_name(volume: VolumeId) -> String {
     format!("vol-{volume}")
@@ -192,11 +195,15 @@ impl World {
     }
 
     /// A disk that went away under its export may come back as another one: only an operator brings that export back.
-    /// A missing link is not a missing disk: udevd makes its links anew now and then.
+    /// A missing link is not a missing disk: udevd makes its links anew now and then. One that has grown is served as it
+    /// is.
     async fn mark_if_lost(&self, wish: &Wish, export: &Export) -> Result<()> {
         let gone = self.devices.wait_gone(&wish.volume_id.serial(), Some(Instant::now())).await?;
         if gone {
             self.nbd.fail(&wish.name);
+        }
+        if !gone {
+            self.nbd.grow(&wish.name)?;
         }
         if gone || export.state == ExportState::Failed {
             tracing::error!(export = wish.name, volume = %wish.volume_id, gone, "the export's device failed");
@@ -223,6 +230,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
             _ = ended.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
+        tokio::time::sleep(BREATH).await;
     }
 }
 

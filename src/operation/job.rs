@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Halt;
-use super::world::{Backoff, Cx};
+use super::world::{Backoff, Cx, PATIENCE};
 use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
 use crate::error::{Error, Kind};
-use crate::model::JobId;
+use crate::model::{JobId, VolumeRecord};
 
 /// How far CloudStack's clock must be past a request's `expires` before the request counts as dead: its servers'
 /// clocks differ among themselves.
@@ -36,6 +37,9 @@ pub(super) struct Job {
     completes: bool,
     /// CloudStack turned the last one away unread: how long it is left alone before the next.
     rest: Option<Duration>,
+    /// Since when no connection for it has come about.
+    #[serde(skip)]
+    unconnected_since: Option<Instant>,
 }
 
 /// What became of a send.
@@ -48,6 +52,16 @@ pub(super) enum Sent {
     Never,
     /// So long ago that it cannot say any more: ask the object itself.
     Forgotten,
+}
+
+/// Refuses a volume on which somebody's job is under way.
+pub(super) fn refuse_if_busy(volume: &VolumeRecord) -> Result<(), Error> {
+    let Some(job) = volume.job_id else { return Ok(()) };
+    Err(Error::new(
+        Kind::Busy,
+        format!("volume {} is busy with CloudStack job {job}; nothing was sent", volume.label()),
+    )
+    .hint("ask again when that job has ended"))
 }
 
 /// How a job ended.
@@ -76,7 +90,8 @@ impl Job {
     pub fn choose(&mut self, cx: &Cx) {
         let cloud = &cx.world.cloud;
         let (intent, chosen_at) = (Some(cloud.intend()), Some(cloud.now()));
-        *self = Self { intent, chosen_at, completes: self.completes, ..Self::default() };
+        let Self { completes, unconnected_since, .. } = *self;
+        *self = Self { intent, chosen_at, completes, unconnected_since, ..Self::default() };
     }
 
     /// CloudStack has it.
@@ -111,10 +126,13 @@ impl Job {
         let error = match call(*self.intent()?).await {
             Ok(accepted) => {
                 self.accepted = accepted.job_id.or(self.id());
+                cx.called(self.id(), "CloudStack accepted the job");
                 return Ok(Sent::Accepted(accepted));
             }
             Err(error) => error,
         };
+        let found = if error.accepted_unknown() { "may have the job or not" } else { "did not accept the job" };
+        cx.called(self.id(), format!("CloudStack {found}: {error}"));
         match error {
             // An internal error can come after the job was queued: the job itself says whether it was.
             CallError::Refused(ref fault) if fault.code == 530 => match cx.persistently(|| self.ask(cx)).await {
@@ -131,6 +149,13 @@ impl Job {
                 self.settle(cx).await
             }
             _ => {
+                // Looks may have connections that are open already; a change has to get one.
+                if error.nothing_sent() && !self.completes {
+                    let since = *self.unconnected_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return Err(Halt::Fail(error.into_error(&format!("{doing}; nothing was sent"))));
+                    }
+                }
                 cx.trouble(&error);
                 self.rest = Some(error.retry_after().unwrap_or(SHORT_REST));
                 Ok(Sent::Never)
@@ -152,11 +177,16 @@ impl Job {
             // In this order: what arrived at the last moment is known by the time that it is asked for.
             let is_dead = cx.persistently(|| cloud.has_passed(dead)).await;
             if cx.persistently(|| self.ask(cx)).await != JobAnswer::Unknown {
+                cx.called(self.id(), "CloudStack has the job");
                 return Ok(self.known());
             }
             if is_dead {
                 let age = self.chosen_at.unwrap_or(Timestamp::UNIX_EPOCH).duration_until(cloud.now());
-                return Ok(if age > UNKNOWN_MEANS_NEVER { Sent::Forgotten } else { Sent::Never });
+                if age > UNKNOWN_MEANS_NEVER {
+                    return Ok(Sent::Forgotten);
+                }
+                cx.called(self.id(), "CloudStack never got the job");
+                return Ok(Sent::Never);
             }
             cx.note(Some(super::engine::Note::Text(
                 "CloudStack's answer was lost; finding out whether it has the request".to_owned(),
@@ -173,9 +203,14 @@ impl Job {
     fn known(&mut self) -> Sent {
         self.accepted = self.id();
         match self.accepted {
-            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None }),
+            Some(job_id) => Sent::Accepted(Accepted { job_id: Some(job_id), volume_id: None, snapshot_id: None }),
             None => Sent::Forgotten,
         }
+    }
+
+    /// Whether it is over, or no longer known; asked once.
+    pub async fn has_ended(&self, cx: &Cx) -> bool {
+        cx.persistently(|| self.ask(cx)).await != JobAnswer::Pending
     }
 
     /// Waits for the job's end; the arrival or departure of a device wakes it.
@@ -184,10 +219,17 @@ impl Job {
         let mut wake = cx.world.devices.wake();
         let state = cx.world.cloud.await_job(id, &mut wake, |trouble| cx.outlook(trouble)).await;
         cx.note(None);
-        match state {
-            JobAnswer::Succeeded(result) => End::Succeeded(result),
-            JobAnswer::Failed(fault) => End::Failed(CallError::Refused(fault).into_error(doing)),
-            JobAnswer::Unknown | JobAnswer::Pending => End::Forgotten,
-        }
+        let (text, end) = match state {
+            JobAnswer::Succeeded(result) => ("CloudStack's job succeeded".to_owned(), End::Succeeded(result)),
+            JobAnswer::Failed(fault) => {
+                let error = CallError::Refused(fault);
+                (format!("CloudStack's job failed: {error}"), End::Failed(error.into_error(doing)))
+            }
+            JobAnswer::Unknown | JobAnswer::Pending => {
+                ("CloudStack does not know the job any more".to_owned(), End::Forgotten)
+            }
+        };
+        cx.called(Some(id), text);
+        end
     }
 }

@@ -196,7 +196,7 @@ impl Cx {
         };
         let may_give_up = S::LOOKING.contains(&from) || story.is_reversible(from);
         let tell = |place| self.note(Some(Note::InLine(format!("{} in line for VM {}", ordinal(place), turn.name))));
-        let left = self.row.deadline.duration_since(Timestamp::now()).try_into().unwrap_or_default();
+        let left = self.deadline.left().unwrap_or_default();
         let pass = tokio::select! {
             pass = in_line.pass(tell) => pass,
             () = tokio::time::sleep(left), if may_give_up => return Err(too_long(&format!("in line for VM {}", turn.name))),

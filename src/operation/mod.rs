@@ -20,6 +20,7 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod chronicle;
 mod create;
 mod deadline;
 mod delete;
@@ -35,15 +36,19 @@ mod job;
 mod lane;
 mod look;
 mod r#move;
+mod outside;
 pub mod pause;
 mod place;
 mod recover;
 mod recovery;
 mod release;
 mod request;
+mod resize;
 mod resolve;
 mod room;
+mod snapshot;
 mod sync;
+mod tags;
 mod tally;
 mod this_vm;
 mod unexport;
@@ -59,6 +64,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;
@@ -237,6 +243,9 @@ fn after_run<S: Story>(story: &S, step: S::Step, ran: Result<Next<S::Step>, Halt
     }
 }
 
+/// Between why an operation was undone and why that failed, of which only the last time is told.
+const UNDOING_FAILED: &str = "; and undoing it failed: ";
+
 fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Result<()>) -> At<S::Step> {
     match undone {
         Ok(()) => match before(story, step) {
@@ -245,12 +254,9 @@ fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Re
             _ => (Status::Failed, step, why),
         },
         Err(error) => {
-            let first = why.map_or_else(String::new, |why| format!("{}; and ", why.message));
-            (
-                Status::Stuck,
-                step,
-                Some(Error { message: format!("{first}undoing it failed: {}", error.message), ..error }),
-            )
+            let cause = why.as_ref().map(|why| why.message.split(UNDOING_FAILED).next().unwrap_or_default());
+            let message = format!("{}{UNDOING_FAILED}{}", cause.unwrap_or("it failed"), error.message);
+            (Status::Stuck, step, Some(Error { message, ..error }))
         }
     }
 }
@@ -318,6 +324,22 @@ macro_rules! with_story {
                 type $story = delete::Delete;
                 $body
             }
+            OperationKind::Resize => {
+                type $story = resize::Resize;
+                $body
+            }
+            OperationKind::SnapshotCreate => {
+                type $story = snapshot::SnapshotCreate;
+                $body
+            }
+            OperationKind::SnapshotRevert => {
+                type $story = snapshot::SnapshotRevert;
+                $body
+            }
+            OperationKind::SnapshotDelete => {
+                type $story = snapshot::SnapshotDelete;
+                $body
+            }
             OperationKind::Recover => {
                 type $story = recover::Recover;
                 $body
@@ -366,9 +388,25 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
-    use OperationKind::{Attach, Create, Delete, Detach, Export, Move, Recover, Unexport};
-    [Create, Attach, Export, Unexport, Detach, Move, Delete, Recover]
-        .into_iter()
-        .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
-        .collect()
+    use OperationKind::{
+        Attach, Create, Delete, Detach, Export, Move, Recover, Resize, SnapshotCreate, SnapshotDelete, SnapshotRevert,
+        Unexport,
+    };
+    [
+        Create,
+        Attach,
+        Export,
+        Unexport,
+        Resize,
+        Detach,
+        Move,
+        Delete,
+        Recover,
+        SnapshotCreate,
+        SnapshotRevert,
+        SnapshotDelete,
+    ]
+    .into_iter()
+    .flat_map(|kind| with_story!(kind, S => S::STEPS.iter().map(|step| (kind, step.name())).collect::<Vec<_>>()))
+    .collect()
 }

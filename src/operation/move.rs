@@ -112,7 +112,7 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         let target = Target::look_closely(&world.cloud, &story.to).await;
         story.aim(world, &target.map_err(|error| error.into_error(&story.looking_at_target()))?)?;
     }
-    let supersedes = detach::waiting_attach(world, story.volume.id)?;
+    let supersedes = detach::waiting_for_device(world, story.volume.id)?;
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.to.id),
@@ -347,6 +347,7 @@ impl Story for Move {
             )
         };
         Outcome {
+            snapshot: None,
             changed: left.changed || freed.is_some() || self.attach.outcome().changed,
             notes: freed.map(note).into_iter().collect(),
             departure: left.departure,

@@ -8,10 +8,12 @@ use tokio::time::timeout;
 
 use super::resolve::{self, Meaning};
 use super::world::World;
-use super::{Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, to_json, unexport};
+use super::{
+    Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, snapshot, to_json, unexport,
+};
 use crate::api::{
-    Asker, Change, Changed, ExportCreate, ExportDelete, VolumeAttach, VolumeCreate, VolumeDelete, VolumeDetach,
-    VolumeMove, VolumeRecover,
+    Asker, Change, Changed, ExportCreate, ExportDelete, SnapshotCreate, SnapshotDelete, SnapshotRevert, VolumeAttach,
+    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -38,6 +40,10 @@ pub enum Request {
     Move(VolumeMove),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
+    Resize(VolumeResize),
+    SnapshotCreate(SnapshotCreate),
+    SnapshotRevert(SnapshotRevert),
+    SnapshotDelete(SnapshotDelete),
     Export(ExportCreate),
     Unexport(ExportDelete),
 }
@@ -137,6 +143,10 @@ impl Engine {
             Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
             Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
             Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
+            Request::Resize(params) => self.take(resize::ask(world, params).await?, asked).await,
+            Request::SnapshotCreate(params) => self.take(snapshot::ask_create(world, params).await?, asked).await,
+            Request::SnapshotRevert(params) => self.take(snapshot::ask_revert(world, params).await?, asked).await,
+            Request::SnapshotDelete(params) => self.take(snapshot::ask_delete(world, params).await?, asked).await,
             Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
             Request::Unexport(params) => self.take(unexport::ask(world, params).await?, asked).await,
         }
@@ -171,6 +181,7 @@ impl Engine {
             notes: outcome.as_ref().map(|outcome| outcome.notes.clone()).unwrap_or_default(),
             swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
+            snapshot: outcome.as_ref().and_then(|outcome| outcome.snapshot.clone()),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }

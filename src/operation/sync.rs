@@ -1,17 +1,16 @@
 //! Reconciles what the store, CloudStack, the kernel and the exports say. Nothing is ever changed in CloudStack.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::outside::{self, Change};
 use super::resolve::all_volumes;
 use super::world::World;
 use crate::api::{Difference, Export, ExportState, Synced};
 use crate::error::{Error, Result};
-use crate::model::{VmId, VolumeId, VolumeRecord, VolumeType, printable};
-use crate::store::CachedVolume;
+use crate::model::{VmId, VolumeRecord, VolumeType, printable};
 
 /// How often it is looked without being asked.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -28,7 +27,7 @@ impl World {
         if is_new {
             differences.push(rebuilt());
         }
-        differences.extend(changed_in_cloudstack(&before, &volumes));
+        differences.extend(outside::changes(&before, &volumes).into_iter().map(changed_in_cloudstack));
         match self.prove_this_vm().await {
             Ok(this) => differences.extend(self.devices_that_differ(this, &volumes)?),
             Err(error) => differences.push(unproven(&error)),
@@ -43,19 +42,20 @@ impl World {
     /// Disks that this kernel has and CloudStack has elsewhere, or the other way round.
     fn devices_that_differ(&self, this: VmId, volumes: &[VolumeRecord]) -> Result<Vec<Difference>> {
         let mut differences = Vec::new();
+        let find = self.devices.find_many()?;
         for volume in volumes.iter().filter(|volume| volume.volume_type == VolumeType::DataDisk) {
             if self.store.operation_on(volume.id)?.is_some() {
                 // On its way: the operation sees to it.
                 continue;
             }
-            let here = self.devices.find(&volume.id.serial())?;
             let attached = volume.vm_id == Some(this);
-            let found = match (here, attached) {
-                (Some(device), false) => format!(
+            let found = match (find(&volume.id.serial()), attached) {
+                (Err(error), _) => format!("which disk it is cannot be told: {}", error.message),
+                (Ok(Some(device)), false) => format!(
                     "its disk is here as {}, but CloudStack does not have it attached here",
                     device.path.display()
                 ),
-                (None, true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
+                (Ok(None), true) => "CloudStack has it attached here, but this kernel has no such disk".to_owned(),
                 _ => continue,
             };
             let done = "nothing: attach or detach it to put it right".to_owned();
@@ -103,43 +103,9 @@ fn unproven(error: &Error) -> Difference {
 }
 
 /// What CloudStack says otherwise than when it was last asked.
-fn changed_in_cloudstack(before: &[CachedVolume], now: &[VolumeRecord]) -> Vec<Difference> {
-    let known: HashMap<VolumeId, &VolumeRecord> =
-        before.iter().map(|cached| (cached.record.id, &cached.record)).collect();
-    let kept = "taken into the store";
-    let mut differences: Vec<Difference> = now
-        .iter()
-        .filter_map(|volume| {
-            let found = match known.get(&volume.id) {
-                None => "it was not known here".to_owned(),
-                Some(old) => what_changed(old, volume)?,
-            };
-            Some(about(volume, found, kept.to_owned()))
-        })
-        .collect();
-    let gone = before.iter().filter(|cached| !now.iter().any(|volume| volume.id == cached.record.id));
-    differences.extend(
-        gone.map(|cached| about(&cached.record, "CloudStack no longer has it".to_owned(), "forgotten".to_owned())),
-    );
-    differences
-}
-
-fn what_changed(old: &VolumeRecord, new: &VolumeRecord) -> Option<String> {
-    let vm = |volume: &VolumeRecord| volume.vm_id.map_or_else(|| "no VM".to_owned(), |vm| format!("VM {vm}"));
-    let mut changes = Vec::new();
-    if old.vm_id != new.vm_id {
-        changes.push(format!("it was on {}, and is on {}", vm(old), vm(new)));
-    }
-    if old.state != new.state {
-        changes.push(format!("its state was {}, and is {}", printable(&old.state), printable(&new.state)));
-    }
-    if old.size_bytes != new.size_bytes {
-        changes.push(format!("its size was {} bytes, and is {}", old.size_bytes, new.size_bytes));
-    }
-    if old.name != new.name {
-        changes.push(format!("its name was {}", printable(&old.name)));
-    }
-    (!changes.is_empty()).then(|| changes.join("; "))
+fn changed_in_cloudstack(change: Change<'_>) -> Difference {
+    let done = if change.is_gone { "forgotten" } else { "taken into the store" };
+    about(change.volume, change.found, done.to_owned())
 }
 
 fn about(volume: &VolumeRecord, found: String, done: String) -> Difference {

@@ -12,18 +12,18 @@ use super::engine::{Note, Shown};
 use super::lane::{Lanes, Pass};
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
-use crate::api::Status;
+use crate::api::{EventKind, Status};
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
 use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, VolumeRecord};
+use crate::model::{JobId, VolumeId, VolumeRecord};
 use crate::nbd::Server;
-use crate::store::{OperationRow, Store, Transition};
+use crate::store::{NewEvent, OperationRow, Store, Transition};
 
 /// How long a step that only looks bears with a CloudStack that does not answer: long enough for a restart of a proxy,
 /// short enough for an operator who waits.
-const PATIENCE: Duration = Duration::from_secs(25);
+pub(super) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The four outside worlds and the configuration.
 pub struct World {
@@ -55,10 +55,10 @@ impl World {
     /// Looks a volume up at CloudStack, and keeps what it said.
     pub(super) async fn look_up(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
         let found = self.cloud.volume(id).await?;
-        let kept = match &found {
+        let kept = self.note_look(id, found.as_ref()).and_then(|()| match &found {
             Some(record) => self.store.put_volume(record, Timestamp::now()),
             None => self.store.forget_volume(id),
-        };
+        });
         if let Err(error) = kept {
             tracing::warn!(volume = %id, %error, "what CloudStack said could not be kept");
         }
@@ -87,6 +87,13 @@ impl Cx {
     pub fn nothing_was_sent(&self, why: &str) -> Error {
         Error::new(Kind::CloudstackUnreachable, format!("nothing was sent to CloudStack: {why}"))
             .hint("ask again if it is still wanted")
+    }
+
+    /// Takes down how a call to CloudStack that changes something, or its job, went.
+    pub fn called(&self, job_id: Option<JobId>, text: impl Into<String>) {
+        let (operation, volume_id) = (Some(self.row.id), self.row.volume_id);
+        let event = NewEvent::new(EventKind::Call, text.into());
+        self.world.store.record(NewEvent { operation, volume_id, job_id, ..event });
     }
 
     /// Shows what the step is waiting for; none when it goes on.

@@ -87,6 +87,14 @@ pub struct Caller {
 pub struct Notifier(pub(super) mpsc::WeakSender<String>);
 
 impl Notifier {
+    /// Sends a notification once the client has read enough to take it; false where it has gone.
+    pub async fn send(&self, method: &str, params: &Value) -> bool {
+        match self.0.upgrade() {
+            Some(queue) => queue.send(request(None, method, params)).await.is_ok(),
+            None => false,
+        }
+    }
+
     /// Sends a notification; drops it where the client is slow to read or has gone.
     pub fn notify(&self, method: &str, params: &Value) {
         if let Some(queue) = self.0.upgrade()

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
+use super::events::note_transition;
 use super::holds::refuse_if_held;
-use super::operations::{end, note_transition};
+use super::operations::end;
 use super::row::{OperationRow, UNFINISHED, name, one};
 use super::{Store, sql, time_text, to_json};
 use crate::api::{Asker, OperationKind, Status};

@@ -4,6 +4,8 @@
 //! damaged or not ours is refused with a sentence; it is never replaced by an empty one.
 
 mod accept;
+mod backlog;
+mod events;
 mod exports;
 mod holds;
 mod open;
@@ -21,10 +23,14 @@ use jiff::Timestamp;
 use nix::fcntl::Flock;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+
+use backlog::Backlog;
 
 use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
+pub use events::NewEvent;
 pub use exports::{FormerExport, Wish};
 pub use holds::HeldVolume;
 pub use operations::Transition;
@@ -42,6 +48,10 @@ pub struct Store {
     connection: Arc<Mutex<Connection>>,
     path: PathBuf,
     read_only: bool,
+    /// Events that are not written yet.
+    backlog: Arc<Mutex<Backlog>>,
+    recorded: Arc<Notify>,
+    written: Arc<watch::Sender<()>>,
     _lock: Arc<Flock<File>>,
 }
 
@@ -53,7 +63,15 @@ impl Store {
         let lock = open::take_lock(directory)?;
         let path = directory.join("volctl.db");
         let open::Opened { connection, read_only } = open::open_database(directory, &path)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), path, read_only, _lock: Arc::new(lock) })
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            path,
+            read_only,
+            backlog: Arc::default(),
+            recorded: Arc::default(),
+            written: Arc::default(),
+            _lock: Arc::new(lock),
+        })
     }
 
     /// Since when this store keeps history and wishes for exports; what was before was lost with another one.
@@ -95,6 +113,7 @@ impl Store {
     /// Takes the write-ahead log into the database, so that the one file is all there is.
     pub fn settle(&self) -> Result<()> {
         self.refuse_if_read_only()?;
+        self.write_last_events()?;
         self.read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql))
     }
 
@@ -103,15 +122,23 @@ impl Store {
         &self.path
     }
 
-    /// One transaction: all of it or nothing is on disk when this returns.
+    /// One transaction: all of it or nothing is on disk when this returns. The events that wait come with it.
     fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.refuse_if_read_only()?;
         off_the_runtime(|| {
             let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-            let value = change(&transaction)?;
-            transaction.commit().map_err(sql)?;
-            Ok(value)
+            let events = self.backlog().take();
+            let written = in_transaction(&mut connection, |transaction| {
+                events::insert(transaction, &events);
+                change(transaction)
+            });
+            drop(connection);
+            if written.is_ok() {
+                self.written.send_replace(());
+            } else {
+                self.backlog().put_back(events);
+            }
+            written
         })
     }
 
@@ -159,6 +186,13 @@ impl Store {
             Ok(())
         })
     }
+}
+
+fn in_transaction<T>(connection: &mut Connection, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
+    let value = change(&transaction)?;
+    transaction.commit().map_err(sql)?;
+    Ok(value)
 }
 
 /// A commit waits for the disk: the other tasks of this thread go to another one meanwhile.

@@ -108,12 +108,26 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn writable(path: &Path) -> Result<Connection> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    if lacks_room(&connection) {
+        // The index of the write-ahead log is kept in memory then, and nobody else can look into the database.
+        connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(sql)?;
+    }
     let version = check(&connection, path)?;
     connection
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(|error| unreadable(path, &error))?;
-    migrate(&mut connection, version)?;
+    if version < NEWEST {
+        migrate(&mut connection, version)?;
+    }
     Ok(connection)
+}
+
+/// Whether the disk is so full that not even a file to share the database by can be made.
+fn lacks_room(connection: &Connection) -> bool {
+    let looked = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let code = looked.err().and_then(|error| error.sqlite_error_code());
+    matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
 }
 
 /// What an earlier daemon left, with its write-ahead log if that was not taken in any more.

@@ -1,13 +1,14 @@
-//! The journal: each transition saved whole, and what happened for people.
+//! The journal: each transition saved whole, together with its event.
 
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::row::{OperationRow, Outcome, UNFINISHED, many, name, one};
-use super::{Store, from_json, parse, sql, time_text, to_json};
-use crate::api::{Moment, Status};
-use crate::error::{Error, Result};
-use crate::model::{OperationId, VolumeId};
+use super::events::note_transition;
+use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
+use super::{Store, sql, time_text, to_json};
+use crate::api::Status;
+use crate::error::{Error, Kind, Result};
+use crate::model::{OperationId, VolumeId, VolumeRecord};
 
 /// What is saved of a transition.
 #[derive(Clone, Debug)]
@@ -27,9 +28,13 @@ pub struct Transition {
 }
 
 impl Store {
-    /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else.
+    /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else. `busy`
+    /// where a creation has learned its volume and another operation has that already.
     pub fn transition(&self, id: OperationId, to: &Transition) -> Result<Option<OperationRow>> {
         self.write(|db| {
+            if let Some(volume) = to.volume_id {
+                refuse_if_held(db, id, volume)?;
+            }
             let now = time_text(Timestamp::now());
             let finished = to.status.ended().then(|| now.clone());
             let saved = db
@@ -116,40 +121,6 @@ impl Store {
         })
     }
 
-    /// Adds to an operation's history what was found out.
-    pub fn note(&self, id: OperationId, note: &str) -> Result<()> {
-        self.write(|db| {
-            db.execute(
-                "INSERT INTO transitions (operation, at, status, step_words, note)
-                 SELECT id, ?2, status, step_words, ?3 FROM operations WHERE id = ?1",
-                params![id.to_string(), time_text(Timestamp::now()), note],
-            )
-            .map_err(sql)?;
-            Ok(())
-        })
-    }
-
-    /// An operation's history, oldest first.
-    pub fn history(&self, id: OperationId) -> Result<Vec<Moment>> {
-        self.read(|db| {
-            let mut statement = db
-                .prepare_cached(
-                    "SELECT at, status, step_words, note FROM transitions WHERE operation = ?1 ORDER BY rowid",
-                )
-                .map_err(sql)?;
-            let rows = statement
-                .query_map([id.to_string()], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))
-                })
-                .map_err(sql)?;
-            rows.map(|row| {
-                let (at, status, step, note) = row.map_err(sql)?;
-                Ok(Moment { at: parse(&at)?, status: from_json(&format!("\"{status}\""))?, step, note })
-            })
-            .collect()
-        })
-    }
-
     /// How many operations have not ended.
     pub fn count_unfinished(&self) -> Result<usize> {
         self.read(|db| {
@@ -180,13 +151,30 @@ impl Store {
 
     /// What holds a volume now, if anything does.
     pub fn operation_on(&self, volume: VolumeId) -> Result<Option<OperationRow>> {
-        self.read(|db| one(db, "volume_id = ?1 AND status IN ('running', 'unwinding', 'stuck')", &volume.to_string()))
+        self.read(|db| one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string()))
+    }
+
+    /// Whether an operation is at work on a volume, or on a creation of its name.
+    pub fn is_at_work_on(&self, volume: &VolumeRecord) -> Result<bool> {
+        self.read(|db| {
+            let query = "SELECT EXISTS (SELECT 1 FROM operations WHERE status IN ('running', 'unwinding')
+                                        AND (volume_id = ?1 OR new_name = ?2))";
+            db.query_row(query, [&volume.id.to_string(), &volume.name], |row| row.get(0)).map_err(sql)
+        })
     }
 
     /// Deletes ended operations that ended before a moment.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
         self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))
     }
+}
+
+fn refuse_if_held(db: &Transaction<'_>, id: OperationId, volume: VolumeId) -> Result<()> {
+    let Some(holder) = one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string())?.filter(|row| row.id != id)
+    else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Busy, format!("volume {volume} is busy: operation {} is {}", holder.id, holder.step_words)))
 }
 
 /// Ends an operation whose row is known not to have ended.
@@ -198,15 +186,4 @@ pub(super) fn end(db: &Transaction<'_>, id: OperationId, status: Status, error: 
     )
     .map_err(sql)?;
     note_transition(db, id)
-}
-
-/// Adds the row as it stands now to its history.
-pub(super) fn note_transition(db: &Transaction<'_>, id: OperationId) -> Result<()> {
-    db.execute(
-        "INSERT INTO transitions (operation, at, status, step_words)
-         SELECT id, updated_at, status, step_words FROM operations WHERE id = ?1",
-        [id.to_string()],
-    )
-    .map_err(sql)?;
-    Ok(())
 }

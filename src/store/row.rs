@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{from_json, parse, sql};
-use crate::api::{Asker, Departure, NamedVolume, Operation, OperationKind, Status};
+use crate::api::{Asker, Departure, NamedVolume, Operation, OperationKind, Snapshot, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId};
 
@@ -21,6 +21,9 @@ pub struct Outcome {
     /// The root disk that made way for a move.
     #[serde(default)]
     pub swapped_root: Option<NamedVolume>,
+    /// The snapshot that was taken.
+    #[serde(default)]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// A row of the journal.
@@ -89,6 +92,9 @@ const COLUMNS: &str = "id, kind, status, step, step_words, volume_id, volume_nam
 
 /// The statuses that have not ended.
 pub(super) const UNFINISHED: &str = "status IN ('queued', 'running', 'unwinding', 'stuck')";
+
+/// The statuses that hold a volume.
+pub(super) const HOLDS: &str = "status IN ('running', 'unwinding', 'stuck')";
 
 /// One row that fulfils a condition on `?1`.
 pub(super) fn one(db: &Connection, condition: &str, value: &str) -> Result<Option<OperationRow>> {

@@ -129,6 +129,7 @@ mod tests {
             job_id: None,
             owner: Owner::default(),
             hypervisor: None,
+            tags: Vec::new(),
         }
     }
 

@@ -31,7 +31,7 @@ fn a_change_asks_to_wait_and_can_be_repeated() {
     assert_eq!(request["method"], "volume.attach");
     assert_eq!(
         request["params"].take(),
-        json!({ "volume": "data1", "export": false, "read_only": false, "wait": true, "queue": true,
+        json!({ "volume": "data1", "root": false, "export": false, "read_only": false, "wait": true, "queue": true,
                 "timeout_seconds": 90, "request_id": "mine", "reason": "why", "token": 0 })
     );
     let ids = [(); 2].map(|()| {
@@ -110,7 +110,7 @@ fn errors_are_for_people_on_stderr_and_for_programs_on_stdout() {
 
 #[test]
 fn errors_of_the_standard_have_a_kind_too() {
-    for (code, kind, exit) in [(-32602, "usage", 2), (-32601, "internal", 1), (-32603, "internal", 1)] {
+    for (code, kind, exit) in [(-32602, "usage", 2), (-32601, "usage", 2), (-32603, "internal", 1)] {
         let peer = Peer::answering(vec![Err(json!({ "code": code, "message": "no" }))]);
         let ended = peer.run("ls --json");
         assert_eq!((ended.json()["error"]["kind"].as_str(), ended.code), (Some(kind), exit));

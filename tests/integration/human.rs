@@ -394,3 +394,67 @@ fn a_backup_is_made_live_and_can_be_put_back() {
     Client::enter(&appliance.path("nbd.sock"), "disk").unwrap().read(0, 512).unwrap();
     assert!(listed(&appliance).iter().any(|volume| volume["name"] == "after"), "CloudStack is the truth about volumes");
 }
+
+#[test]
+fn what_cannot_be_undone_says_so_once_however_often_it_is_retried() {
+    let appliance = Appliance::start();
+    for (command, text) in [("attachVolume", "no room"), ("deleteVolume", "not now")] {
+        let refusal = json!({"command": command, "mode": "error", "code": 431, "text": text, "times": 1_000_000});
+        appliance.cloud.fault(refusal);
+    }
+    let error = appliance.json(&["create", "data", "--size", "1G", "--attach"]).failure(9, "stuck");
+    names(message(&error), &["no room", "undoing it failed", "not now"]);
+    let id = id_of(&json!({"operation": appliance.ok(&["ops"])["operations"][0]}));
+    for calls in 2..4 {
+        appliance.ok(&["ops", "retry", &id]);
+        wait_for("it to be tried again", || (appliance.cloud.calls("deleteVolume") >= calls).then_some(()));
+        let again = wait_for_status(&appliance, &id, "stuck");
+        assert_eq!(message(&again["error"]), message(&error));
+    }
+    appliance.cloud.admin("DELETE", "faults", json!({}));
+    appliance.ok(&["ops", "retry", &id]);
+    let ended = wait_for_status(&appliance, &id, "failed");
+    names(message(&ended["error"]), &["no room"]);
+    assert!(appliance.truth("data").is_none_or(|volume| volume["removed"] == true), "it was deleted again");
+}
+
+#[test]
+fn sync_reports_a_disk_that_cannot_be_told_and_goes_on() {
+    let appliance = Appliance::start();
+    for name in ["data1", "data2"] {
+        appliance.ok(&["create", name, "--size", "1G", "--attach"]);
+    }
+    let link = |name: &str| {
+        let id = appliance.truth(name).unwrap()["id"].as_str().unwrap().replace('-', "");
+        appliance.path("by-id").join(format!("virtio-{}", &id[..20]))
+    };
+    let file = fs::canonicalize(link("data1")).unwrap();
+    fs::remove_file(link("data2")).unwrap();
+    std::os::unix::fs::symlink(file, link("data2")).unwrap();
+    appliance.cloud.volume("new");
+    let differences = synced(&appliance);
+    found(&differences, &["data1", "cannot be told", "two serials"]);
+    found(&differences, &["data2", "cannot be told", "two serials"]);
+    found(&differences, &["new", "not known here"]);
+}
+
+#[test]
+fn a_creation_whose_volume_somebody_else_has_waits_for_it_and_says_so() {
+    let mut appliance = Appliance::pausing_at("create/send/after");
+    let creating = appliance.begin(&["create", "data", "--size", "1G"]);
+    wait_for("the volume", || appliance.truth("data").filter(|volume| volume["state"] == "Allocated"));
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+    let attach = id_of(&appliance.ok(&["attach", "data", "--no-wait"]));
+    wait_for("the attach to be sent", || (appliance.cloud.calls("attachVolume") == 1).then_some(()));
+    appliance.kill_daemon_at("create/send/after");
+    appliance.start_daemon();
+    let waiting = wait_for("the creation to say what it waits for", || {
+        let operations = appliance.ok(&["ops"])["operations"].clone();
+        let creation = operations.as_array().unwrap().iter().find(|operation| operation["kind"] == "create")?;
+        Some(creation["step"].as_str().unwrap().to_owned()).filter(|step| step.contains("is busy"))
+    });
+    names(&waiting, &["volume", "operation", &attach, "waiting for CloudStack to attach"]);
+    appliance.cloud.admin("POST", "release-jobs", json!({}));
+    assert_eq!(creating.end().success().json()["changed"], true);
+    assert_eq!(operation(&appliance, &attach)["status"], "succeeded");
+}

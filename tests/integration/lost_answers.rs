@@ -9,13 +9,17 @@ use crate::support::scenario::{CHANGES, End, Scenario};
 use crate::support::simulator::Simulator;
 
 /// A scenario for each call that changes something.
-const CALLS: [(&str, &str); 6] = [
+const CALLS: [(&str, &str); 10] = [
     ("createVolume", "create"),
     ("attachVolume", "attach with export"),
     ("detachVolume", "detach with an export and data"),
     ("destroyVolume", "delete"),
     ("deleteVolume", "delete what was never made"),
     ("recoverVolume", "recover"),
+    ("resizeVolume", "resize"),
+    ("createSnapshot", "snapshot"),
+    ("revertSnapshot", "snapshot revert"),
+    ("deleteSnapshot", "snapshot delete"),
 ];
 
 /// The clock of the cloud in the cases in which a request must be proven dead: its `expires` and the margin, 70 s, are

@@ -120,6 +120,45 @@ fn without_room_nothing_new_is_begun_and_what_runs_goes_on() {
 }
 
 #[test]
+fn a_daemon_that_starts_on_a_full_disk_serves_and_goes_on_when_there_is_room() {
+    for killed in [true, false] {
+        let mut appliance = Appliance::stopped(Config::default());
+        let state = appliance.path("state");
+        let _room = Mount::tmpfs("80m", &state);
+        appliance.start_daemon();
+        let client = export(&appliance);
+        drop(client);
+        appliance.ok(&["create", "data2", "--size", "1G"]);
+        appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+        let attach = appliance.ok(&["attach", "data2", "--no-wait"])["operation"]["id"].as_str().unwrap().to_owned();
+        wait_for("the attach to be sent", || (appliance.cloud.calls("attachVolume") == 2).then_some(()));
+        fill(&state.join("filler"));
+        if killed {
+            appliance.kill_daemon();
+        } else {
+            appliance.stop_daemon();
+        }
+        fill(&state.join("more"));
+
+        appliance.start_daemon();
+        wait_for("the export", || (appliance.ok(&["exports"])["exports"][0]["state"] == "active").then_some(()));
+        Client::enter(&appliance.path("nbd.sock"), "disk").unwrap().write(0, b"served").unwrap();
+        assert_eq!(appliance.ok(&["ls", "--max-age", "0"])["volumes"].as_array().unwrap().len(), 5);
+        assert_eq!(appliance.ok(&["ops", "show", &attach])["operation"]["status"], "running");
+        let error = appliance.json(&["detach", "data1"]).failure(1, "store");
+        names(message(&error), &[state.to_str().unwrap()]);
+        appliance.cloud.admin("POST", "release-jobs", json!({}));
+
+        for file in ["filler", "more"] {
+            fs::remove_file(state.join(file)).unwrap();
+        }
+        appliance.ok(&["ops", "wait", &attach]);
+        appliance.ok(&["detach", "data2"]);
+        assert_eq!(appliance.cloud.calls("attachVolume"), 2);
+    }
+}
+
+#[test]
 fn where_nothing_can_be_written_it_is_looked_at_and_served() {
     for killed in [true, false] {
         let (mut appliance, client) = exporting();
@@ -252,6 +291,34 @@ fn a_disk_that_vanishes_takes_its_export_with_it_until_somebody_says_otherwise()
     appliance.ok(&["export", "data1", "--name", "disk"]);
 }
 
+#[test]
+fn an_export_that_fails_at_once_is_not_tried_at_once() {
+    let mut appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    appliance.ok(&["export", "data1", "--name", "disk"]);
+    appliance.kill_daemon();
+    let id = appliance.truth("data1").unwrap()["id"].clone();
+    let link = fs::read_dir(appliance.path("by-id"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|link| link.to_str().unwrap().ends_with(&id.as_str().unwrap().replace('-', "")[..20]));
+    let (link, away) = (link.unwrap(), appliance.path("away"));
+    fs::rename(&link, &away).unwrap();
+    appliance.configure(|config| {
+        config.environment.push(("VOLCTLD_LOG".to_owned(), "volctl=debug".to_owned()));
+        config.nbd = "listen = []\n".to_owned();
+    });
+    appliance.start_daemon();
+    // Each try asks its own socket for the export, which is refused at once.
+    fs::remove_file(appliance.path("nbd.sock")).unwrap();
+    fs::rename(&away, &link).unwrap();
+    let tries = || appliance.log().matches("not exported yet").count();
+    let first = wait_for("the first tries", || Some(tries()).filter(|tries| *tries > 2));
+    let begun = Instant::now();
+    wait_for("some more", || (tries() >= first + 5).then_some(()));
+    assert!(begun.elapsed() > Duration::from_millis(700), "5 tries in {:?}", begun.elapsed());
+}
+
 /// More than the 300 ms that the daemon takes, for a machine that is busy with other tests.
 const SOON: Duration = Duration::from_millis(1500);
 
@@ -344,6 +411,41 @@ fn without_descriptors_it_lives_says_so_and_recovers() {
     limit(&appliance, 1024);
     appliance.ok(&["create", "data2", "--size", "1G", "--export"]);
     assert_eq!(client.read(0, 12).unwrap(), b"still served");
+}
+
+#[test]
+fn a_daemon_that_never_comes_back_is_waited_for_for_half_a_minute() {
+    let mut appliance = Appliance::start();
+    appliance.cloud.volume("data");
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+    let for_people =
+        appliance.command(&["attach", "data", "--request-id", "one"]).stderr(Stdio::piped()).spawn().unwrap();
+    let id = wait_for("the attach to be sent", || {
+        let operation = appliance.ok(&["ops"])["operations"].get(0)?.clone();
+        (operation["step"] == "waiting for CloudStack to attach").then(|| operation["id"].as_str().unwrap().to_owned())
+    });
+    let for_programs = appliance.begin(&["attach", "data", "--request-id", "one"]);
+    wait_for("both to be connected", || {
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+        (sockets.matches(appliance.socket().to_str().unwrap()).count() == 3).then_some(())
+    });
+    // They were told of their operation before this one is answered.
+    appliance.ok(&["ops"]);
+    appliance.kill_daemon();
+    let killed = Instant::now();
+    let (document, said) = (for_programs.end(), Ended::from(for_people.wait_with_output().unwrap()));
+    let took = killed.elapsed();
+    assert!((Duration::from_secs(29)..Duration::from_secs(40)).contains(&took), "they waited for {took:?}");
+    assert_eq!(said.code, 7);
+    names(&said.stderr, &["lost", "30s", "volctl ops wait", &id]);
+    assert_eq!(document.json()["operation"]["id"], *id);
+    names(hint(&document.failure(7, "daemon_unreachable")), &["volctl ops wait", &id]);
+
+    // It goes on with the next daemon.
+    appliance.start_daemon();
+    appliance.cloud.admin("POST", "release-jobs", json!({}));
+    appliance.ok(&["ops", "wait", &id]);
+    assert_eq!(appliance.cloud.calls("attachVolume"), 1);
 }
 
 #[test]

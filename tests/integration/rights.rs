@@ -140,6 +140,24 @@ fn an_administrator_may_change_and_is_recorded() {
     shared.run_as(CHANGE, &[LOOK], &["attach", "data1"]).success();
 }
 
+#[test]
+fn who_logged_in_is_recorded_behind_another_user() {
+    let appliance = Appliance::start();
+    let as_login = "echo 4711 > /proc/self/loginuid && exec \"$@\"";
+    let volctl = env!("CARGO_BIN_EXE_volctl");
+    let ended: Ended = Command::new("sh")
+        .args(["-c", as_login, "sh", volctl, "--json", "create", "data1", "--size", "1G"])
+        .env("VOLCTL_SOCKET", appliance.socket())
+        .output()
+        .unwrap()
+        .into();
+    let created = ended.success().json();
+    let id = created["operation"]["id"].as_str().unwrap();
+    let asker = appliance.ok(&["ops", "show", id])["asked_by"].clone();
+    assert_eq!((&asker["uid"], &asker["login_uid"]), (&json!(0), &json!(4711)));
+    names(&appliance.run(&["ops", "show", id]).success().stdout, &["user 0", "4711"]);
+}
+
 /// Whatever a text tells that is nobody's to know.
 fn secrets(text: &str) -> Vec<&str> {
     [SECRET_KEY, "wrong-secret", API_KEY, "signature=", "Signature=", "apikey=", "apiKey="]

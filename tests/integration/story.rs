@@ -13,4 +13,6 @@ mod hold;
 mod lane;
 mod look;
 mod r#move;
+mod resize;
+mod snapshot;
 mod waiting;

@@ -19,6 +19,7 @@ mod guest;
 mod hotplug;
 mod image;
 mod in_use;
+mod no_udevd;
 mod outside;
 mod packaged;
 mod qmp;
@@ -69,10 +70,12 @@ fn lab() {
     let lab = Lab { cloud: &cloud, guest: &guest, volctl, root, work };
     story::the_same_bytes_under_another_letter(&lab);
     story::twins_are_told_apart(&lab);
+    story::a_volume_grows_in_the_guest(&lab);
     story::a_late_scsi_disk_is_found(&lab);
     story::a_detach_waits_for_the_guest(&lab);
     story::the_root_volume_stays(&lab);
     in_use::a_disk_in_use_stays(&lab);
     story::the_daemon_comes_and_goes(&lab);
+    no_udevd::a_disk_is_known_by_its_serial(&lab);
     story::nothing_is_left(&lab);
 }

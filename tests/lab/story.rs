@@ -105,6 +105,21 @@ pub fn a_late_scsi_disk_is_found(lab: &Lab) {
     devices_appear(true);
 }
 
+/// A volume grows: the guest's kernel shows it, what was written stays, and a client outside is told the new size.
+pub fn a_volume_grows_in_the_guest(lab: &Lab) {
+    let (exported, device) = lab.volctl.attached("create grows1 --size 1G --attach --export");
+    let (uri, path) = (uri(&exported), device.path.display());
+    let written = random(MIB);
+    outside::write(&uri, lab.work.path(), &written);
+    let resized = lab.volctl.change("resize grows1 2G");
+    assert_eq!(resized.volume.and_then(|volume| volume.device).unwrap().size_bytes, 2 * GIB);
+    assert_eq!(lab.guest.ok(&format!("blockdev --getsize64 {path}")), (2 * GIB).to_string());
+    assert_eq!(outside::size(&uri), 2 * GIB);
+    assert!(outside::read(&uri, lab.work.path(), 0, 1) == written, "what was written has changed");
+    lab.volctl.change("detach grows1");
+    lab.volctl.change("delete --yes grows1");
+}
+
 /// A guest that lets go of a disk late: the detach has ended only once the disk is gone.
 pub fn a_detach_waits_for_the_guest(lab: &Lab) {
     let (attached, device) = lab.volctl.attached("attach scsi1");

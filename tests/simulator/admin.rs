@@ -3,7 +3,7 @@
 //! | request | effect |
 //! | --- | --- |
 //! | `GET /admin/state` | everything: objects, jobs, what the guests really have, calls by command, requests |
-//! | `POST /admin/volume`, `vm`, `zone`, `offering`, `project` | a new row, or changes (RFC 7396) to the one with this `id`; in the database only, but for a volume `plugged` puts its disk in or takes it out |
+//! | `POST /admin/volume`, `snapshot`, `vm`, `zone`, `offering`, `project` | a new row, or changes (RFC 7396) to the one with this `id`; in the database only, but for a volume `plugged` puts its disk in or takes it out |
 //! | `POST /admin/settings` | changes to the settings (RFC 7396) |
 //! | `POST /admin/faults`, `DELETE /admin/faults` | adds a list of faults, forgets all |
 //! | `POST /admin/guest {volume, hold}` | the guest holds the disk: `true`, `false`, or for seconds |
@@ -24,7 +24,7 @@ use crate::guest::{self, Hold};
 use crate::jobs;
 use crate::simulator::Simulator;
 use crate::world::World;
-use crate::world::objects::{DiskOffering, Project, VirtualMachine, Volume, Zone};
+use crate::world::objects::{DiskOffering, Project, Snapshot, VirtualMachine, Volume, Zone};
 
 /// Answers a request: HTTP status and JSON.
 pub async fn handle(simulator: &Arc<Simulator>, method: &Method, path: &str, body: &[u8]) -> (u16, String) {
@@ -48,6 +48,7 @@ async fn act(simulator: &Arc<Simulator>, method: &Method, path: &str, body: Valu
         ("GET", "/admin/state") => serde_json::to_value(&*simulator.world()).map_err(|error| error.to_string()),
         ("POST", "/admin/volume") => edit_volume(simulator, body).await,
         ("POST", "/admin/vm") => simulator.change(|world| upsert(&mut world.virtual_machines, body)),
+        ("POST", "/admin/snapshot") => simulator.change(|world| upsert(&mut world.snapshots, body)),
         ("POST", "/admin/zone") => simulator.change(|world| upsert(&mut world.zones, body)),
         ("POST", "/admin/offering") => simulator.change(|world| upsert(&mut world.disk_offerings, body)),
         ("POST", "/admin/project") => simulator.change(|world| upsert(&mut world.projects, body)),
@@ -117,7 +118,7 @@ macro_rules! rows {
     };
 }
 
-rows!(Volume, VirtualMachine, Zone, DiskOffering, Project);
+rows!(Volume, Snapshot, VirtualMachine, Zone, DiskOffering, Project);
 
 /// Changes the row with the patch's id, or makes it a new row; answers the row.
 fn upsert<T: Row>(rows: &mut Vec<T>, patch: Value) -> Result<Value, String> {

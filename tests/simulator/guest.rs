@@ -89,6 +89,22 @@ pub async fn plug_into(simulator: &Simulator, volume: &str, vm: &str) -> Result<
     Ok(())
 }
 
+/// Tells the guest that has a volume's disk how large it is now; nothing happens if none has it.
+///
+/// # Errors
+/// What the hypervisor said.
+pub async fn grow(simulator: &Simulator, volume: &str) -> Result<(), String> {
+    let size = {
+        let world = simulator.world();
+        let is_here = world.guests.plugged.get(volume) == Some(&world.this_vm);
+        world.volume(volume).filter(|_| is_here).map(|volume| volume.size)
+    };
+    match size {
+        Some(size) => simulator.hypervisor.grow(volume, size).await,
+        None => Ok(()),
+    }
+}
+
 /// Plugs a volume into the VM that the database says has it; nothing happens if none has.
 ///
 /// # Errors

@@ -59,6 +59,11 @@ impl Instance {
     pub fn volume(id: &str) -> Self {
         Self { kind: "Volume", id: id.to_owned() }
     }
+
+    /// A snapshot of a volume.
+    pub fn snapshot(id: &str) -> Self {
+        Self { kind: "Snapshot", id: id.to_owned() }
+    }
 }
 
 /// How a job stands.
@@ -263,6 +268,9 @@ pub fn restart_management(world: &mut World) {
     }
     for volume in world.volumes.iter_mut().filter(|volume| !volume.removed && volume.is_in_transition()) {
         volume.state = if volume.state == "Creating" { "Allocated" } else { "Ready" }.to_owned();
+    }
+    for snapshot in world.snapshots.iter_mut().filter(|snapshot| snapshot.is_unfinished()) {
+        snapshot.state = "Error".to_owned();
     }
     for vm in &mut world.virtual_machines {
         match vm.state.as_str() {

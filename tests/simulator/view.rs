@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::jobs::{Job, Status};
 use crate::world::World;
-use crate::world::objects::{DiskOffering, Project, VirtualMachine, Volume, Zone};
+use crate::world::objects::{DiskOffering, Project, Snapshot, Tag, VirtualMachine, Volume, Zone};
 
 /// The server's version.
 pub const VERSION: &str = "4.22.0.0";
@@ -19,11 +19,6 @@ pub fn volume(volume: &Volume, world: &World) -> Value {
     let is_root = volume.r#type == "ROOT";
     let job = world.jobs.iter().find(|job| job.is_pending() && job.instance_is("Volume", &volume.id));
     let root_view = world.settings.is_admin();
-    let tags: Vec<_> = volume
-        .tags
-        .iter()
-        .map(|tag| json!({"key": tag.key, "value": tag.value, "resourcetype": "Volume", "resourceid": volume.id}))
-        .collect();
     without_nulls(json!({
         "id": volume.id, "name": volume.name, "type": volume.r#type, "state": volume.state, "size": volume.size,
         "zoneid": volume.zoneid, "zonename": zone_name(&volume.zoneid, world),
@@ -36,13 +31,34 @@ pub fn volume(volume: &Volume, world: &World) -> Value {
         "diskofferingid": offering.map(|offering| &offering.id),
         "diskofferingname": offering.map(|offering| &offering.name),
         "serviceofferingid": is_root.then_some("1"), "serviceofferingname": is_root.then_some("Small Instance"),
-        "provisioningtype": "thin", "tags": tags,
+        "provisioningtype": "thin", "tags": tags("Volume", &volume.id, &volume.tags),
         "destroyed": matches!(volume.state.as_str(), "Destroy" | "Expunging" | "Expunged"),
         "isextractable": true, "deleteprotection": volume.deleteprotection, "quiescevm": false,
         "supportsstoragesnapshot": false,
         "hypervisor": root_view.then_some("KVM"), "storagetype": root_view.then_some("shared"),
         "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
     }))
+}
+
+/// A volume snapshot.
+pub fn snapshot(snapshot: &Snapshot, world: &World) -> Value {
+    let volume = world.volume(&snapshot.volumeid);
+    let job = world.jobs.iter().find(|job| job.is_pending() && job.instance_is("Snapshot", &snapshot.id));
+    without_nulls(json!({
+        "id": snapshot.id, "name": snapshot.name, "volumeid": snapshot.volumeid,
+        "volumename": volume.map(|volume| &volume.name), "volumetype": volume.map(|volume| &volume.r#type),
+        "state": snapshot.state, "snapshottype": "MANUAL", "intervaltype": "MANUAL",
+        "created": date(snapshot.created), "zoneid": snapshot.zoneid, "zonename": zone_name(&snapshot.zoneid, world),
+        "physicalsize": 0, "virtualsize": snapshot.virtualsize, "revertable": true,
+        "account": snapshot.account, "domainid": DOMAIN, "domain": "ROOT", "projectid": snapshot.projectid,
+        "tags": tags("Snapshot", &snapshot.id, &snapshot.tags),
+        "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
+    }))
+}
+
+fn tags(kind: &str, id: &str, tags: &[Tag]) -> Vec<Value> {
+    let show = |tag: &Tag| json!({"key": tag.key, "value": tag.value, "resourcetype": kind, "resourceid": id});
+    tags.iter().map(show).collect()
 }
 
 /// A virtual machine.
@@ -83,7 +99,7 @@ pub fn disk_offering(offering: &DiskOffering) -> Value {
     without_nulls(json!({
         "id": offering.id, "name": offering.name, "displaytext": offering.name, "state": "Active",
         "storagetype": "shared", "provisioningtype": "thin", "disksize": offering.disksize,
-        "iscustomized": offering.is_customized(), "disksizestrictness": false, "encrypt": false,
+        "iscustomized": offering.is_customized(), "disksizestrictness": offering.disksizestrictness, "encrypt": false,
         "zoneid": offering.zoneid,
     }))
 }

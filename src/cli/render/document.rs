@@ -23,7 +23,8 @@ pub fn error_document(refusal: &Refusal) -> Value {
     json!({ "schema": SCHEMA, "error": refusal.error, "operation": refusal.operation })
 }
 
-fn with_schema(document: &Value) -> Value {
+/// A document that came over the socket, under its schema.
+pub fn with_schema(document: &Value) -> Value {
     let mut all = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
     let members = document.as_object().into_iter().flatten();
     all.extend(members.filter(|(key, _)| *key != "schema").map(|(key, value)| (key.clone(), value.clone())));

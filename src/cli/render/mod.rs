@@ -1,22 +1,25 @@
 //! The only code that prints: data on stdout, everything else on stderr.
 
 mod document;
+mod event;
 mod facts;
 mod progress;
 mod table;
 mod words;
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::document::{answer_document, error_document, results_document};
+use self::document::{answer_document, error_document, results_document, with_schema};
+pub use self::event::line as event_line;
 pub use self::facts::Facts;
 pub use self::progress::{Progress, line as progress_line};
 pub use self::table::{Cell, Table};
-pub use self::words::{age, ago, label, name, path, place, span, task, uris, watch_command, word};
+pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
@@ -115,6 +118,32 @@ impl Output {
         }
     }
 
+    /// One of many things that are printed as they come: a JSON document a line, its identifier, or its text.
+    pub fn item(&self, document: &Value, quiet: &str, text: impl FnOnce() -> String) -> String {
+        match self.format {
+            Format::Json => format!("{}\n", with_schema(document)),
+            Format::Quiet => quiet.to_owned(),
+            Format::Text => text(),
+        }
+    }
+
+    /// Prints lines of which more will come; the exit code where nobody reads them any more.
+    pub fn stream(&self, lines: &str) -> ControlFlow<u8> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => ControlFlow::Break(self.unwritten(&e, 0)),
+        }
+    }
+
+    /// Prints a result as it came over the socket, whatever was wanted on stdout, and says the exit code.
+    pub fn result(&self, answer: Answer) -> u8 {
+        match answer {
+            Ok(result) => self.document(&result, 0),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
     /// Prints why nothing was done, and says the exit code.
     pub fn refuse(&self, refusal: &Refusal) -> u8 {
         let code = refusal.exit_code();
@@ -184,12 +213,17 @@ impl Output {
     fn print(&self, text: &str, code: u8) -> u8 {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                self.stderr(&format!("volctl: cannot write to stdout: {e}\n"));
-                Kind::Internal.exit_code()
-            }
-            _ => code,
+            Ok(()) => code,
+            Err(e) => self.unwritten(&e, code),
         }
+    }
+
+    fn unwritten(&self, error: &io::Error, code: u8) -> u8 {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return code;
+        }
+        self.stderr(&format!("volctl: cannot write to stdout: {error}\n"));
+        Kind::Internal.exit_code()
     }
 
     fn complain(&self, error: &Error) {

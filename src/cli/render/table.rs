@@ -58,8 +58,8 @@ impl Cell {
     pub fn state(state: impl Into<String>) -> Self {
         let cell = Self::text(state);
         let tone = match cell.full.as_str() {
-            "Ready" | "active" | "succeeded" | "ok" => Tone::Good,
-            "Destroy" | "Expunging" | "Expunged" | "failed" | "stuck" | "abandoned" | "bad" => Tone::Bad,
+            "Ready" | "BackedUp" | "active" | "succeeded" | "ok" => Tone::Good,
+            "Destroy" | "Expunging" | "Expunged" | "Error" | "failed" | "stuck" | "abandoned" | "bad" => Tone::Bad,
             stale if stale.ends_with("STALE") => Tone::Bad,
             _ => Tone::Waiting,
         };

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Export, Operation, Volume};
-use crate::model::{format_size, printable};
+use crate::model::{Tag, format_size, printable};
 
 /// A length of time in its two largest units: `12s`, `4m12s`, `3h7m`, `2d4h`.
 pub fn span(seconds: u64) -> String {
@@ -59,6 +59,11 @@ pub fn place(volume: &Volume) -> Option<String> {
     Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))
 }
 
+/// The beginning of an identifier, which is as good as all of it on the command line.
+pub fn short_id(id: impl ToString) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
 /// A path as a person may see it.
 pub fn path(path: &Path) -> String {
     printable(&path.to_string_lossy())
@@ -69,9 +74,14 @@ pub fn uris(export: &Export) -> impl Iterator<Item = String> {
     export.uris.iter().map(|uri| printable(uri))
 }
 
+/// Tags: `owner=jo, tier=gold`.
+pub fn tags(tags: &[Tag]) -> String {
+    tags.iter().map(Tag::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What an operation does: `attach of data1`.
 pub fn task(operation: &Operation) -> String {
-    let kind = word(operation.kind);
+    let kind = word(operation.kind).replace('_', " ");
     match (operation.volume_name.as_deref().filter(|name| !name.is_empty()), operation.volume_id) {
         (Some(name), _) => format!("{kind} of {}", printable(name)),
         (None, Some(id)) => format!("{kind} of {id}"),

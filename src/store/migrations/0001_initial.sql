@@ -42,15 +42,26 @@ CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
 CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
--- For people; only the row of the operation decides.
-CREATE TABLE transitions (
-    operation  TEXT NOT NULL REFERENCES operations (id) ON DELETE CASCADE,
-    at         TEXT NOT NULL,
-    status     TEXT NOT NULL,
-    step_words TEXT NOT NULL,
-    note       TEXT             -- what was found out then
+CREATE INDEX ended_operations ON operations (finished_at) WHERE finished_at IS NOT NULL;
+
+-- What happened, for people; only the row of the operation decides. Append-only, and no number is used twice.
+CREATE TABLE events (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    volume_id   TEXT,
+    volume_name TEXT,           -- as it was then
+    serial      TEXT,           -- of a device, whose volume may not be known
+    operation   TEXT REFERENCES operations (id) ON DELETE CASCADE,
+    status      TEXT,           -- the operation's, then
+    step_words  TEXT,           -- the operation's, then
+    job_id      TEXT,
+    text        TEXT
 ) STRICT;
-CREATE INDEX transitions_of_operation ON transitions (operation);
+CREATE INDEX events_of_operation ON events (operation) WHERE operation IS NOT NULL;
+CREATE INDEX events_of_volume ON events (volume_id) WHERE volume_id IS NOT NULL;
+CREATE INDEX events_of_device ON events (serial) WHERE serial IS NOT NULL;
+CREATE INDEX events_of_no_operation ON events (at) WHERE operation IS NULL;
 
 -- What CloudStack said last.
 CREATE TABLE volumes (

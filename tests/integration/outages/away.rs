@@ -1,5 +1,10 @@
 //! CloudStack is away: what needs it fails soon and has sent nothing, what does not need it works, what goes on says so.
 
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -131,4 +136,59 @@ fn a_rotated_key_is_read_again() {
     asked.end().success();
     wait_for_status(&appliance, "succeeded");
     assert!(!appliance.log().contains("rotated"), "a secret is in the log");
+}
+
+/// A way to CloudStack that takes no more connections once it is closed; those that are open stay.
+struct Way {
+    endpoint: String,
+    closed: Arc<AtomicBool>,
+    address: SocketAddr,
+}
+
+impl Way {
+    fn to(endpoint: &str) -> Self {
+        let server = endpoint.trim_start_matches("http://").trim_end_matches("/client/api").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, closed) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let seen = closed.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if seen.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+                for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    thread::spawn(move || {
+                        io::copy(&mut from, &mut to).ok();
+                        to.shutdown(Shutdown::Both).ok();
+                    });
+                }
+            }
+        });
+        Self { endpoint: format!("http://{address}/client/api"), closed, address }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        TcpStream::connect(self.address).unwrap();
+    }
+}
+
+#[test]
+fn a_change_that_gets_no_connection_fails_soon_although_looks_have_one() {
+    let mut appliance = Appliance::stopped(Config::default());
+    let way = Way::to(appliance.cloud.endpoint());
+    appliance.configure(|config| config.endpoint = Some(way.endpoint.clone()));
+    appliance.start_daemon();
+    appliance.cloud.volume("data");
+    appliance.ok(&["ls", "--max-age", "0"]);
+    let begun = Instant::now();
+    way.close();
+    let error = appliance.json(&["attach", "data"]).failure(5, "cloudstack_unreachable");
+    assert!(message(&error).contains("nothing was sent"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
+    assert_eq!(super::newest(&appliance)["status"], "failed", "it had begun, as looks are answered");
+    appliance.ok(&["ls", "--max-age", "0"]);
+    assert_eq!(appliance.cloud.calls("attachVolume"), 0);
 }

@@ -193,3 +193,22 @@ fn ids_that_are_none_are_an_error_that_names_them() {
     appliance.cloud.admin("POST", "volume", json!({"id": "../../etc", "removed": true}));
     assert_eq!(appliance.ok(&["attach", "data"])["changed"], true);
 }
+
+#[test]
+fn a_volume_that_others_are_at_work_on_is_waited_for_and_that_is_said() {
+    let appliance = Appliance::start();
+    let volume = appliance.cloud.volume("data");
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+    let asked = appliance.begin(&["attach", "data"]);
+    wait_for_step(&appliance, "waiting for CloudStack to attach");
+    // Another's work begins before the end of ours is seen.
+    appliance.cloud.fault(json!({"command": "queryAsyncJobResult", "times": 1_000_000, "mode": "cut-before"}));
+    wait_for_step(&appliance, "(CloudStack away for ");
+    appliance.cloud.admin("POST", "restart-management", json!({}));
+    appliance.cloud.admin("POST", "volume", json!({"id": volume, "state": "Attaching"}));
+    appliance.cloud.admin("DELETE", "faults", json!({}));
+    wait_for_step(&appliance, "(CloudStack has the volume in state Attaching)");
+    appliance.cloud.admin("POST", "volume", json!({"id": volume, "state": "Ready"}));
+    asked.end().failure(5, "cloudstack_refused");
+    assert_eq!(calls(&appliance, "attachVolume"), 1);
+}

@@ -12,8 +12,18 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 6] =
-    ["createVolume", "attachVolume", "detachVolume", "destroyVolume", "deleteVolume", "recoverVolume"];
+pub const CHANGES: [&str; 10] = [
+    "createVolume",
+    "attachVolume",
+    "detachVolume",
+    "destroyVolume",
+    "deleteVolume",
+    "recoverVolume",
+    "resizeVolume",
+    "createSnapshot",
+    "revertSnapshot",
+    "deleteSnapshot",
+];
 
 /// One operation and the world in which it is asked for.
 pub struct Scenario {
@@ -85,6 +95,26 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: new_volume,
         words: &["delete", "data", "--yes"],
     },
+    Scenario { name: "resize", kind: "resize", prepare: exported, words: &["resize", "data", "3G"] },
+    Scenario { name: "resize of a detached one", kind: "resize", prepare: used, words: &["resize", "data", "3G"] },
+    Scenario {
+        name: "snapshot",
+        kind: "snapshotcreate",
+        prepare: attached,
+        words: &["snapshot", "create", "data", "--name", "before", "--tag", "job=nightly"],
+    },
+    Scenario {
+        name: "snapshot revert",
+        kind: "snapshotrevert",
+        prepare: snapshotted,
+        words: &["snapshot", "revert", "before", "--yes"],
+    },
+    Scenario {
+        name: "snapshot delete",
+        kind: "snapshotdelete",
+        prepare: snapshotted,
+        words: &["snapshot", "delete", "before", "--yes"],
+    },
     Scenario { name: "recover", kind: "recover", prepare: deleted, words: &["recover", "data"] },
 ];
 
@@ -140,6 +170,18 @@ pub fn deleted(appliance: &Appliance) {
     appliance.cloud.job("destroyVolume", &[("id", &id(appliance))]);
 }
 
+/// One with a snapshot `before`, that has grown since.
+fn snapshotted(appliance: &Appliance) {
+    used(appliance);
+    let id = id(appliance);
+    for (command, parameters) in [
+        ("createSnapshot", [("volumeid", id.as_str()), ("name", "before")]),
+        ("resizeVolume", [("id", &id), ("size", "2")]),
+    ] {
+        assert_eq!(appliance.cloud.job(command, &parameters)["jobstatus"], 1, "{command}");
+    }
+}
+
 /// The volume's id.
 pub fn id(appliance: &Appliance) -> String {
     appliance.truth("data").unwrap()["id"].as_str().unwrap().to_owned()
@@ -168,6 +210,8 @@ pub struct End {
     pub calls: BTreeMap<&'static str, u64>,
     /// CloudStack's books.
     pub volumes: Vec<Value>,
+    /// Its snapshots.
+    pub snapshots: Vec<Value>,
     /// What `volctl ls` shows.
     pub shown: Vec<Value>,
     /// What `volctl exports` shows.
@@ -189,7 +233,11 @@ impl End {
             changed: changed.clone(),
             operations: picked(operations, &["/kind", "/status"]),
             calls: changes_called(&appliance.cloud),
-            volumes: picked(&state["volumes"], &["/name", "/state", "/virtualmachineid", "/deviceid", "/removed"]),
+            volumes: picked(
+                &state["volumes"],
+                &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
+            ),
+            snapshots: picked(&state["snapshots"], &["/name", "/state", "/virtualsize", "/tags", "/removed"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
             devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),

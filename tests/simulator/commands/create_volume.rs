@@ -20,7 +20,8 @@ use crate::world::objects::{DiskOffering, Volume, random_id};
 pub const MIN_CUSTOM_GIB: i64 = 1;
 /// `custom.diskoffering.size.max`, GiB.
 pub const MAX_CUSTOM_GIB: i64 = 1024;
-const GIB: u64 = 1 << 30;
+/// 1 GiB in bytes.
+pub const GIB: u64 = 1 << 30;
 
 /// `createVolume`
 pub const COMMAND: Command = Command {
@@ -65,7 +66,7 @@ fn row(world: &World, params: &Params) -> Result<Volume, ApiError> {
     check_access(offering, zoneid, world)?;
     let account = owner(world, params)?;
     let id = volume_id(world, params)?;
-    check_limits(&account, size, world)?;
+    check_limits(&account, size, 1, world)?;
     let name = params.text("name").filter(|name| !name.trim().is_empty());
     Ok(Volume {
         id,
@@ -146,7 +147,8 @@ fn volume_id(world: &World, params: &Params) -> Result<String, ApiError> {
     Ok(id.to_owned())
 }
 
-fn check_limits(account: &str, size: u64, world: &World) -> Result<(), ApiError> {
+/// Whether an account may have so many bytes and volumes more.
+pub fn check_limits(account: &str, size: u64, more: usize, world: &World) -> Result<(), ApiError> {
     let owned: Vec<_> = world.volumes.iter().filter(|v| !v.removed && v.account == account).collect();
     let bytes = owned.iter().fold(size, |sum, volume| sum.saturating_add(volume.size));
     let exceeded = |resource: &str| {
@@ -154,7 +156,7 @@ fn check_limits(account: &str, size: u64, world: &World) -> Result<(), ApiError>
             "Maximum amount of resources of Type = '{resource}' for Account has been exceeded"
         )))
     };
-    if world.settings.max_volumes.is_some_and(|limit| owned.len() >= limit) {
+    if world.settings.max_volumes.is_some_and(|limit| more > 0 && owned.len() + more > limit) {
         exceeded("volume")
     } else if world.settings.max_primary_storage_gib.is_some_and(|limit| bytes > limit.saturating_mul(GIB)) {
         exceeded("primary_storage")

@@ -2,7 +2,6 @@
 
 mod async_jobs;
 mod attach_volume;
-mod create_tags;
 mod create_volume;
 mod detach_volume;
 mod discovery;
@@ -10,6 +9,9 @@ mod list_volumes;
 mod lists;
 mod paging;
 mod remove_volume;
+mod resize_volume;
+mod snapshots;
+mod tags;
 mod vm_power;
 
 use std::sync::Arc;
@@ -49,9 +51,15 @@ pub enum Outcome {
     Created(NewJob),
 }
 
-static COMMANDS: [&Command; 20] = [
+static COMMANDS: [&Command; 27] = [
     &attach_volume::COMMAND,
-    &create_tags::COMMAND,
+    &snapshots::CREATE,
+    &tags::CREATE,
+    &snapshots::DELETE,
+    &tags::DELETE,
+    &snapshots::LIST,
+    &tags::LIST,
+    &snapshots::REVERT,
     &create_volume::COMMAND,
     &remove_volume::DELETE,
     &remove_volume::DESTROY,
@@ -67,6 +75,7 @@ static COMMANDS: [&Command; 20] = [
     &lists::ZONES,
     &async_jobs::QUERY,
     &remove_volume::RECOVER,
+    &resize_volume::COMMAND,
     &vm_power::DESTROY,
     &vm_power::START,
     &vm_power::STOP,
@@ -110,7 +119,12 @@ pub fn execute(
 
 /// The volume named by `id`, if it is not removed and the caller may use it.
 fn own_volume<'a>(params: &Params, world: &'a World) -> Result<&'a Volume, ApiError> {
-    let id = params.required("id");
+    own_volume_named("id", params, world)
+}
+
+/// The volume named by a parameter, if it is not removed and the caller may use it.
+fn own_volume_named<'a>(name: &str, params: &Params, world: &'a World) -> Result<&'a Volume, ApiError> {
+    let id = params.required(name);
     let volume = world.volume(id).filter(|volume| !volume.removed);
     let volume = volume.ok_or_else(|| ApiError::invalid(format!("Unable to find volume with ID: {id}")))?;
     if !world.may_use(&volume.account) {

@@ -81,6 +81,8 @@ fn check_removable(id: &str, world: &World) -> Result<(), ApiError> {
         Err(ApiError::invalid("Please specify a volume that is not attached to any VM."))
     } else if volume.deleteprotection {
         Err(ApiError::invalid(format!("Volume [id = {id}] has delete protection enabled and cannot be deleted")))
+    } else if world.has_unfinished_snapshot(id) {
+        Err(ApiError::invalid("There are snapshots creating for this volume, unable to delete it"))
     } else if volume.is_in_transition() {
         Err(ApiError::internal(format!("Failed to destroy volume {id}: it is {}", volume.state)))
     } else {

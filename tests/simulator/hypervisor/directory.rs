@@ -25,7 +25,7 @@ impl Directory {
         self.devices.join(format!("virtio-{}", serial(volume)))
     }
 
-    /// The link appears whole, by a rename.
+    /// The link appears whole, by a rename; also anew where it is there already and its file has grown.
     pub(super) fn plug(&self, volume: &str, size: u64) -> io::Result<()> {
         let file = self.data.provide(volume, size)?;
         let new = self.devices.join(format!(".{}.new", serial(volume)));

@@ -6,6 +6,7 @@ mod qmp;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use directory::Directory;
 use qmp::Qmp;
@@ -45,6 +46,18 @@ impl Hypervisor {
         }
     }
 
+    /// Tells the guest that a disk which is plugged in has grown.
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub async fn grow(&self, volume: &str, size: u64) -> Result<(), String> {
+        match self {
+            Self::Memory => Ok(()),
+            Self::Directory(directory) => directory.plug(volume, size).map_err(|error| error.to_string()),
+            Self::Qmp(qmp) => qmp.grow(volume, size).await,
+        }
+    }
+
     /// Takes a disk out, and returns when the guest has let it go.
     ///
     /// # Errors
@@ -57,15 +70,42 @@ impl Hypervisor {
         }
     }
 
+    fn data(&self) -> Option<&Data> {
+        match self {
+            Self::Memory => None,
+            Self::Directory(directory) => Some(directory.data()),
+            Self::Qmp(qmp) => Some(qmp.data()),
+        }
+    }
+
     /// Forgets a volume's data for ever.
     pub fn erase(&self, volume: &str) {
-        let data = match self {
-            Self::Memory => return,
-            Self::Directory(directory) => directory.data(),
-            Self::Qmp(qmp) => qmp.data(),
-        };
-        // A volume that was never attached has no file.
-        let _ = fs::remove_file(data.file(volume));
+        if let Some(data) = self.data() {
+            // A volume that was never attached has no file.
+            let _ = fs::remove_file(data.file(volume));
+        }
+    }
+
+    /// Keeps a copy of a volume's data for a snapshot.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn keep(&self, volume: &str, snapshot: &str) -> Result<(), String> {
+        match self.data() {
+            Some(data) => copy(data.file(volume), data.kept(snapshot)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a snapshot's copy back in the place of the volume's data.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn put_back(&self, volume: &str, snapshot: &str) -> Result<(), String> {
+        match self.data() {
+            Some(data) => copy(data.kept(snapshot), data.file(volume)).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -82,6 +122,10 @@ impl Data {
         self.0.join(format!("{volume}.img"))
     }
 
+    fn kept(&self, snapshot: &str) -> PathBuf {
+        self.0.join(format!("{snapshot}.snapshot"))
+    }
+
     /// The volume's file, of at least this size.
     fn provide(&self, volume: &str, size: u64) -> io::Result<PathBuf> {
         let path = self.file(volume);
@@ -90,6 +134,21 @@ impl Data {
             file.set_len(size)?;
         }
         Ok(path)
+    }
+}
+
+/// Copies a sparse file over another, in place; nothing where there is none, as a volume that was never attached has
+/// none.
+async fn copy(from: PathBuf, to: PathBuf) -> Result<(), String> {
+    let copied = tokio::task::spawn_blocking(move || match from.exists() {
+        true => Command::new("cp").arg("--sparse=always").args([from, to]).status().map(|status| status.success()),
+        false => Ok(true),
+    });
+    match copied.await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err("cp failed".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -66,6 +66,11 @@ impl Qmp {
         Ok(())
     }
 
+    /// As `virsh blockresize` does on the running domain.
+    pub(super) async fn grow(&self, volume: &str, size: u64) -> Result<(), String> {
+        self.execute("block_resize", json!({"node-name": node_name(volume), "size": size})).await.map(drop)
+    }
+
     pub(super) async fn unplug(&self, volume: &str) -> Result<(), String> {
         if !self.monitor.lock().await.used.contains_key(volume) {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::guest::Guests;
 use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::params::Entity;
-use objects::{DiskOffering, Project, VirtualMachine, Volume, Zone};
+use objects::{DiskOffering, Project, Snapshot, VirtualMachine, Volume, Zone};
 use seed::Seed;
 use settings::Settings;
 
@@ -34,6 +34,8 @@ pub struct World {
     pub virtual_machines: Vec<VirtualMachine>,
     /// Volumes in the order of their creation, removed ones included.
     pub volumes: Vec<Volume>,
+    /// Volume snapshots in the order of their creation, removed ones included.
+    pub snapshots: Vec<Snapshot>,
     /// Jobs in the order of their submission, until they are purged.
     pub jobs: Vec<Job>,
     /// Which disks the guests really have.
@@ -60,6 +62,7 @@ impl World {
             projects: seed.projects,
             virtual_machines: seed.virtual_machines,
             volumes: seed.volumes,
+            snapshots: Vec::new(),
             jobs: Vec::new(),
             guests: Guests::default(),
             faults: Faults::default(),
@@ -100,7 +103,7 @@ impl World {
             Entity::Project | Entity::AnyProject => self.projects.iter().any(|project| project.id == id),
             Entity::Vm => self.vm(id).is_some(),
             Entity::Volume => self.volume(id).is_some(),
-            Entity::Snapshot => false,
+            Entity::Snapshot => self.snapshot(id).is_some(),
             Entity::Job => self.job(id).is_some(),
         }
     }
@@ -113,6 +116,16 @@ impl World {
     /// A volume, to be changed.
     pub fn volume_mut(&mut self, id: &str) -> Option<&mut Volume> {
         self.volumes.iter_mut().find(|volume| volume.id == id)
+    }
+
+    /// A volume snapshot, be it removed.
+    pub fn snapshot(&self, id: &str) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.id == id)
+    }
+
+    /// Whether a snapshot of a volume is still being made.
+    pub fn has_unfinished_snapshot(&self, volume: &str) -> bool {
+        self.snapshots.iter().any(|snapshot| snapshot.volumeid == volume && snapshot.is_unfinished())
     }
 
     /// A VM, be it removed.

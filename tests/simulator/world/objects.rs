@@ -53,6 +53,41 @@ pub struct Volume {
     pub removed: bool,
 }
 
+/// A volume snapshot's row.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// A UUID.
+    #[serde(default = "random_id")]
+    pub id: String,
+    /// Not unique.
+    pub name: String,
+    /// What it is of.
+    pub volumeid: String,
+    /// Facts sheet, 2.3.
+    #[serde(default = "backed_up")]
+    pub state: String,
+    /// Its zone.
+    #[serde(default = "default_zone")]
+    pub zoneid: String,
+    /// The volume's size when it was taken, bytes.
+    pub virtualsize: u64,
+    /// The owner.
+    #[serde(default = "default_account")]
+    pub account: String,
+    /// The project, if one owns it.
+    pub projectid: Option<String>,
+    /// When it was taken.
+    #[serde(default = "Timestamp::now")]
+    pub created: Timestamp,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// Destroyed: known by its id, listed nowhere.
+    #[serde(default)]
+    pub removed: bool,
+}
+
 /// A key and its value.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +165,9 @@ pub struct DiskOffering {
     /// The caller may not use it.
     #[serde(default)]
     pub forbidden: bool,
+    /// A volume of it keeps its size.
+    #[serde(default)]
+    pub disksizestrictness: bool,
 }
 
 /// A project's row.
@@ -152,6 +190,13 @@ impl Volume {
     /// A volume whose state ends by itself.
     pub fn is_in_transition(&self) -> bool {
         !matches!(self.state.as_str(), "Allocated" | "Ready" | "Uploaded" | "Destroy" | "Expunging")
+    }
+}
+
+impl Snapshot {
+    /// Until it is `BackedUp` its volume is neither deleted nor resized.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.state.as_str(), "Allocated" | "Creating" | "CreatedOnPrimary" | "BackingUp")
     }
 }
 
@@ -180,6 +225,10 @@ fn data_disk() -> String {
 
 fn ready() -> String {
     "Ready".to_owned()
+}
+
+fn backed_up() -> String {
+    "BackedUp".to_owned()
 }
 
 fn running() -> String {

@@ -69,7 +69,14 @@ fn vm(id: &str, name: &str, state: &str) -> VirtualMachine {
 }
 
 fn offering(id: &str, name: &str, disksize: u64) -> DiskOffering {
-    DiskOffering { id: id.to_owned(), name: name.to_owned(), disksize, zoneid: None, forbidden: false }
+    DiskOffering {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        disksize,
+        zoneid: None,
+        forbidden: false,
+        disksizestrictness: false,
+    }
 }
 
 fn root_volume(vm: &VirtualMachine) -> Volume {

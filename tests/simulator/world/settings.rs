@@ -32,6 +32,8 @@ pub struct Settings {
     pub device_delay_ms: i64,
     /// Whether disks appear at all.
     pub devices_appear: bool,
+    /// Whether a guest is told that its disk has grown; the job succeeds either way.
+    pub resize_notifies: bool,
     /// `wait.detach.device`
     pub wait_detach_device_ms: u64,
     /// Limits calls, if given.
@@ -40,6 +42,8 @@ pub struct Settings {
     pub maintenance: bool,
     /// The account's limit of volumes.
     pub max_volumes: Option<usize>,
+    /// The account's limit of volume snapshots.
+    pub max_snapshots: Option<usize>,
     /// The account's limit of primary storage, GiB.
     pub max_primary_storage_gib: Option<u64>,
     /// `storage.max.volume.size`, GiB.
@@ -101,10 +105,12 @@ impl Default for Settings {
             latency: BTreeMap::new(),
             device_delay_ms: 0,
             devices_appear: true,
+            resize_notifies: true,
             wait_detach_device_ms: 10_000,
             throttle: None,
             maintenance: false,
             max_volumes: None,
+            max_snapshots: None,
             max_primary_storage_gib: None,
             max_volume_size_gib: 2000,
             max_data_disks: 32,

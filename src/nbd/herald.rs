@@ -1,0 +1,69 @@
+//! Tells whoever keeps a history what happens at the exports. Nobody who serves waits for it.
+
+use std::sync::{Arc, OnceLock};
+
+use super::client::Peer;
+use super::served::Served;
+use crate::api::EventKind;
+use crate::model::{VolumeId, printable};
+
+/// Something that happened at an export.
+#[derive(Clone, Debug)]
+pub struct Happening {
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// The export's volume.
+    pub volume_id: VolumeId,
+    /// In words.
+    pub text: String,
+}
+
+type Listener = Box<dyn Fn(Happening) + Send + Sync>;
+
+/// The way to whoever listens; clones lead to the same one.
+#[derive(Clone, Default)]
+pub(super) struct Herald(Arc<OnceLock<Listener>>);
+
+impl Herald {
+    /// Has a listener, who must not block, told from now on. There is one at most: later ones are not told.
+    pub fn listen(&self, listener: impl Fn(Happening) + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(listener));
+    }
+
+    /// An export is served from now on.
+    pub fn served(&self, export: &Served) {
+        let mode = if export.read_only { "read-only" } else { "writable" };
+        self.tell(EventKind::ExportServed, export, format!("is served, {mode}"));
+    }
+
+    /// An export has failed.
+    pub fn failed(&self, export: &Served, why: &str) {
+        self.tell(EventKind::ExportFailed, export, format!("failed: {why}"));
+    }
+
+    /// An export has gone.
+    pub fn ended(&self, export: &Served) {
+        self.tell(EventKind::ExportEnded, export, "is served no longer".to_owned());
+    }
+
+    /// A client has come in.
+    pub fn connected(&self, export: &Served, peer: Peer) {
+        self.tell(EventKind::ClientConnected, export, format!("client {peer} connected"));
+    }
+
+    /// A client has gone.
+    pub fn disconnected(&self, export: &Served, peer: Peer, cut_off: bool) {
+        let how = if cut_off { "was cut off" } else { "disconnected" };
+        self.tell(EventKind::ClientDisconnected, export, format!("client {peer} {how}"));
+    }
+
+    fn tell(&self, kind: EventKind, export: &Served, what: String) {
+        if let Some(listener) = self.0.get() {
+            listener(Happening {
+                kind,
+                volume_id: export.volume_id,
+                text: format!("export {}: {what}", printable(&export.name)),
+            });
+        }
+    }
+}
