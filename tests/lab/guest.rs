@@ -126,7 +126,7 @@ impl Guest {
         for hail in 0..BOOT_SECONDS / 5 {
             writeln!(&self.agent, "5 {}", BASE64_STANDARD.encode(format!("echo hail {hail}"))).unwrap();
             let mut answer = String::new();
-            while answers.read_line(&mut answer).is_ok() {
+            while answers.read_line(&mut answer).is_ok_and(|length| length > 0) {
                 if Output::parse(&answer).is_some_and(|output| output.stdout == format!("hail {hail}")) {
                     return;
                 }
