@@ -1,4 +1,4 @@
-.PHONY: build demo test fuzz packages fmt generate
+.PHONY: build demo test bench fuzz packages fmt generate
 .DEFAULT_GOAL := build
 
 # target/release/volctl, target/release/volctld
@@ -27,6 +27,12 @@ ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture --test-threads=1
 endif
 
+# The NBD server beside the reference servers: a table of ratios, in some 15 minutes on an idle machine, as root.
+bench:
+	@tests/setup.sh bench
+	cargo build --release --example nbd-bench-server
+	@tests/bench/bench.py target/release/examples/nbd-bench-server
+
 # Hostile bytes at length: each target for FUZZ_SECONDS, from the stored corpus on. What is found stays under target/.
 FUZZ_SECONDS ?= 600
 fuzz:
@@ -49,6 +55,6 @@ fmt:
 	cargo fmt
 	cd tests/fuzz && cargo fmt
 
-# Rewrites completions/ and man/ from the definition of the command line.
+# Rewrites man/, the README's tables and packaging/config.toml from the definitions in src/.
 generate:
 	UPDATE_GENERATED=1 cargo test --test integration generated

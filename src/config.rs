@@ -13,6 +13,7 @@ pub use self::environment::{Environment, Paths};
 pub use self::network::{Network, NetworkError};
 use self::secret::ReadFile;
 pub use self::secret::SecretKey;
+pub use self::settings::{SETTINGS, Setting, SettingKind, SettingValue};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmId, printable};
 
@@ -21,6 +22,7 @@ mod duration;
 mod environment;
 mod network;
 mod secret;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,8 @@ mod tests;
 pub const SYSTEM_SOCKET: &str = "/run/volctl/volctld.sock";
 /// Where udev puts the links to disks; any other directory is a sandbox's.
 pub const BY_ID_DIR: &str = "/dev/disk/by-id";
+/// What is worth a line of the log on any day.
+pub const DEFAULT_LOG: &str = "volctl=info";
 
 const CLOUDSTACK_ENDPOINT: &str = "CLOUDSTACK_ENDPOINT";
 const CLOUDSTACK_KEY: &str = "CLOUDSTACK_KEY";
@@ -102,74 +106,110 @@ pub struct Daemon {
     pub idle_timeout: Duration,
     /// How long ended operations are kept.
     pub history: Duration,
-    /// What is logged.
-    pub log: Option<String>,
+    /// What is logged: levels, by part where it says so.
+    pub log: String,
 }
 
 impl Config {
     /// Reads a file, or without one the file at [`Paths::config`] if it is there, and the environment, which overrides
     /// it. Each error is of kind `config` and names what it is about.
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Self> {
+        Self::check(path, environment).map_err(|mistakes| {
+            mistakes
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Error::new(Kind::Internal, "the configuration is not complete"))
+        })
+    }
+
+    /// As [`load`](Self::load), but with every mistake.
+    pub fn check(path: Option<&Path>, environment: &Environment) -> Result<Self, Vec<Error>> {
         let paths = Paths::of(environment);
         let file = match ReadFile::open(path.unwrap_or(&paths.config)) {
             Ok(file) => Some(file),
             Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 let path = printable(&path.unwrap_or(&paths.config).display().to_string());
-                return Err(Error::new(Kind::Config, format_args!("cannot read the configuration {path}: {error}")));
+                let what = format_args!("cannot read the configuration {path}: {error}");
+                return Err(vec![Error::new(Kind::Config, what)]);
             }
         };
-        Loader { path: path.unwrap_or(&paths.config), file: file.as_ref(), environment, paths: &paths }.load()
+        let path = path.unwrap_or(&paths.config);
+        Loader { path, file: file.as_ref(), environment, paths: &paths, mistakes: Vec::new() }.load()
     }
 }
 
-/// What the sections are read from.
+/// What the sections are read from, and what was found to be wrong with them.
 struct Loader<'a> {
     path: &'a Path,
     file: Option<&'a ReadFile>,
     environment: &'a Environment,
     paths: &'a Paths,
+    mistakes: Vec<Error>,
 }
 
-impl Loader<'_> {
-    fn load(&self) -> Result<Config> {
-        let mut document = Section::parse(self.path, self.file.map_or("", |file| &file.text))?;
-        let (cloudstack, device) = (document.section("cloudstack")?, document.section("device")?);
-        let (nbd, daemon) = (document.section("nbd")?, document.section("daemon")?);
-        document.finish()?;
-        Ok(Config {
-            device: self::device(device)?,
-            nbd: self.nbd(nbd)?,
-            daemon: self::daemon(daemon)?,
-            // Last, so that what is missing here does not hide what is wrong elsewhere.
-            cloudstack: self.cloudstack(cloudstack)?,
+impl<'a> Loader<'a> {
+    fn load(mut self) -> Result<Config, Vec<Error>> {
+        let text = self.file.map_or("", |file| &file.text);
+        let mut document = Section::parse(self.path, text).map_err(|error| vec![error])?;
+        let [cloudstack, device, nbd, daemon] = ["cloudstack", "device", "nbd", "daemon"].map(|name| {
+            let section = document.section(name);
+            section.unwrap_or_else(|error| {
+                self.mistakes.push(error);
+                document.without(name)
+            })
+        });
+        self.mistakes.extend(document.unknown());
+        let (device, nbd, daemon) = (self.device(device), self.nbd(nbd), self.daemon(daemon));
+        // Last, so that what is missing here does not hide what is wrong elsewhere.
+        let cloudstack = self.cloudstack(cloudstack);
+        match cloudstack {
+            Some(cloudstack) if self.mistakes.is_empty() => Ok(Config { cloudstack, device, nbd, daemon }),
+            _ => Err(self.mistakes),
+        }
+    }
+
+    /// Notes what is wrong, and goes on.
+    fn note<T: Default>(&mut self, read: Result<T>) -> T {
+        read.unwrap_or_else(|error| {
+            self.mistakes.push(error);
+            T::default()
         })
     }
 
-    fn cloudstack(&self, mut section: Section<'_>) -> Result<CloudStack> {
-        let endpoint = section.text("endpoint")?;
-        let api_key = section.text("api_key")?;
-        let secret_key_file = section.path("secret_key_file")?;
-        let secret_key = section.text("secret_key")?;
-        let zone = section.text("zone")?;
-        let disk_offering = section.text("disk_offering")?;
-        let project = section.text("project")?;
-        let vm_id = section.text("vm_id")?;
-        let ca_file = section.path("ca_file")?;
-        let allow_plain_http = section.boolean("allow_plain_http")?.unwrap_or(false);
-        let timeout = section.duration("timeout", 1)?;
-        section.finish()?;
+    fn cloudstack(&mut self, mut section: Section<'a>) -> Option<CloudStack> {
+        let endpoint = section.text("endpoint");
+        let api_key = section.text("api_key");
+        let secret_key_file = self.note(section.path("secret_key_file"));
+        let secret_key = self.note(section.text("secret_key"));
+        let zone = self.note(section.text("zone"));
+        let disk_offering = self.note(section.text("disk_offering"));
+        let project = self.note(section.text("project"));
+        let vm_id = self.note(section.text("vm_id"));
+        let ca_file = self.note(section.path("ca_file"));
+        let allow_plain_http = self.note(section.boolean("allow_plain_http")).unwrap_or(false);
+        let timeout = self.note(section.duration("timeout", 1));
+        self.mistakes.extend(section.unknown());
 
-        let endpoint = self.required(endpoint, "endpoint", CLOUDSTACK_ENDPOINT)?;
+        let endpoint = endpoint
+            .and_then(|given| self.required(given, "endpoint", CLOUDSTACK_ENDPOINT))
+            .and_then(|given| check_endpoint(&given, allow_plain_http));
+        let endpoint = self.note(endpoint.map(Some));
+        let api_key = api_key.and_then(|given| self.required(given, "api_key", CLOUDSTACK_KEY));
+        let api_key = self.note(api_key.map(Some));
+        let secret_key = self.secret_key(secret_key, secret_key_file);
+        let secret_key = self.note(secret_key.map(Some));
+        let vm_id = vm_id.map(|id| id.value.parse().map_err(|_| id.refuse("must be a VM's UUID"))).transpose();
+        let vm_id = self.note(vm_id);
         let value = |given: Given<String>| given.value;
-        Ok(CloudStack {
-            endpoint: check_endpoint(&endpoint, allow_plain_http)?,
-            api_key: self.required(api_key, "api_key", CLOUDSTACK_KEY)?.value.trim().to_owned(),
-            secret_key: self.secret_key(secret_key, secret_key_file)?,
+        Some(CloudStack {
+            endpoint: endpoint?,
+            api_key: api_key?.value.trim().to_owned(),
+            secret_key: secret_key?,
             zone: zone.map(value),
             disk_offering: disk_offering.map(value),
             project: project.map(value),
-            vm_id: vm_id.map(|id| id.value.parse().map_err(|_| id.refuse("must be a VM's UUID"))).transpose()?,
+            vm_id,
             ca_file: ca_file.map(|path| path.value),
             timeout: timeout.unwrap_or(Duration::from_secs(30)),
         })
@@ -210,48 +250,51 @@ impl Loader<'_> {
         }
     }
 
-    fn nbd(&self, mut section: Section<'_>) -> Result<Nbd> {
-        let listen = section.texts("listen")?;
-        let unix_socket = section.path("unix_socket")?;
-        let advertise = section.text("advertise")?;
-        let plain_public = section.boolean("plain_public")?.unwrap_or(false);
-        let allow = section.texts("allow")?;
-        section.finish()?;
+    fn nbd(&mut self, mut section: Section<'a>) -> Nbd {
+        let listen = self.note(section.texts("listen"));
+        let unix_socket = self.note(section.path("unix_socket"));
+        let advertise = self.note(section.text("advertise"));
+        let plain_public = self.note(section.boolean("plain_public")).unwrap_or(false);
+        let allow = self.note(section.texts("allow"));
+        self.mistakes.extend(section.unknown());
 
-        let allow = allow.iter().map(|network| network.read(|text| text.parse())).collect::<Result<Vec<Network>>>()?;
-        let listen_address = |given: &Given<String>| check_listen(given, plain_public && !allow.is_empty());
-        Ok(Nbd {
-            listen: listen.iter().map(listen_address).collect::<Result<_>>()?,
-            unix_socket: unix_socket.map_or(Ok(self.paths.nbd_socket.clone()), check_socket)?,
-            advertise: advertise.map(check_advertise).transpose()?,
+        let is_public_allowed = plain_public && !allow.is_empty();
+        let allow = allow.iter().filter_map(|network| self.note(network.read(|text| text.parse()).map(Some))).collect();
+        let listen_address = |given: &Given<String>| self.note(check_listen(given, is_public_allowed).map(Some));
+        Nbd {
+            listen: listen.iter().filter_map(listen_address).collect(),
+            unix_socket: self
+                .note(unix_socket.map(check_socket).transpose())
+                .unwrap_or_else(|| self.paths.nbd_socket.clone()),
+            advertise: self.note(advertise.map(check_advertise).transpose()),
             allow,
-        })
+        }
     }
-}
 
-fn device(mut section: Section<'_>) -> Result<Device> {
-    let by_id_dir = section.path("by_id_dir")?;
-    let timeout = section.duration("timeout", 1)?;
-    let max_disks = section.count("max_disks", 256)?;
-    section.finish()?;
-    Ok(Device {
-        by_id_dir: by_id_dir.map_or_else(|| BY_ID_DIR.into(), |path| path.value),
-        timeout: timeout.unwrap_or(Duration::from_secs(60)),
-        max_disks: max_disks.unwrap_or(32),
-    })
-}
+    fn device(&mut self, mut section: Section<'a>) -> Device {
+        let by_id_dir = self.note(section.path("by_id_dir"));
+        let timeout = self.note(section.duration("timeout", 1));
+        let max_disks = self.note(section.count("max_disks", 256));
+        self.mistakes.extend(section.unknown());
+        Device {
+            by_id_dir: by_id_dir.map_or_else(|| BY_ID_DIR.into(), |path| path.value),
+            timeout: timeout.unwrap_or(Duration::from_secs(60)),
+            max_disks: max_disks.unwrap_or(32),
+        }
+    }
 
-fn daemon(mut section: Section<'_>) -> Result<Daemon> {
-    const DAY: Duration = Duration::from_secs(86_400);
-    let idle_timeout = section.duration("idle_timeout", 366)?;
-    let history = section.duration("history", 36_600)?;
-    let log = section.text("log")?;
-    section.finish()?;
-    Ok(Daemon {
-        idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)),
-        history: history.unwrap_or(400 * DAY),
-        log: log.map(check_log).transpose()?,
-    })
+    fn daemon(&mut self, mut section: Section<'a>) -> Daemon {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let idle_timeout = self.note(section.duration("idle_timeout", 366));
+        let history = self.note(section.duration("history", 36_600));
+        let log = self.note(section.text("log"));
+        self.mistakes.extend(section.unknown());
+        Daemon {
+            idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(300)),
+            history: history.unwrap_or(400 * DAY),
+            log: self.note(log.map(check_log).transpose()).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+        }
+    }
 }
 
 /// A level, or `target=level`, or several of them with commas between.

@@ -8,12 +8,13 @@
 //! operation                             the journal; the only room in which the outside worlds meet
 //! store, cloudstack, device, nbd        SQLite, the cloud, this kernel, the clients of the exports
 //! api, rpc, systemd                     the contract, its transport, the service manager
-//! model, error, config                  words that every room knows
+//! model, error, config, blocking        words and ways that every room knows
 //! ```
 //!
 //! `cli` sees only `api`, `rpc`'s client and the last row: what the command prints, it was told over the socket.
 
 pub mod api;
+pub mod blocking;
 pub mod cli;
 pub mod cloudstack;
 pub mod config;

@@ -6,8 +6,8 @@ set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
-test="$build debian-archive-keyring e2fsprogs faketime fio libnbd-bin mmdebstrap nbd-client nbdkit python3-libnbd qemu-system-x86
-    qemu-utils socat systemd"
+test="$build debian-archive-keyring e2fsprogs faketime fio fish groff-base libnbd-bin mmdebstrap nbd-client nbdkit
+    prometheus python3-libnbd qemu-system-x86 qemu-utils socat systemd zsh"
 fuzz="$build g++"
 bench="$test nbd-server"
 packages="$build binutils debhelper dpkg-dev lintian rpm rpmlint"

@@ -3,19 +3,25 @@
 //! The parameters of a change are those of its struct and, beside them in the same object, those of [`Change`].
 //! Times are RFC 3339 UTC, sizes bytes. An unknown parameter is refused.
 
+mod check;
 mod events;
+mod metrics;
 mod objects;
 pub mod openrpc;
 mod params;
 mod results;
+mod why;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use check::*;
 pub use events::*;
+pub use metrics::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
+pub use why::*;
 
 /// The version of everything here, shown as `schema` in each document that `--json` prints.
 pub const SCHEMA: u32 = 1;
@@ -29,23 +35,31 @@ pub mod method {
     pub const VOLUME_ATTACH: &str = "volume.attach";
     pub const VOLUME_DETACH: &str = "volume.detach";
     pub const VOLUME_MOVE: &str = "volume.move";
+    pub const VOLUME_RECLAIM: &str = "volume.reclaim";
     pub const VOLUME_DELETE: &str = "volume.delete";
     pub const VOLUME_RECOVER: &str = "volume.recover";
     pub const VOLUME_RESIZE: &str = "volume.resize";
     pub const VOLUME_HOLD: &str = "volume.hold";
     pub const VOLUME_RELEASE: &str = "volume.release";
+    pub const VOLUME_WHY: &str = "volume.why";
     pub const DEVICE_GET: &str = "device.get";
     pub const DEVICE_FIND: &str = "device.find";
+    pub const VM_LIST: &str = "vm.list";
     pub const VM_GET: &str = "vm.get";
     pub const EXPORT_CREATE: &str = "export.create";
     pub const EXPORT_DELETE: &str = "export.delete";
     pub const EXPORT_LIST: &str = "export.list";
+    pub const EXPORT_KICK: &str = "export.kick";
+    pub const EXPORT_CHECK: &str = "export.check";
+    pub const EXPORT_PRUNE: &str = "export.prune";
+    pub const OPERATION_BEGIN: &str = "operation.begin";
     pub const SNAPSHOT_CREATE: &str = "snapshot.create";
     pub const SNAPSHOT_LIST: &str = "snapshot.list";
     pub const SNAPSHOT_REVERT: &str = "snapshot.revert";
     pub const SNAPSHOT_DELETE: &str = "snapshot.delete";
     pub const OPERATION_GET: &str = "operation.get";
     pub const OPERATION_LIST: &str = "operation.list";
+    pub const OPERATION_WATCH: &str = "operation.watch";
     pub const OPERATION_WAIT: &str = "operation.wait";
     pub const OPERATION_CANCEL: &str = "operation.cancel";
     pub const OPERATION_RETRY: &str = "operation.retry";
@@ -56,6 +70,7 @@ pub mod method {
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";
+    pub const SYSTEM_METRICS: &str = "system.metrics";
     pub const SYSTEM_VERSION: &str = "system.version";
     pub const RPC_DISCOVER: &str = "rpc.discover";
     /// The notification that comes before the answer of a change that waits.

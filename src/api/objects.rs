@@ -35,6 +35,9 @@ pub struct Volume {
     pub device: Option<Device>,
     /// Its export, read from the live server for this answer.
     pub export: Option<Export>,
+    /// Its tags, in the order of their keys.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// Who holds it, so that nobody takes it away; none where it is free.
     pub hold: Option<Hold>,
     /// When CloudStack said the rest.
@@ -94,13 +97,18 @@ pub struct Export {
     pub read_only: bool,
     /// What a client can use as it is.
     pub uris: Vec<String>,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The clients that are connected.
     pub clients: Vec<Client>,
+    /// How it serves them now.
+    pub traffic: Traffic,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What it is doing.
     pub state: ExportState,
     /// What clients have done with it.
+    #[serde(default)]
     pub usage: Usage,
 }
 
@@ -129,6 +137,20 @@ pub struct LastClient {
     pub at: Timestamp,
     /// How it left; none while it is there.
     pub left: Option<Leaving>,
+}
+
+/// How an export serves its clients; counted since this daemon serves it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Requests of the last second.
+    pub requests_per_second: u64,
+    /// Requests that were refused or failed.
+    pub errors: u64,
+    /// When all that was written was last brought to stable storage; not yet where absent.
+    pub last_flush: Option<Timestamp>,
 }
 
 /// A client of an export.
@@ -166,9 +188,10 @@ pub struct Snapshot {
 }
 
 /// What kind of change an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the method of the same name")]
 pub enum OperationKind {
     Create,
@@ -183,13 +206,20 @@ pub enum OperationKind {
     SnapshotRevert,
     SnapshotDelete,
     Move,
+    Reclaim,
 }
 
 impl OperationKind {
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
-            Self::Detach | Self::Unexport | Self::Delete | Self::Move | Self::Resize | Self::SnapshotRevert => true,
+            Self::Detach
+            | Self::Unexport
+            | Self::Delete
+            | Self::Move
+            | Self::Reclaim
+            | Self::Resize
+            | Self::SnapshotRevert => true,
             Self::Create
             | Self::Attach
             | Self::Export
@@ -201,9 +231,10 @@ impl OperationKind {
 }
 
 /// Where an operation stands. `failed` is a proof: its effect is known not to be there, or was undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "design, 2 has the meanings")]
 pub enum Status {
     Queued,
@@ -289,6 +320,13 @@ pub struct Asker {
     pub command: Option<String>,
     /// `--reason`
     pub reason: Option<String>,
+}
+
+impl Asker {
+    /// Who it was: behind a `sudo` whoever logged in.
+    pub fn person(&self) -> Option<u32> {
+        self.login_uid.or(self.uid)
+    }
 }
 
 /// A moment in an operation's history.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::objects::{OperationKind, Status};
 use crate::model::Tag;
 
 /// `volume.create`
@@ -32,6 +34,9 @@ pub struct VolumeCreate {
     /// Take an existing volume of this name when size, offering and zone agree.
     #[serde(default)]
     pub exists_ok: bool,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
 }
 
 /// `volume.attach`
@@ -53,6 +58,9 @@ pub struct VolumeAttach {
     /// The export is read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// Tags that the volume is to have; another value for a key that it has is a conflict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
 }
 
 /// `volume.detach`
@@ -97,6 +105,23 @@ pub struct VolumeMove {
     /// Close the export's clients. Overrides nothing else.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `volume.reclaim`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VolumeReclaim {
+    /// Volume: id or unique name.
+    pub volume: String,
+    /// The other VM, id or name, that it comes from; that VM is stopped.
+    pub from: String,
+    /// Where that VM does not stop by itself, it is stopped by force.
+    #[serde(default)]
+    pub force_stop: bool,
+    /// That VM's name once more: it is destroyed, not expunged, once the disk is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroy_vm: Option<String>,
 }
 
 /// `volume.delete`
@@ -152,6 +177,23 @@ pub struct VolumeRelease {
     pub volume: String,
 }
 
+/// Which of what is listed is wanted: what fulfils all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// With all of these tags on the volume.
+    pub tags: Vec<Tag>,
+    /// Asked for by the caller, who is known by login user id, else by user id: an operation; a volume, or its export,
+    /// whose last operation here that did not fail and was not given up was the caller's.
+    pub mine: bool,
+    /// On this VM: a volume, an export whose device is here, an operation on this VM or on a volume that is here now.
+    pub here: bool,
+    /// In this state, as it is shown, in upper or lower case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
 /// `volume.list`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -160,6 +202,17 @@ pub struct VolumeList {
     /// Ask CloudStack again for what is older than so many seconds (30 where absent).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age_seconds: Option<u64>,
+    /// Which are wanted.
+    pub filter: Filter,
+}
+
+/// `export.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportList {
+    /// Which are wanted.
+    pub filter: Filter,
 }
 
 /// `volume.get`
@@ -196,12 +249,13 @@ pub struct DeviceFind {
 }
 
 /// `vm.get`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct VmGet {
-    /// VM, id or unique name.
-    pub vm: String,
+    /// VM, id or unique name; this VM where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
 }
 
 /// `export.create`
@@ -217,6 +271,21 @@ pub struct ExportCreate {
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Let several clients write at a time.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// `export.kick`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExportKick {
+    /// The export's name.
+    pub export: String,
+    /// Only the clients at this address, with or without its port; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 /// `export.delete`
@@ -234,6 +303,43 @@ pub struct ExportDelete {
     pub force: bool,
 }
 
+/// `export.prune`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportPrune {
+    /// Also those whose last client left so many seconds ago; without it only those that have lost their volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+    /// Only these, by name; all where there is none.
+    pub exports: Vec<String>,
+    /// Say what would end, and end nothing.
+    pub dry_run: bool,
+}
+
+/// `operation.begin`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OperationBegin {
+    /// At most [`MOST_CHANGES`] changes; each becomes an operation of its own.
+    pub changes: Vec<ListedChange>,
+}
+
+/// How many changes one list has at most.
+pub const MOST_CHANGES: usize = 256;
+
+/// One change of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ListedChange {
+    /// The method of a change that is an operation, such as `volume.attach`.
+    pub method: String,
+    /// What that method takes; nothing waits for the end of these, and `wait` and `token` mean nothing.
+    pub params: Map<String, Value>,
+}
+
 /// `snapshot.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -245,7 +351,7 @@ pub struct SnapshotCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its tags.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
 }
 
@@ -347,7 +453,41 @@ pub struct OperationWait {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationList {
+    /// Only of this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<OperationKind>,
+    /// Only with this status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// Only those about a volume: its id, its name then, or the beginning of its id, 6 characters at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Only those that attach to or detach from a VM: its id or name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Only those that this user asked for, by user id or login user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
+    /// Only those that were asked for at this moment or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only those that were asked for at this moment or before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// At most so many, newest first (100 where absent).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Which are wanted; its state is the operation's status.
+    pub filter: Filter,
+}
+
+/// `operation.watch`: answers only when it cannot go on; until then each change of an operation comes as a `progress`
+/// notification, at first one for each that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct OperationWatch {
+    /// Comes back in each notification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Value>,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objects::{Asker, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
+use super::objects::{Asker, Client, Departure, Export, Moment, NamedVolume, Operation, Snapshot, Volume};
 use crate::error::Error;
 use crate::model::{Device, VmId, VolumeId};
 
@@ -93,8 +93,40 @@ pub struct VmShown {
     pub name: String,
     /// `Running`, `Stopped`, ...
     pub state: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone_id: String,
     /// Whether it is the VM in which the daemon runs; none where that is not known.
     pub this_vm: Option<bool>,
+    /// What is attached to it, in device order.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// The result of `vm.list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Vms {
+    /// By name.
+    pub vms: Vec<VmListed>,
+}
+
+/// A VM in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct VmListed {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// `Running`, `Stopped`, ...
+    pub state: String,
+    /// Its zone.
+    pub zone_id: String,
+    /// Whether it is the VM in which the daemon runs; none where that is not known.
+    pub this_vm: Option<bool>,
+    /// How many volumes are attached to it.
+    pub volumes: usize,
 }
 
 /// The result of `export.list`.
@@ -103,6 +135,91 @@ pub struct VmShown {
 pub struct Exports {
     /// By name.
     pub exports: Vec<Export>,
+}
+
+/// The result of `export.kick`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Kicked {
+    /// The clients that were sent away.
+    pub clients: Vec<Client>,
+}
+
+/// The result of `export.check`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportsChecked {
+    /// Whether everything could be looked at, and nothing is wrong.
+    pub healthy: bool,
+    /// By name.
+    pub exports: Vec<ExportChecked>,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// An export, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportChecked {
+    /// The export.
+    pub export: Export,
+    /// A sentence for each thing that is wrong.
+    pub findings: Vec<String>,
+}
+
+/// The result of `export.prune`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Pruned {
+    /// Those that ended, could not be ended, or of a dry run, would end.
+    pub exports: Vec<ExportPruned>,
+    /// Those that would have ended but for the reason given.
+    pub left: Vec<ExportPruned>,
+    /// What could not be looked at.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What became of one export.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExportPruned {
+    /// Its name.
+    pub name: String,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// Why it ends, or stays.
+    pub reason: String,
+    /// The operation that ended it.
+    pub operation: Option<Operation>,
+    /// Why it could not be ended.
+    pub error: Option<Error>,
+}
+
+/// The result of `operation.begin`: what became of each change, in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Begun {
+    /// As many as there were changes.
+    pub results: Vec<BegunOne>,
+}
+
+/// What became of one change of a list; nothing of a dry run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BegunOne {
+    /// Its operation, which was accepted.
+    pub operation: Option<Operation>,
+    /// Why it was not.
+    pub error: Option<Error>,
+}
+
+impl BegunOne {
+    /// One that was not begun.
+    pub fn refused(error: Error) -> Self {
+        Self { operation: None, error: Some(error) }
+    }
 }
 
 /// The result of `snapshot.list`.
@@ -179,6 +296,9 @@ pub struct Difference {
     pub found: String,
     /// What was done, in words. Nothing is ever changed in CloudStack.
     pub done: String,
+    /// Whether it stands until somebody acts, or the device comes; else it was put right here.
+    #[serde(default)]
+    pub standing: bool,
 }
 
 /// One looked-at part of the whole.

@@ -5,16 +5,18 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeAttach, method};
+use crate::model::Tag;
 
 /// Attach volumes to this VM, or to another one
 ///
 /// Prints the Linux device that each became, proven by its serial. On another VM the device is not known from here.
 #[derive(Args, Debug)]
 pub struct Attach {
-    /// Id, unique name or unique id prefix
+    /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// Attach to this VM (id or name) instead of the one that volctl runs in
@@ -29,22 +31,26 @@ pub struct Attach {
     /// The export refuses writes
     #[arg(long, requires = "export")]
     read_only: bool,
+    /// Tag the volumes; may be repeated. A tag that is there keeps its value
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
 
 impl Attach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let names = Names::of(self.volumes)?;
         let params = |volume: &String| VolumeAttach {
             volume: volume.clone(),
             vm: self.vm.clone(),
             root: self.root,
             export: self.export,
             read_only: self.read_only,
+            tags: self.tags.clone(),
         };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "attach", method: method::VOLUME_ATTACH };
-        self.change.run(verb, volumes, (session, output), phrase)
+        self.change.run(verb, &names, names.words.iter().map(params), (session, output), phrase)
     }
 }
 

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::duration;
+use super::names::Names;
 use super::render::{self, Output, Page};
 use super::session::{Request, Session};
-use crate::api::{Change, Changed, Departure, Operation, Volume};
+use crate::api::{Begun, Change, Changed, Departure, Operation, OperationBegin, Volume, method};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, VolumeType, clock_time, format_size, printable};
 
@@ -38,7 +39,7 @@ pub struct ChangeFlags {
     reason: Option<String>,
     /// Your own id of this request: the same again returns the same operation
     ///
-    /// A script may so repeat a request blindly. With several volumes on the line, each request gets ID/VOLUME.
+    /// A script may so repeat a request blindly. With a list of volumes, each request gets ID/VOLUME.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     request_id: Option<String>,
 }
@@ -58,20 +59,22 @@ impl ChangeFlags {
         self.dry_run
     }
 
-    /// Sends a change of each volume at once, on one connection, and shows what came of them; `phrase` says it in
-    /// words.
+    /// Asks for a change of each of the named, and shows what came of them; `phrase` says it in words. Of several all
+    /// are looked at before any is begun.
     ///
     /// # Errors
-    /// Whatever kept them all from being sent, such as a volume that is named twice.
+    /// Whatever kept them all from being begun, such as a volume that is named twice.
     pub fn run<P: Serialize>(
         &self,
         verb: Verb,
-        volumes: Vec<(&str, P)>,
+        names: &Names,
+        params: impl IntoIterator<Item = P>,
         (session, output): (&Session, &Output),
         phrase: impl Fn(&Changed) -> String,
     ) -> Answer<u8> {
-        let requests = self.requests(verb, &volumes)?;
-        Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
+        let requests = self.requests(verb, names, params)?;
+        let answers = if requests.len() > 1 { ask_several(session, requests)? } else { session.ask_all(requests) };
+        Ok(output.answers(answers, names.is_list, |changed| page(verb, changed, &phrase)))
     }
 
     /// Sends a change of each thing once the one before has its answer, and shows what came of them all. After Ctrl-C
@@ -82,28 +85,34 @@ impl ChangeFlags {
     pub fn run_in_turn<P: Serialize>(
         &self,
         verb: Verb,
-        things: Vec<(&str, P)>,
+        names: &Names,
+        params: impl IntoIterator<Item = P>,
         (session, output): (&Session, &Output),
         phrase: impl Fn(&Changed) -> String,
     ) -> Answer<u8> {
         let mut answers: Vec<Answer> = Vec::new();
-        for request in self.requests(verb, &things)? {
+        for request in self.requests(verb, names, params)? {
             answers.push(session.ask(request));
             if matches!(answers.last(), Some(Err(refusal)) if refusal.interrupted) {
                 break;
             }
         }
-        Ok(output.answers(answers, |changed| page(verb, changed, &phrase)))
+        Ok(output.answers(answers, names.is_list, |changed| page(verb, changed, &phrase)))
     }
 
-    fn requests<P: Serialize>(&self, verb: Verb, volumes: &[(&str, P)]) -> Result<Vec<Request>> {
-        each_once(volumes.iter().map(|(word, _)| *word))?;
-        let several = volumes.len() > 1;
+    fn requests<P: Serialize>(
+        &self,
+        verb: Verb,
+        names: &Names,
+        params: impl IntoIterator<Item = P>,
+    ) -> Result<Vec<Request>> {
+        each_once(names.words.iter().map(String::as_str))?;
         let own_id = |word: &str| {
             let id = self.request_id.clone()?;
-            Some(if several { format!("{id}/{word}") } else { id })
+            Some(if names.is_list { format!("{id}/{word}") } else { id })
         };
-        volumes.iter().map(|(word, params)| self.request(verb, word, params, own_id(word))).collect()
+        let request = |(word, params): (&String, P)| self.request(verb, word, &params, own_id(word));
+        names.words.iter().zip(params).map(request).collect()
     }
 
     fn request(&self, verb: Verb, word: &str, params: &impl Serialize, id: Option<String>) -> Result<Request> {
@@ -128,14 +137,28 @@ impl ChangeFlags {
 /// As [`ChangeFlags::run`].
 pub fn run_at_once<P: Serialize>(
     verb: Verb,
-    volumes: Vec<(&str, P)>,
+    names: &Names,
+    params: impl Fn(String) -> P,
     (session, output): (&Session, &Output),
     phrase: impl Fn(&Changed) -> String,
 ) -> Answer<u8> {
-    each_once(volumes.iter().map(|(word, _)| *word))?;
-    let request = |(word, params): &(&str, P)| Request::new(verb.method, format!("{} {word}", verb.word), params);
-    let requests = volumes.iter().map(request).collect::<Result<Vec<_>>>()?;
-    Ok(output.answers(session.ask_all(requests), |changed| page(verb, changed, &phrase)))
+    each_once(names.words.iter().map(String::as_str))?;
+    let request = |word: &String| Request::new(verb.method, format!("{} {word}", verb.word), &params(word.clone()));
+    let requests = names.words.iter().map(request).collect::<Result<Vec<_>>>()?;
+    Ok(output.answers(session.ask_all(requests), names.is_list, |changed| page(verb, changed, &phrase)))
+}
+
+/// Has all of them begun, or none, and then asks each for its end: the same request again is the same operation.
+fn ask_several(session: &Session, requests: Vec<Request>) -> Answer<Vec<Answer>> {
+    let list = OperationBegin { changes: requests.iter().map(Request::listed).collect() };
+    let begin = Request::new(method::OPERATION_BEGIN, format!("begin {} changes", requests.len()), &list)?;
+    let begun: Begun = render::read(session.ask(begin)?)?;
+    let mut refused: Vec<Option<Error>> = begun.results.into_iter().map(|one| one.error).collect();
+    refused.resize(requests.len(), None);
+    let begun = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none()).map(|(request, _)| request);
+    let mut answers = session.ask_all(begun.collect()).into_iter();
+    let answer = |refused: Option<Error>| refused.map_or_else(|| answers.next(), |error| Some(Err(error.into())));
+    Ok(refused.into_iter().filter_map(answer).collect())
 }
 
 /// Each volume once: two changes of one volume on one line cannot both be meant.

@@ -3,7 +3,9 @@
 use super::answer::Answer;
 use super::render::{self, Output, read};
 use super::session::{Request, Session};
-use crate::api::{SnapshotList, Snapshots, VmGet, VmShown, Volume, VolumeGet, VolumeShown, method};
+use crate::api::{
+    ExportPruned, Pruned, SnapshotList, Snapshots, VmGet, VmShown, Volume, VolumeGet, VolumeShown, method,
+};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, format_size, printable};
 
@@ -27,7 +29,7 @@ pub fn delete(words: &[String], expunge: bool, session: &Session, output: &Outpu
 /// # Errors
 /// `usage` where there is no terminal; `cancelled` where the answer is no.
 pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Output) -> Answer<bool> {
-    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: vm.to_owned() })?;
+    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: Some(vm.to_owned()) })?;
     let vm: VmShown = read(session.ask(request)?)?;
     if vm.state != "Running" || vm.this_vm == Some(true) {
         return Ok(false);
@@ -45,6 +47,26 @@ pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Outpu
         )?;
     }
     Ok(true)
+}
+
+/// Asks before another VM that is running is stopped for its volume.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn stop(vm: &str, volume: &str, session: &Session, output: &Output) -> Answer<()> {
+    let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: Some(vm.to_owned()) })?;
+    let vm: VmShown = match session.ask(request) {
+        // One that was destroyed before may not be shown any more; the daemon knows.
+        Err(refusal) if refusal.error.kind == Kind::NotFound => return Ok(()),
+        answer => read(answer?)?,
+    };
+    if vm.state != "Running" || vm.this_vm == Some(true) {
+        return Ok(());
+    }
+    let label = format!("{} ({})", printable(&vm.name), vm.id);
+    output.can_ask(&format!("VM {label} is running and would be stopped: reclaiming a volume from it"))?;
+    let question = format!("VM {label} is running, and is stopped first.\nReclaim {} from it?", printable(volume));
+    Ok(agreed(output, &question)?)
 }
 
 /// Asks before a VM gets another root disk.
@@ -103,6 +125,17 @@ pub fn snapshot(word: &str, what: OfSnapshot, session: &Session, output: &Output
         },
     )?;
     Ok(snapshot.id.to_string())
+}
+
+/// Asks before exports end.
+///
+/// # Errors
+/// `usage` where there is no terminal; `cancelled` where the answer is no.
+pub fn prune(found: &Pruned, output: &Output) -> Result<()> {
+    output.can_ask("ending exports")?;
+    let line = |export: &ExportPruned| format!("{}: {}\n", printable(&export.name), printable(&export.reason));
+    let lines: String = found.exports.iter().map(line).collect();
+    agreed(output, &format!("{lines}End {} of the exports?", found.exports.len()))
 }
 
 /// Asks before an operation is given up.

@@ -5,20 +5,21 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeCreate, method};
-use crate::model::{format_size, parse_size, whole_gib};
+use crate::model::{Tag, format_size, parse_size, whole_gib};
 
-/// Create a volume
+/// Create volumes
 ///
 /// Offering and zone default from the daemon's configuration; where exactly one fits, it is taken, and the output
 /// says so. CloudStack creates a volume on storage when it is first attached.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// The new volume's name
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    /// The new volume's name; - reads names from standard input, one a line
+    #[arg(value_name = "NAME", required = true, value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
     /// Size: an integer with K, M, G or T (powers of 1024), such as 10G; CloudStack rounds up to whole GiB
     ///
     /// Needed with a disk offering of custom size, refused with one of fixed size.
@@ -39,24 +40,29 @@ pub struct Create {
     /// Take a volume that has this name already, where size, offering and zone agree
     #[arg(long)]
     exists_ok: bool,
+    /// Tag it; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    tags: Vec<Tag>,
     #[command(flatten)]
     change: ChangeFlags,
 }
 
 impl Create {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = VolumeCreate {
-            name: self.name.clone(),
+        let names = Names::of(self.names)?;
+        let params = |name: &String| VolumeCreate {
+            name: name.clone(),
             size_bytes: self.size,
-            offering: self.offering,
-            zone: self.zone,
+            offering: self.offering.clone(),
+            zone: self.zone.clone(),
             attach: self.attach || self.export,
             export: self.export,
             exists_ok: self.exists_ok,
+            tags: self.tags.clone(),
         };
         let verb = Verb { word: "create", method: method::VOLUME_CREATE };
         let phrase = |changed: &Changed| phrase(changed, self.size);
-        self.change.run(verb, vec![(&self.name, params)], (session, output), phrase)
+        self.change.run(verb, &names, names.words.iter().map(params), (session, output), phrase)
     }
 }
 

@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
 use super::confirm;
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeDelete, method};
@@ -15,7 +16,7 @@ use crate::api::{Changed, VolumeDelete, method};
 /// A volume that was never created on storage is gone at once. Refused while a volume is attached, exported or busy.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// Id or unique name
+    /// Id or unique name; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// Delete for ever
@@ -30,15 +31,15 @@ pub struct Delete {
 
 impl Delete {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let named = if self.yes || self.change.is_dry_run() {
-            self.volumes.clone()
+        let names = Names::of(self.volumes)?;
+        let ids = if self.yes || self.change.is_dry_run() {
+            names.words.clone()
         } else {
-            confirm::delete(&self.volumes, self.expunge, session, output)?
+            confirm::delete(&names.words, self.expunge, session, output)?
         };
         let params = |volume: String| VolumeDelete { volume, expunge: self.expunge };
-        let volumes = self.volumes.iter().map(String::as_str).zip(named.into_iter().map(params)).collect();
         let verb = Verb { word: "delete", method: method::VOLUME_DELETE };
-        self.change.run(verb, volumes, (session, output), phrase)
+        self.change.run(verb, &names, ids.into_iter().map(params), (session, output), phrase)
     }
 }
 

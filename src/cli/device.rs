@@ -26,7 +26,7 @@ pub struct Device {
 impl Device {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let requests = self.volumes.iter().map(|volume| self.request(volume)).collect::<Result<Vec<_>>>()?;
-        Ok(output.answers(session.ask_all(requests), page))
+        Ok(output.answers(session.ask_all(requests), false, page))
     }
 
     fn request(&self, volume: &str) -> Result<Request> {

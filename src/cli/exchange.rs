@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::answer::Answer;
 use super::interrupt::Interrupt;
-use super::render::{self, Progress};
+use super::render::{self, Progress, Waiting};
 use super::session::Request;
 use super::task::Task;
 use crate::api::method;
@@ -142,14 +142,11 @@ impl Exchange<'_> {
     }
 
     fn show_progress(&self) {
-        let of = self.tasks.len();
-        let ended = self.tasks.iter().filter(|task| task.answer.is_some()).count();
-        let Some(task) = self.tasks.iter().find(|task| task.answer.is_none()) else { return };
-        if task.request.watched || self.started.elapsed() > BLINK {
-            let lost = self.lost.is_some();
-            let label = &task.request.label;
-            let line = render::progress_line(label, task.operation(), lost, (ended, of), Timestamp::now());
-            self.progress.show(&line);
+        let open: Vec<&Task> = self.tasks.iter().filter(|task| task.answer.is_none()).collect();
+        if open.iter().any(|task| task.request.watched) || self.started.elapsed() > BLINK {
+            let waiting: Vec<Waiting> = open.iter().map(|task| task.waiting()).collect();
+            let (of, height) = (self.tasks.len(), self.progress.height());
+            self.progress.show(&render::progress_lines(&waiting, of, self.lost.is_some(), height, Timestamp::now()));
         }
     }
 }

@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::{self, Output};
 use super::session::Session;
 use crate::api::{Changed, ExportCreate, method};
@@ -16,7 +17,7 @@ use crate::model::printable;
 /// Prints the URIs that a client can use as they are. A device that is in use here is not exported.
 #[derive(Args, Debug)]
 pub struct Export {
-    /// Id, unique name or unique id prefix
+    /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// Export name [default: vol-<volume id>]
@@ -25,24 +26,29 @@ pub struct Export {
     /// Refuse writes
     #[arg(long)]
     read_only: bool,
+    /// Let several clients write at a time, where one alone may else
+    #[arg(long, conflicts_with = "read_only")]
+    shared: bool,
     #[command(flatten)]
     change: ChangeFlags,
 }
 
 impl Export {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        if self.name.is_some() && self.volumes.len() > 1 {
+        let names = Names::of(self.volumes)?;
+        if self.name.is_some() && names.is_list {
             return Err(Error::new(Kind::Usage, "--name is for one volume, and several are named").into());
         }
         let params = |volume: &String| ExportCreate {
             volume: volume.clone(),
             name: self.name.clone(),
             read_only: self.read_only,
+            shared: self.shared,
         };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "export", method: method::EXPORT_CREATE };
         let terminal = output.screen().width.is_some();
-        self.change.run(verb, volumes, (session, output), |changed| phrase(changed, terminal))
+        self.change
+            .run(verb, &names, names.words.iter().map(params), (session, output), |changed| phrase(changed, terminal))
     }
 }
 

@@ -1,41 +1,234 @@
-//! `volctl exports`
+//! `volctl exports`: the exports with their clients, and sending a client away.
 
-use clap::Args;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
 
 use super::answer::Answer;
-use super::render::{self, Cell, Output, Page, Screen, Table};
+use super::filter::Filter;
+use super::render::{self, Cell, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
-use crate::api::{self, method};
-use crate::model::printable;
+use super::{confirm, duration};
+use crate::api::{
+    self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportsChecked, Kicked,
+    Pruned, method,
+};
+use crate::model::{format_size, printable};
 
-/// List the exports; with -q, their names
+/// The exit code where an export is not as it should be.
+const WRONG: u8 = 1;
+
+/// List the exports and their clients; with -q, the names of the exports
 #[derive(Args, Debug)]
-pub struct Exports {}
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Exports {
+    #[command(flatten)]
+    filter: Filter,
+    #[command(subcommand)]
+    command: Option<ExportsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExportsCommand {
+    /// Send clients of an export away; they may come back
+    ///
+    /// The request that is under way is still answered.
+    Kick {
+        /// The export's name
+        #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+        export: String,
+        /// Only those at this address, with or without its port
+        #[arg(long, value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
+        client: Option<String>,
+    },
+    /// Check each export against store, CloudStack, device, and the size that a client is told
+    ///
+    /// Exits with 1 where something is wrong; with -q, the names of the exports of which something is.
+    Check,
+    /// End the exports that have lost their volume, and those that had no client for long
+    ///
+    /// Never one with a client, and never one of which CloudStack does not say for certain that its volume is gone. What is
+    /// held stays, and is named.
+    Prune(Prune),
+}
+
+#[derive(Args, Debug)]
+struct Prune {
+    /// Also those whose last client left this long ago (7d, 12h), or that never had one and are as old
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
+    idle_for: Option<Duration>,
+    /// Say what would end, and end nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long)]
+    yes: bool,
+}
 
 impl Exports {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let request = Request::new(method::EXPORT_LIST, "list the exports", &serde_json::json!({}))?;
         let screen = output.screen();
-        Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
+        match self.command {
+            None => {
+                let params = ExportList { filter: self.filter.into() };
+                let request = Request::new(method::EXPORT_LIST, "list the exports", &params)?;
+                Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
+            }
+            Some(ExportsCommand::Kick { export, client }) => {
+                let params = ExportKick { export, client };
+                let request = Request::new(method::EXPORT_KICK, "send clients away", &params)?;
+                Ok(output.answer(session.ask(request), kicked))
+            }
+            Some(ExportsCommand::Check) => check(session, output, &screen),
+            Some(ExportsCommand::Prune(prune)) => prune.run(session, output),
+        }
     }
 }
 
+fn kicked(kicked: &Kicked) -> Page {
+    let addresses = || kicked.clients.iter().map(|client| printable(&client.address));
+    let text = match addresses().map(|address| format!("{address} sent away\n")).collect::<String>() {
+        none if none.is_empty() => "nobody was there\n".to_owned(),
+        lines => lines,
+    };
+    Page { text, quiet: addresses().map(|address| address + "\n").collect(), notes: Vec::new() }
+}
+
 fn page(exports: &api::Exports, screen: &Screen) -> Page {
-    let header = &["NAME", "VOLUME", "MODE", "STATE", "CLIENTS", "DEVICE", "URIS"];
-    let text = Table::new(header, exports.exports.iter().map(row)).draw(screen);
+    let header = &[
+        "NAME",
+        "VOLUME",
+        "MODE",
+        "STATE",
+        "CLIENTS",
+        "READ",
+        "WRITTEN",
+        "REQUESTS/S",
+        "ERRORS",
+        "FLUSHED",
+        "DEVICE",
+        "URIS",
+    ];
+    let mut text = Table::new(header, exports.exports.iter().map(|export| row(export, screen))).draw(screen);
+    let clients =
+        || exports.exports.iter().flat_map(|export| export.clients.iter().map(move |client| (export, client)));
+    if clients().next().is_some() {
+        let header = &["CLIENT", "EXPORT", "SINCE", "LAST REQUEST"];
+        let rows = clients().map(|(export, client)| client_row(export, client, screen));
+        text = format!("{text}\n{}", Table::new(header, rows).draw(screen));
+    }
     let quiet = exports.exports.iter().map(|export| format!("{}\n", printable(&export.name))).collect();
     Page { text, quiet, notes: Vec::new() }
 }
 
-fn row(export: &api::Export) -> Vec<Cell> {
+fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
     let uris: Vec<String> = render::uris(export).collect();
+    let (traffic, usage) = (&export.traffic, &export.usage);
+    let flushed = traffic.last_flush.map(|at| format!("{} ago", render::ago(screen.now, at)));
     vec![
         Cell::text(printable(&export.name)),
         Cell::id(export.volume_id),
-        Cell::text(if export.read_only { "ro" } else { "rw" }),
+        Cell::text(mode(export)),
         Cell::state(render::word(export.state)),
         Cell::text(export.clients.len().to_string()),
+        Cell::text(format_size(usage.bytes_read)),
+        Cell::text(format_size(usage.bytes_written)),
+        Cell::text(traffic.requests_per_second.to_string()),
+        Cell::text(traffic.errors.to_string()),
+        Cell::text(flushed.unwrap_or_default()),
         Cell::path(&export.device_path),
         Cell::text(uris.join(" ")),
     ]
+}
+
+fn mode(export: &Export) -> &'static str {
+    match (export.read_only, export.shared) {
+        (true, _) => "ro",
+        (false, false) => "rw",
+        (false, true) => "rw,shared",
+    }
+}
+
+fn client_row(export: &Export, client: &Client, screen: &Screen) -> Vec<Cell> {
+    let ago = |at| format!("{} ago", render::ago(screen.now, at));
+    vec![
+        Cell::text(printable(&client.address)),
+        Cell::text(printable(&export.name)),
+        Cell::text(ago(client.since)),
+        Cell::text(client.last_request.map(ago).unwrap_or_default()),
+    ]
+}
+
+fn check(session: &Session, output: &Output, screen: &Screen) -> Answer<u8> {
+    let request = Request::new(method::EXPORT_CHECK, "check the exports", &serde_json::json!({}))?;
+    let answer = session.ask(request);
+    let is_wrong = answer.as_ref().is_ok_and(|document| document["healthy"] == false);
+    let code = output.answer(answer, |checked| checked_page(checked, screen));
+    Ok(if code == 0 && is_wrong { WRONG } else { code })
+}
+
+fn checked_page(checked: &ExportsChecked, screen: &Screen) -> Page {
+    let is_wrong = |checked: &&ExportChecked| !checked.findings.is_empty();
+    let quiet = checked.exports.iter().filter(is_wrong);
+    Page {
+        text: Table::new(&["NAME", "STATE", "FOUND"], checked.exports.iter().flat_map(checked_rows)).draw(screen),
+        quiet: quiet.map(|checked| format!("{}\n", printable(&checked.export.name))).collect(),
+        notes: checked.notes.clone(),
+    }
+}
+
+/// A row for each finding; one for an export that is as it should be.
+fn checked_rows(checked: &ExportChecked) -> Vec<Vec<Cell>> {
+    let row = |state: &str, found: &str| {
+        vec![Cell::text(printable(&checked.export.name)), Cell::state(state), Cell::text(printable(found))]
+    };
+    match checked.findings.as_slice() {
+        [] => vec![row("ok", "")],
+        findings => findings.iter().map(|finding| row("bad", finding)).collect(),
+    }
+}
+
+impl Prune {
+    fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let params =
+            |exports, dry_run| ExportPrune { idle_seconds: self.idle_for.map(|age| age.as_secs()), exports, dry_run };
+        let looked = ask(&params(Vec::new(), true), session)?;
+        let found: Pruned = read(looked.clone())?;
+        if self.dry_run || found.exports.is_empty() {
+            return Ok(output.answer(Ok(looked), |pruned| pruned_page(pruned, "would end")));
+        }
+        if !self.yes {
+            confirm::prune(&found, output)?;
+        }
+        // What was shown, and nothing that has come to be idle since.
+        let names = found.exports.into_iter().map(|export| export.name).collect();
+        let answer = ask(&params(names, false), session);
+        let has_failed =
+            answer.as_ref().is_ok_and(|pruned| read::<Pruned>(pruned.clone()).is_ok_and(|pruned| failed(&pruned)));
+        let code = output.answer(answer, |pruned| pruned_page(pruned, "ended"));
+        Ok(if code == 0 && has_failed { WRONG } else { code })
+    }
+}
+
+fn ask(params: &ExportPrune, session: &Session) -> Answer {
+    session.ask(Request::new(method::EXPORT_PRUNE, "prune the exports", params)?)
+}
+
+fn failed(pruned: &Pruned) -> bool {
+    pruned.exports.iter().any(|export| export.error.is_some())
+}
+
+fn pruned_page(pruned: &Pruned, ended: &str) -> Page {
+    let line = |export: &ExportPruned| match &export.error {
+        None => format!("{} {ended}: {}\n", printable(&export.name), printable(&export.reason)),
+        Some(error) => format!("{} stays: {}\n", printable(&export.name), printable(&error.message)),
+    };
+    let left = pruned.left.iter().map(|left| format!("{} stays: {}", printable(&left.name), left.reason));
+    let text: String = pruned.exports.iter().map(line).collect();
+    Page {
+        text: if text.is_empty() { "nothing to prune\n".to_owned() } else { text },
+        quiet: pruned.exports.iter().map(|export| format!("{}\n", printable(&export.name))).collect(),
+        notes: pruned.notes.iter().cloned().chain(left).collect(),
+    }
 }

@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeHold, method};
@@ -16,7 +17,7 @@ use crate::model::printable;
 /// somebody else holds is refused. What has begun already goes on.
 #[derive(Args, Debug)]
 pub struct Hold {
-    /// Id, unique name or unique id prefix
+    /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// Why, for whoever is refused
@@ -26,10 +27,10 @@ pub struct Hold {
 
 impl Hold {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = |volume: &String| VolumeHold { volume: volume.clone(), note: self.note.clone() };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let names = Names::of(self.volumes)?;
+        let params = |volume| VolumeHold { volume, note: self.note.clone() };
         let verb = Verb { word: "hold", method: method::VOLUME_HOLD };
-        change::run_at_once(verb, volumes, (session, output), phrase)
+        change::run_at_once(verb, &names, params, (session, output), phrase)
     }
 }
 

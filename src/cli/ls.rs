@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::answer::Answer;
 use super::duration;
+use super::filter::Filter;
 use super::render::{self, Cell, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{Volume, VolumeList, Volumes, method};
@@ -24,11 +25,13 @@ pub struct Ls {
     /// Ask CloudStack again for what is older than this [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     max_age: Option<Duration>,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 impl Ls {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()) };
+        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()), filter: self.filter.into() };
         let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
         let watched = output.watched();
         let screen = output.screen();
@@ -46,7 +49,6 @@ fn page(volumes: &Volumes, screen: &Screen, watched: bool) -> Page {
 
 fn row(volume: &Volume) -> Vec<Cell> {
     let device = volume.device.as_ref();
-    let export = volume.export.as_ref();
     vec![
         Cell::text(printable(&volume.name)),
         Cell::id(volume.id),
@@ -54,11 +56,14 @@ fn row(volume: &Volume) -> Vec<Cell> {
         Cell::state(state(volume)),
         Cell::text(render::place(volume).unwrap_or_default().replace(' ', "-")),
         device.map_or_else(|| Cell::text(""), |device| Cell::path(&device.path)),
-        export.map_or_else(
-            || Cell::text(""),
-            |export| Cell::text(printable(&export.name)).or(render::word(export.state)),
-        ),
+        export(volume),
     ]
+}
+
+/// A volume's export by its name, or by its state where there is no room.
+pub fn export(volume: &Volume) -> Cell {
+    let export = volume.export.as_ref();
+    export.map_or_else(|| Cell::text(""), |export| Cell::text(printable(&export.name)).or(render::word(export.state)))
 }
 
 /// CloudStack's state, marked where the volume is held, and where CloudStack did not answer when it was asked again.

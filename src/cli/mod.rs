@@ -3,6 +3,8 @@
 mod answer;
 mod attach;
 mod change;
+mod complete;
+mod config;
 mod confirm;
 mod create;
 mod delete;
@@ -11,17 +13,23 @@ mod device;
 mod drain;
 mod duration;
 mod events;
+mod examples;
 mod exchange;
 mod export;
 mod exports;
+mod filter;
 mod find;
 mod follow;
 mod health;
 mod hold;
 mod interrupt;
 mod ls;
+mod metrics;
+mod moment;
 mod r#move;
+mod names;
 mod ops;
+mod reclaim;
 mod recover;
 mod release;
 mod render;
@@ -36,12 +44,15 @@ mod task;
 mod unexport;
 mod usage;
 mod version;
+mod vm;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::Answer;
 use self::render::{Format, Output};
@@ -98,6 +109,7 @@ enum Command {
     Attach(attach::Attach),
     Detach(detach::Detach),
     Move(r#move::Move),
+    Reclaim(reclaim::Reclaim),
     Export(export::Export),
     Unexport(unexport::Unexport),
     Delete(delete::Delete),
@@ -110,15 +122,21 @@ enum Command {
     Device(device::Device),
     Find(find::Find),
     Exports(exports::Exports),
+    Vm(vm::Vm),
     Snapshot(snapshot::Snapshot),
     Ops(ops::Ops),
     Events(events::Events),
+    Why(why::Why),
     Health(health::Health),
+    Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
     Drain(drain::Drain),
+    Config(config::Config),
     Rpc(rpc::Rpc),
     Version(version::Version),
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 impl Command {
@@ -128,6 +146,7 @@ impl Command {
             Command::Attach(command) => command.run(session, output),
             Command::Detach(command) => command.run(session, output),
             Command::Move(command) => command.run(session, output),
+            Command::Reclaim(command) => command.run(session, output),
             Command::Export(command) => command.run(session, output),
             Command::Unexport(command) => command.run(session, output),
             Command::Delete(command) => command.run(session, output),
@@ -140,22 +159,28 @@ impl Command {
             Command::Device(command) => command.run(session, output),
             Command::Find(command) => command.run(session, output),
             Command::Exports(command) => command.run(session, output),
+            Command::Vm(command) => command.run(session, output),
             Command::Snapshot(command) => command.run(session, output),
             Command::Ops(command) => command.run(session, output),
             Command::Events(command) => command.run(session, output),
+            Command::Why(command) => command.run(session, output),
             Command::Health(command) => command.run(session, output),
+            Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
+            Command::Config(command) => command.run(session.socket(), output),
             Command::Rpc(command) => command.run(session, output),
             Command::Version(command) => command.run(session, output),
+            Command::Complete(command) => Ok(command.run(session.socket(), output)),
         }
     }
 }
 
 /// Runs a command line, its first word the program's name, and says the exit code.
 pub fn main(line: Vec<OsString>) -> ExitCode {
-    let code = match Cli::try_parse_from(&line) {
+    let parsed = definition().try_get_matches_from(&line).and_then(|matches| Cli::from_arg_matches(&matches));
+    let code = match parsed {
         Ok(cli) => run(cli),
         Err(error) => usage::answer(&error, &line),
     };
@@ -169,9 +194,9 @@ fn run(cli: Cli) -> u8 {
     cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
 }
 
-/// The definition from which completions and man pages are generated.
+/// The definition of the command line, from which the manual pages are generated.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    examples::add(Cli::command())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use super::{confirm, duration};
@@ -20,7 +21,7 @@ use crate::model::printable;
 /// could not take it. If CloudStack then does not attach it there, it ends detached, and the error says so.
 #[derive(Args, Debug)]
 pub struct Move {
-    /// Id or unique name
+    /// Id or unique name; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     /// The VM (id or name) that they go to
@@ -47,12 +48,13 @@ pub struct Move {
 
 impl Move {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        if self.root && self.volumes.len() > 1 {
-            let what = format!("a VM has one root disk, and {} volumes are named", self.volumes.len());
+        let names = Names::of(self.volumes)?;
+        if self.root && names.words.len() > 1 {
+            let what = format!("a VM has one root disk, and {} volumes are named", names.words.len());
             return Err(Error::new(Kind::Usage, what).hint("name one volume with --root; nothing was sent").into());
         }
         if self.swap_root && !self.yes && !self.change.is_dry_run() {
-            confirm::swap_root(&self.to, &self.volumes, output)?;
+            confirm::swap_root(&self.to, &names.words, output)?;
         }
         let params = |volume: &String| VolumeMove {
             volume: volume.clone(),
@@ -62,9 +64,9 @@ impl Move {
             drain_seconds: self.drain.map(|drain| drain.as_secs()),
             force: self.force,
         };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "move", method: method::VOLUME_MOVE };
-        self.change.run(verb, volumes, (session, output), |changed| phrase(changed, &self.to))
+        self.change
+            .run(verb, &names, names.words.iter().map(params), (session, output), |changed| phrase(changed, &self.to))
     }
 }
 

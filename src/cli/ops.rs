@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use super::answer::{Answer, Refusal};
 use super::confirm;
 use super::duration;
+use super::filter::Filter;
+use super::moment;
 use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
+use super::watch;
 use crate::api::{
-    Moment, Operation, OperationAbandon, OperationGet, OperationList, OperationShown, OperationWait, Operations,
-    Status, method,
+    Moment, Operation, OperationAbandon, OperationGet, OperationKind, OperationList, OperationShown, OperationWait,
+    Operations, Status, method,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
@@ -21,11 +25,53 @@ use crate::model::printable;
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Ops {
-    /// At most so many [default: 100]
-    #[arg(long, value_name = "COUNT")]
-    limit: Option<u32>,
+    #[command(flatten)]
+    wanted: Wanted,
     #[command(subcommand)]
     command: Option<OpsCommand>,
+}
+
+/// Which operations are listed; all conditions hold together.
+#[derive(Args, Debug)]
+struct Wanted {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only of this kind
+    #[arg(long)]
+    kind: Option<OperationKind>,
+    /// Only with this status
+    #[arg(long)]
+    status: Option<Status>,
+    /// Only about this volume: id, id prefix, or a name that it had
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    volume: Option<String>,
+    /// Only attaching to or detaching from this VM, id or name
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    vm: Option<String>,
+    /// Only asked for by this user, id or name, also behind a sudo
+    #[arg(long, value_parser = user)]
+    user: Option<u32>,
+    /// Only asked for since then: 2h (ago), 2026-01-02, 2026-01-02T03:04:05Z
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    since: Option<Timestamp>,
+    /// Only asked for until then
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    until: Option<Timestamp>,
+    /// At most so many [default: 100]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+/// The id of a user of this machine.
+fn user(word: &str) -> std::result::Result<u32, String> {
+    if let Ok(uid) = word.parse() {
+        return Ok(uid);
+    }
+    match nix::unistd::User::from_name(word) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err("there is no such user on this machine; a user id will do as well".to_owned()),
+        Err(error) => Err(format!("the users of this machine cannot be looked up: {error}")),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,6 +92,10 @@ enum OpsCommand {
         #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
         timeout: Option<Duration>,
     },
+    /// Watch the operations that are under way, until Ctrl-C
+    ///
+    /// On a terminal a table that is drawn anew; elsewhere a line for each change, with --json a JSON object.
+    Watch,
     /// Cancel an operation that has not sent its change to CloudStack yet
     Cancel {
         #[command(flatten)]
@@ -81,18 +131,22 @@ struct Id {
 impl Ops {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         match self.command {
-            None => list(self.limit, session, output),
+            None => list(self.wanted, session, output),
             Some(OpsCommand::Show { id }) => show(method::OPERATION_GET, "show operation", id, session, output),
             Some(OpsCommand::Cancel { id }) => show(method::OPERATION_CANCEL, "cancel operation", id, session, output),
             Some(OpsCommand::Retry { id }) => show(method::OPERATION_RETRY, "retry operation", id, session, output),
             Some(OpsCommand::Abandon { id, reason, yes }) => abandon(id, reason, yes, session, output),
+            Some(OpsCommand::Watch) => watch::run(session, output),
             Some(OpsCommand::Wait { ids, timeout }) => wait(&ids, timeout, session, output),
         }
     }
 }
 
-fn list(limit: Option<u32>, session: &Session, output: &Output) -> Answer<u8> {
-    let request = Request::new(method::OPERATION_LIST, "list the operations", &OperationList { limit })?;
+fn list(wanted: Wanted, session: &Session, output: &Output) -> Answer<u8> {
+    let Wanted { filter, kind, status, volume, vm, user, since, until, limit } = wanted;
+    moment::in_order(since, until)?;
+    let wanted = OperationList { kind, status, volume, vm, user, since, until, limit, filter: filter.into() };
+    let request = Request::new(method::OPERATION_LIST, "list the operations", &wanted)?;
     let screen = output.screen();
     Ok(output.answer(session.ask(request), |operations| list_page(operations, &screen)))
 }
@@ -121,7 +175,7 @@ fn wait(ids: &[String], timeout: Option<Duration>, session: &Session, output: &O
     };
     let requests = ids.iter().map(request).collect::<Result<Vec<_>>>()?;
     let answers = session.ask_all(requests).into_iter().map(outcome).collect();
-    Ok(output.answers(answers, ended_page))
+    Ok(output.answers(answers, false, ended_page))
 }
 
 /// To wait for an operation that then fails is to fail as the operation did.
@@ -152,9 +206,14 @@ fn ended_page(shown: &OperationShown) -> Page {
     Page { text, quiet: format!("{}\n", operation.id), notes: Vec::new() }
 }
 
+/// The operations as a table.
+pub fn table(operations: &[Operation], screen: &Screen) -> String {
+    let rows = operations.iter().map(|operation| row(operation, screen));
+    Table::new(&["ID", "KIND", "VOLUME", "STATUS", "AGE", "STEP"], rows).draw(screen)
+}
+
 fn list_page(operations: &Operations, screen: &Screen) -> Page {
-    let rows = operations.operations.iter().map(|operation| row(operation, screen));
-    let text = Table::new(&["ID", "KIND", "VOLUME", "STATUS", "AGE", "STEP"], rows).draw(screen);
+    let text = table(&operations.operations, screen);
     let quiet = operations.operations.iter().map(|operation| format!("{}\n", operation.id)).collect();
     Page { text, quiet, notes: Vec::new() }
 }
@@ -175,7 +234,7 @@ fn row(operation: &Operation, screen: &Screen) -> Vec<Cell> {
 }
 
 /// The step under way, or why it ended otherwise than well.
-fn where_it_stands(operation: &Operation) -> &str {
+pub fn where_it_stands(operation: &Operation) -> &str {
     match (&operation.error, operation.status) {
         (_, Status::Succeeded) => "",
         (Some(error), _) => &error.message,

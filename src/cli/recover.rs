@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeRecover, method};
@@ -13,7 +14,7 @@ use crate::model::printable;
 /// Bring deleted volumes back
 #[derive(Args, Debug)]
 pub struct Recover {
-    /// Id or unique name
+    /// Id or unique name; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
     #[command(flatten)]
@@ -22,10 +23,10 @@ pub struct Recover {
 
 impl Recover {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let names = Names::of(self.volumes)?;
         let params = |volume: &String| VolumeRecover { volume: volume.clone() };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
         let verb = Verb { word: "recover", method: method::VOLUME_RECOVER };
-        self.change.run(verb, volumes, (session, output), phrase)
+        self.change.run(verb, &names, names.words.iter().map(params), (session, output), phrase)
     }
 }
 

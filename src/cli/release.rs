@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeRelease, method};
@@ -14,17 +15,16 @@ use crate::api::{Changed, VolumeRelease, method};
 /// Says whose hold it was, and why. What is not held is left as it is, which is no error.
 #[derive(Args, Debug)]
 pub struct Release {
-    /// Id, unique name or unique id prefix
+    /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
 }
 
 impl Release {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = |volume: &String| VolumeRelease { volume: volume.clone() };
-        let volumes = self.volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let names = Names::of(self.volumes)?;
         let verb = Verb { word: "release", method: method::VOLUME_RELEASE };
-        change::run_at_once(verb, volumes, (session, output), phrase)
+        change::run_at_once(verb, &names, |volume| VolumeRelease { volume }, (session, output), phrase)
     }
 }
 

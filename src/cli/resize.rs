@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, VolumeResize, method};
@@ -30,7 +31,7 @@ impl Resize {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let params = VolumeResize { volume: self.volume.clone(), size_bytes: self.size };
         let verb = Verb { word: "resize", method: method::VOLUME_RESIZE };
-        self.change.run(verb, vec![(&self.volume, params)], (session, output), phrase)
+        self.change.run(verb, &Names::one(self.volume), [params], (session, output), phrase)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is asked of the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::exchange;
 use super::follow::{self, Follower};
 use super::render::Output;
+use crate::api::ListedChange;
 use crate::error::{Error, Kind, Result};
 
 /// A look-up that is not answered by then will not be: the daemon gives its own calls to CloudStack 30 s.
@@ -79,6 +80,11 @@ impl Request {
         Value::Object(params)
     }
 
+    /// The same as an entry of a list of changes.
+    pub fn listed(&self) -> ListedChange {
+        ListedChange { method: self.method.to_owned(), params: self.params.clone() }
+    }
+
     /// Whether it is a change: those carry a request id.
     pub fn changes(&self) -> bool {
         self.params.contains_key("request_id")
@@ -103,6 +109,11 @@ impl Session {
     /// A session over this socket; it is not touched before something is asked.
     pub fn new(socket: PathBuf, output: Output) -> Self {
         Self { socket, output }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks one thing.

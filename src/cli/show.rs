@@ -51,6 +51,9 @@ fn facts(volume: &Volume, screen: &Screen) -> Facts {
     facts.add("type", render::word(volume.volume_type));
     facts.add("zone", printable(&volume.zone_id));
     facts.add_some("vm", attachment(volume));
+    if !volume.tags.is_empty() {
+        facts.add("tags", render::tags(&volume.tags));
+    }
     if let Some(device) = &volume.device {
         facts.add("device", render::path(&device.path));
         facts.add("node", render::path(&device.node));

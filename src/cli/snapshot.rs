@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
 use super::confirm;
+use super::names::Names;
 use super::render::{self, Cell, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use crate::api::{
     Changed, Snapshot as Taken, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotRevert, Snapshots, VmGet,
-    VmShown, VolumeList, Volumes, method,
+    VmShown, method,
 };
 use crate::error::{Error, Kind};
 use crate::model::{Tag, format_size, printable};
@@ -120,29 +121,20 @@ impl Create {
             name: self.name.clone(),
             tags: self.tags.clone(),
         };
-        let volumes = volumes.iter().map(|volume| (volume.as_str(), params(volume))).collect();
+        let names = Names { is_list: volumes.len() > 1, words: volumes };
         let verb = Verb { word: "snapshot", method: method::SNAPSHOT_CREATE };
-        self.change.run_in_turn(verb, volumes, (session, output), created)
+        self.change.run_in_turn(verb, &names, names.words.iter().map(params), (session, output), created)
     }
 }
 
 /// The ids of a VM's volumes, in the order of their device ids.
 fn of_vm(word: &str, session: &Session) -> Answer<Vec<String>> {
-    let request = Request::new(method::VM_GET, format!("look up VM {word}"), &VmGet { vm: word.to_owned() })?;
+    let request = Request::new(method::VM_GET, format!("look up VM {word}"), &VmGet { vm: Some(word.to_owned()) })?;
     let vm: VmShown = read(session.ask(request)?)?;
-    let params = VolumeList { max_age_seconds: Some(0) };
-    let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
-    let Volumes { mut volumes, notes } = read(session.ask(request)?)?;
-    if let Some(stale) = notes.into_iter().next() {
-        let message = format!("which volumes VM {} has is not known: {stale}", printable(&vm.name));
-        return Err(Error::new(Kind::CloudstackUnreachable, message).into());
-    }
-    volumes.retain(|volume| volume.vm_id == Some(vm.id));
-    volumes.sort_by_key(|volume| volume.device_id);
-    if volumes.is_empty() {
+    if vm.volumes.is_empty() {
         return Err(Error::new(Kind::NotFound, format!("VM {} ({}) has no volumes", printable(&vm.name), vm.id)).into());
     }
-    Ok(volumes.iter().map(|volume| volume.id.to_string()).collect())
+    Ok(vm.volumes.iter().map(|volume| volume.id.to_string()).collect())
 }
 
 fn created(changed: &Changed) -> String {
@@ -198,7 +190,7 @@ impl Revert {
             false => confirm::snapshot(&self.snapshot, confirm::OfSnapshot::Revert, session, output)?,
         };
         let verb = Verb { word: "revert", method: method::SNAPSHOT_REVERT };
-        self.change.run(verb, vec![(&self.snapshot, SnapshotRevert { snapshot })], (session, output), reverted)
+        self.change.run(verb, &Names::one(self.snapshot), [SnapshotRevert { snapshot }], (session, output), reverted)
     }
 }
 
@@ -215,9 +207,9 @@ impl Delete {
         });
         let named = named.collect::<Answer<Vec<_>>>()?;
         let params = named.into_iter().map(|snapshot| SnapshotDelete { snapshot });
-        let snapshots = self.snapshots.iter().map(String::as_str).zip(params).collect();
+        let names = Names { is_list: self.snapshots.len() > 1, words: self.snapshots };
         let verb = Verb { word: "delete snapshot", method: method::SNAPSHOT_DELETE };
-        self.change.run_in_turn(verb, snapshots, (session, output), deleted)
+        self.change.run_in_turn(verb, &names, params, (session, output), deleted)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Refusal};
-use super::render;
+use super::render::{self, Waiting};
 use super::session::Request;
 use crate::api::Operation;
 use crate::error::{Error, Kind, Result};
@@ -48,6 +48,11 @@ impl Task {
     /// Its operation as it was last told.
     pub fn operation(&self) -> Option<&Operation> {
         self.operation.as_ref().map(|told| &told.read)
+    }
+
+    /// What is waited for, for people.
+    pub fn waiting(&self) -> Waiting<'_> {
+        Waiting { label: &self.request.label, operation: self.operation() }
     }
 
     /// How long a lost connection is borne.

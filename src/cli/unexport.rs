@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
 use super::duration;
+use super::names::Names;
 use super::render::Output;
 use super::session::Session;
 use crate::api::{Changed, ExportDelete, method};
@@ -17,7 +18,7 @@ use crate::api::{Changed, ExportDelete, method};
 /// Refused while NBD clients are connected.
 #[derive(Args, Debug)]
 pub struct Unexport {
-    /// Export name, or the volume's id, unique name or unique id prefix
+    /// Export name, or the volume's id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME|NAME", required = true, value_parser = NonEmptyStringValueParser::new())]
     exports: Vec<String>,
     /// Take no new NBD clients, and let the present ones finish for at most this long
@@ -32,14 +33,14 @@ pub struct Unexport {
 
 impl Unexport {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
+        let names = Names::of(self.exports)?;
         let params = |export: &String| ExportDelete {
             export: export.clone(),
             drain_seconds: self.drain.map(|drain| drain.as_secs()),
             force: self.force,
         };
-        let exports = self.exports.iter().map(|export| (export.as_str(), params(export))).collect();
         let verb = Verb { word: "unexport", method: method::EXPORT_DELETE };
-        self.change.run(verb, exports, (session, output), phrase)
+        self.change.run(verb, &names, names.words.iter().map(params), (session, output), phrase)
     }
 }
 

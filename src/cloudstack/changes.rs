@@ -139,6 +139,16 @@ impl Request {
         Self::new("deleteVolume").with("id", volume)
     }
 
+    /// `stopVirtualMachine`; `forced` marks it as stopped even where its host does not answer.
+    pub fn stop_vm(vm: VmId, forced: bool) -> Self {
+        Self::new("stopVirtualMachine").with("id", vm).with("forced", forced)
+    }
+
+    /// `destroyVirtualMachine`, recoverable until CloudStack expunges it; its data disks are detached, not deleted.
+    pub fn destroy_vm(vm: VmId) -> Self {
+        Self::new("destroyVirtualMachine").with("id", vm)
+    }
+
     /// `recoverVolume`: takes back a `destroyVolume` without `expunge`.
     pub fn recover_volume(volume: VolumeId) -> Self {
         Self::new("recoverVolume").with("id", volume)
@@ -237,6 +247,22 @@ impl CloudStack {
         expunge: bool,
     ) -> Result<Accepted, CallError> {
         self.change(intent, Request::destroy_volume(volume, expunge)).await
+    }
+
+    /// [`Request::stop_vm`]
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn stop_vm(&self, intent: &Intent, vm: VmId, forced: bool) -> Result<Accepted, CallError> {
+        self.change(intent, Request::stop_vm(vm, forced)).await
+    }
+
+    /// [`Request::destroy_vm`]
+    ///
+    /// # Errors
+    /// As each call.
+    pub async fn destroy_vm(&self, intent: &Intent, vm: VmId) -> Result<Accepted, CallError> {
+        self.change(intent, Request::destroy_vm(vm)).await
     }
 
     /// [`Request::delete_volume`], without a job: after `NoAnswer` only the volume can tell.

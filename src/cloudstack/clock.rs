@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::error::CallError;
@@ -40,6 +40,11 @@ impl CloudStack {
         self.shared.clock.now().unwrap_or_else(Timestamp::now)
     }
 
+    /// CloudStack's clock minus ours, to about a second; none where no answer has told the time.
+    pub fn clock_skew(&self) -> Option<SignedDuration> {
+        self.shared.clock.now().map(|theirs| theirs.duration_since(Timestamp::now()))
+    }
+
     /// The moment after which CloudStack no longer takes a change that is made now. A clock of ours that is ahead of
     /// CloudStack's does not give the request a longer life.
     pub fn expiry(&self) -> Timestamp {
@@ -70,8 +75,6 @@ impl CloudStack {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::super::testing::{Server, dated, json, raw};
     use super::*;
 

@@ -57,6 +57,19 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What became of the call, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotSent { .. } => "not_sent",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::Refused(_) => "refused",
+            Self::Auth { .. } => "auth",
+            Self::Throttled { .. } => "throttled",
+            Self::Maintenance(_) => "maintenance",
+            Self::Project(_) => "project",
+        }
+    }
+
     /// How long to wait before the call is tried again, where nothing was done and a later try can succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -228,9 +228,20 @@ impl CloudStack {
 
     /// A request with the configured project, where there is one.
     pub async fn in_project(&self, request: Request) -> Result<Request, CallError> {
-        let Some(configured) = &self.shared.project else { return Ok(request) };
+        Ok(match self.project_id().await? {
+            Some(id) => request.with("projectid", id),
+            None => request,
+        })
+    }
+
+    /// The id of the configured project, where there is one; asked for once.
+    ///
+    /// # Errors
+    /// As each call; `Project` where there is no such project.
+    pub async fn project_id(&self) -> Result<Option<&str>, CallError> {
+        let Some(configured) = &self.shared.project else { return Ok(None) };
         let id = self.shared.project_id.get_or_try_init(|| self.find_project(configured)).await?;
-        Ok(request.with("projectid", id))
+        Ok(Some(id))
     }
 
     async fn find_project(&self, configured: &str) -> Result<String, CallError> {

@@ -4,21 +4,25 @@
 //! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
+mod calls;
 mod changes;
 mod clock;
 mod contact;
 mod envelope;
 mod error;
+mod history;
 mod job;
 mod keys;
 mod lists;
 mod request;
+mod rights;
 mod signature;
 #[cfg(test)]
 mod testing;
 mod transport;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -27,13 +31,17 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+pub use calls::Calls;
 pub use changes::{Accepted, Intent, NewSnapshot, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
+pub use history::CloudEvent;
 pub use job::JobAnswer;
 pub use request::Request;
+pub use rights::COMMANDS;
 pub use wire::VmSnapshot;
 
+use calls::CallLog;
 use clock::Clock;
 use contact::ContactLog;
 use keys::Keys;
@@ -55,6 +63,7 @@ struct Shared {
     transport: Transport,
     keys: Keys,
     contact: ContactLog,
+    calls: CallLog,
     clock: Clock,
     /// Id or name, as configured.
     project: Option<String>,
@@ -73,6 +82,7 @@ impl CloudStack {
             transport: Transport::new(config)?,
             keys: Keys::new(config)?,
             contact: ContactLog::default(),
+            calls: CallLog::default(),
             clock: Clock::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),
@@ -84,6 +94,11 @@ impl CloudStack {
     /// How it stands with CloudStack, by the calls so far.
     pub fn contact(&self) -> Contact {
         self.shared.contact.now()
+    }
+
+    /// The calls so far, by command.
+    pub fn calls(&self) -> BTreeMap<&'static str, Calls> {
+        self.shared.calls.now()
     }
 
     /// Follows how it stands with CloudStack: woken when that changes, not by each call.
@@ -125,6 +140,7 @@ impl CloudStack {
         secret: &SecretString,
         expires: Timestamp,
     ) -> Result<T, CallError> {
+        self.shared.calls.made(request.command());
         let body = request.body(&self.shared.keys.api_key, secret, expires);
         let reply = self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await;
         let date = reply.as_ref().ok().and_then(|reply| reply.date);
@@ -135,7 +151,10 @@ impl CloudStack {
         }
         self.shared.contact.note(failure);
         match failure {
-            Some(error) => tracing::debug!(command = request.command(), %error, "CloudStack call failed"),
+            Some(error) => {
+                self.shared.calls.failed(request.command(), error);
+                tracing::debug!(command = request.command(), %error, "CloudStack call failed");
+            }
             None => tracing::trace!(command = request.command(), "CloudStack call answered"),
         }
         outcome

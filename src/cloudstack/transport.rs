@@ -220,10 +220,12 @@ fn deeper<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError +
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::os::fd::{AsRawFd, OwnedFd};
     use std::path::PathBuf;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
     use tokio::io::{AsyncWriteExt as _, BufReader};
 
     use super::super::testing::{Answer, Server, configured, raw, read_form};
@@ -241,9 +243,17 @@ mod tests {
         message
     }
 
+    /// Bound, so that nobody else takes it, and not listened on.
+    fn port_without_listener() -> (OwnedFd, u16) {
+        let taken = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(taken.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        let port = getsockname::<SockaddrIn>(taken.as_raw_fd()).unwrap().port();
+        (taken, port)
+    }
+
     #[tokio::test]
     async fn nobody_listening_is_proof_that_nothing_arrived() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (_taken, port) = port_without_listener();
         let client = CloudStack::new(&configured(format!("http://127.0.0.1:{port}/client/api"))).unwrap();
         let error = client.ping().await.unwrap_err();
         assert!(error.nothing_sent() && !error.accepted_unknown());

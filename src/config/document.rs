@@ -69,26 +69,33 @@ impl<'a> Section<'a> {
     /// A section of the file, empty where it is not there.
     pub(super) fn section(&mut self, name: &'static str) -> Result<Section<'a>> {
         let entries = match self.take(name) {
-            None => DeTable::new(),
+            None => return Ok(self.without(name)),
             Some(Given { value: DeValue::Table(entries), .. }) => entries,
             Some(other) => return Err(wrong_type(&other, "a section")),
         };
         Ok(Section { source: self.source, name, entries, known: Vec::new() })
     }
 
-    /// Refuses what nobody asked for.
-    pub(super) fn finish(self) -> Result<()> {
-        let Some((key, value)) = self.entries.into_iter().next() else { return Ok(()) };
-        let place = self.source.line(key.span().start);
-        let what = match (self.name, value.get_ref()) {
-            ("", DeValue::Table(_)) => format!("unknown section [{}]", printable(key.get_ref())),
-            ("", _) => format!("key \"{}\" outside of any section", printable(key.get_ref())),
-            (section, _) => format!("unknown key \"{}\" in [{section}]", printable(key.get_ref())),
-        };
-        let nearest = self.known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, key.get_ref()));
-        let nearest = nearest.map(|known| format!("; the nearest known one is \"{known}\"")).unwrap_or_default();
-        Err(Error::new(Kind::Config, format_args!("{place}: {what}{nearest}"))
-            .hint(format_args!("known here: {}", self.known.join(", "))))
+    /// A section that is taken to be empty.
+    pub(super) fn without(&self, name: &'static str) -> Section<'a> {
+        Section { source: self.source, name, entries: DeTable::new(), known: Vec::new() }
+    }
+
+    /// A refusal of each thing that nobody asked for.
+    pub(super) fn unknown(self) -> impl Iterator<Item = Error> {
+        let Self { source, name, entries, known } = self;
+        entries.into_iter().map(move |(key, value)| {
+            let place = source.line(key.span().start);
+            let what = match (name, value.get_ref()) {
+                ("", DeValue::Table(_)) => format!("unknown section [{}]", printable(key.get_ref())),
+                ("", _) => format!("key \"{}\" outside of any section", printable(key.get_ref())),
+                (section, _) => format!("unknown key \"{}\" in [{section}]", printable(key.get_ref())),
+            };
+            let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, key.get_ref()));
+            let nearest = nearest.map(|known| format!("; the nearest known one is \"{known}\"")).unwrap_or_default();
+            Error::new(Kind::Config, format_args!("{place}: {what}{nearest}"))
+                .hint(format_args!("known here: {}", known.join(", ")))
+        })
     }
 
     /// A text; never empty.

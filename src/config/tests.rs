@@ -446,3 +446,74 @@ fn paths_of_root_and_of_others() {
     assert_eq!(home.state_dir, Path::new("/h/.local/state/volctl"));
     assert_eq!(home.socket, Path::new(SYSTEM_SOCKET));
 }
+
+/// The mistakes of a configuration of this text in one section, beside the keys that are needed.
+fn mistakes_in(section: &str, key: &str, line: &str) -> (Option<Config>, Vec<Error>) {
+    let keys: String = KEYS
+        .lines()
+        .filter(|other| !other.starts_with(&format!("{key} =")))
+        .map(|other| format!("{other}\n"))
+        .collect();
+    let text = match section {
+        "cloudstack" => format!("[cloudstack]\n{keys}{line}\n"),
+        _ => format!("[cloudstack]\n{KEYS}[{section}]\n{line}\n"),
+    };
+    let case = Case::new(&text);
+    match Config::check(Some(&case.path("config.toml")), &case.environment()) {
+        Ok(config) => (Some(config), Vec::new()),
+        Err(mistakes) => (None, mistakes),
+    }
+}
+
+#[test]
+fn the_loader_knows_the_settings_of_the_manual_and_no_others() {
+    for (section, settings) in SETTINGS {
+        let (_, mistakes) = mistakes_in(section, "", "surely_unknown = 1");
+        let hint = mistakes[0].hint.as_deref().unwrap();
+        let mut known: Vec<&str> = hint.trim_start_matches("known here: ").split(", ").collect();
+        let mut written: Vec<&str> = settings.iter().map(|setting| setting.key).collect();
+        known.sort_unstable();
+        written.sort_unstable();
+        assert_eq!(known, written, "[{section}]");
+    }
+    let sections: Vec<&str> = SETTINGS.iter().map(|(section, _)| *section).collect();
+    let (_, mistakes) = mistakes_in("surely_unknown", "", "");
+    assert_eq!(mistakes[0].hint.as_deref(), Some(&*format!("known here: {}", sections.join(", "))));
+}
+
+#[test]
+fn the_settings_take_what_the_manual_says() {
+    for (section, setting) in manual() {
+        let (_, mistakes) = mistakes_in(section, setting.key, &format!("{} = {{}}", setting.key));
+        let wanted = match setting.kind {
+            SettingKind::Text | SettingKind::Path => "must be a string,",
+            SettingKind::Boolean => "must be true or false,",
+            SettingKind::Count => "must be an integer,",
+            SettingKind::Duration => "must be a duration such as \"30s\",",
+            SettingKind::Texts => "must be an array of strings,",
+        };
+        let refused = |wanted: &str, mistakes: &[Error]| mistakes.iter().any(|error| error.message.contains(wanted));
+        assert!(refused(wanted, &mistakes), "[{section}] {}: {mistakes:?}", setting.key);
+        let (_, mistakes) = mistakes_in(section, setting.key, &format!("{} = \"relative\"", setting.key));
+        let is_path = setting.kind == SettingKind::Path;
+        assert_eq!(refused("must be an absolute path", &mistakes), is_path, "[{section}] {}", setting.key);
+    }
+}
+
+#[test]
+fn the_settings_default_to_what_the_manual_says() {
+    let without = format!("{:?}", mistakes_in("device", "", "").0.unwrap());
+    // That file is not there, and the key is needed in one place only.
+    for (section, setting) in manual().filter(|(_, setting)| setting.key != "secret_key_file") {
+        let line = format!("{} = {}", setting.key, setting.value.toml());
+        let (config, mistakes) = mistakes_in(section, setting.key, &line);
+        let config = config.unwrap_or_else(|| panic!("[{section}] {line}: {mistakes:?}"));
+        if let SettingValue::Default(_) = setting.value {
+            assert_eq!(format!("{config:?}"), without, "[{section}] {line}");
+        }
+    }
+}
+
+fn manual() -> impl Iterator<Item = (&'static str, &'static Setting)> {
+    SETTINGS.iter().flat_map(|(section, settings)| settings.iter().map(move |setting| (*section, setting)))
+}

@@ -17,9 +17,14 @@ pub(super) fn asker(peer: &Peer, change: &Change) -> Asker {
     Asker { uid: Some(peer.uid), login_uid: login_uid(peer), command: command(peer), reason: change.reason.clone() }
 }
 
+/// The person behind a peer: who logged in, else the user that it runs as.
+pub(super) fn person(peer: &Peer) -> u32 {
+    login_uid(peer).unwrap_or(peer.uid)
+}
+
 /// Who holds a volume. The user's name is for people only.
 pub(super) async fn holder(peer: &Peer) -> Holder {
-    let uid = login_uid(peer).unwrap_or(peer.uid);
+    let uid = person(peer);
     let named = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await;
     let name = named.ok().and_then(Result::ok).flatten().map(|user| user.name);
     Holder { uid, name: name.unwrap_or_else(|| format!("user {uid}")) }

@@ -7,14 +7,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::asker::{asker, holder};
+use super::asker::{asker, holder, person};
 use super::events;
 use super::health;
+use super::idle::Activity;
+use super::looks::Looks;
+use super::metrics;
+use super::operations;
 use super::rights::Rights;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
-use crate::operation::{Engine, Request, Shown, Taken};
+use crate::operation::{Engine, Listed, Request, Shown, Taken};
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
@@ -22,23 +26,26 @@ use crate::rpc::server::{Caller, Handler};
 /// For so many seconds CloudStack may leave open whether a change can be accepted.
 const ACCEPTANCE: u64 = 28;
 
+/// So much longer for each change of a list.
+const EACH_LOOK: Duration = Duration::from_millis(250);
+
 /// So much longer the end of an operation is waited for that is about to give up by itself.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What is shown with its age is shown anew so often.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How many operations are listed where the caller does not say.
-const DEFAULT_LIMIT: u32 = 100;
-
 /// Serves the methods of the contract.
 pub(super) struct Dispatch {
     engine: Engine,
     rights: Rights,
+    activity: Activity,
+    looks: Looks,
 }
 
 impl Handler for Dispatch {
     async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+        let _busy = self.activity.begin(&method);
         let params = object(params)?;
         match self.answer(&method, params, caller).await {
             Ok(answer) => Ok(answer),
@@ -67,49 +74,42 @@ impl From<Error> for Refusal {
 type Answer<T = Value> = Result<T, Refusal>;
 
 impl Dispatch {
-    pub fn new(engine: Engine, rights: Rights) -> Self {
-        Self { engine, rights }
+    pub fn new(engine: Engine, rights: Rights, activity: Activity) -> Self {
+        Self { looks: Looks::new(engine.clone()), engine, rights, activity }
     }
 
     async fn answer(&self, name: &str, params: Map<String, Value>, caller: Caller) -> Answer {
         match name {
-            method::VOLUME_CREATE => self.change(Request::Create, params, caller).await,
-            method::VOLUME_ATTACH => self.change(Request::Attach, params, caller).await,
-            method::VOLUME_DETACH => self.change(Request::Detach, params, caller).await,
-            method::VOLUME_MOVE => self.change(Request::Move, params, caller).await,
-            method::VOLUME_DELETE => self.change(Request::Delete, params, caller).await,
-            method::VOLUME_RECOVER => self.change(Request::Recover, params, caller).await,
-            method::VOLUME_RESIZE => self.change(Request::Resize, params, caller).await,
-            method::SNAPSHOT_CREATE => self.change(Request::SnapshotCreate, params, caller).await,
-            method::SNAPSHOT_REVERT => self.change(Request::SnapshotRevert, params, caller).await,
-            method::SNAPSHOT_DELETE => self.change(Request::SnapshotDelete, params, caller).await,
             method::VOLUME_HOLD => self.hold(params, &caller.peer).await,
             method::VOLUME_RELEASE => self.release(read(params)?, &caller.peer).await,
-            method::EXPORT_CREATE => self.change(Request::Export, params, caller).await,
-            method::EXPORT_DELETE => self.change(Request::Unexport, params, caller).await,
+            method::EXPORT_KICK => self.kick(read(params)?, &caller.peer).await,
+            method::EXPORT_PRUNE => self.prune(read(params)?, &caller.peer).await,
+            method::OPERATION_BEGIN => self.begin(read(params)?, &caller.peer).await,
             method::OPERATION_CANCEL => self.cancel(read(params)?, &caller.peer).await,
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer).await,
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
+            method::OPERATION_WATCH => Err(operations::watch(&self.engine, read(params)?, caller).await.into()),
             method::EVENT_WATCH => Err(events::watch(&self.engine.world().store, read(params)?, caller).await.into()),
             method::OPERATION_WAIT => self.wait(read(params)?, caller).await,
-            _ => self.look(name, params).await,
+            _ => match change_of(name) {
+                Some(read) => self.change(read, params, caller).await,
+                None => self.look(name, params, &caller.peer).await,
+            },
         }
     }
 
-    async fn look(&self, name: &str, params: Map<String, Value>) -> Answer {
+    async fn look(&self, name: &str, params: Map<String, Value>, peer: &Peer) -> Answer {
         let world = self.engine.world();
         match name {
-            method::VOLUME_LIST => {
-                let params: api::VolumeList = read(params)?;
-                answer(world.list_volumes(params.max_age_seconds).await?)
-            }
+            method::VOLUME_LIST => answer(world.list_wanted_volumes(&read(params)?, person(peer)).await?),
             method::VOLUME_GET => {
                 let params: api::VolumeGet = read(params)?;
                 answer(world.show_volume(&params.volume, params.max_age_seconds).await?)
             }
+            method::VOLUME_WHY => answer(self.engine.why(&read(params)?).await?),
             method::DEVICE_GET => {
                 let params: api::DeviceGet = read(params)?;
                 answer(world.show_device(&params.volume, params.wait_seconds.map(Duration::from_secs)).await?)
@@ -120,25 +120,37 @@ impl Dispatch {
             }
             method::VM_GET => {
                 let params: api::VmGet = read(params)?;
-                answer(world.show_vm(&params.vm).await?)
+                answer(world.show_vm(params.vm.as_deref()).await?)
+            }
+            method::VM_LIST => {
+                read::<Nothing>(params)?;
+                answer(world.list_vms().await?)
             }
             method::EXPORT_LIST => {
-                read::<Nothing>(params)?;
-                answer(api::Exports { exports: world.exports()? })
+                let params: api::ExportList = read(params)?;
+                answer(api::Exports { exports: world.list_exports(&params.filter, person(peer))? })
             }
             method::SNAPSHOT_LIST => answer(world.list_snapshots(&read(params)?).await?),
+            method::EXPORT_CHECK => {
+                read::<Nothing>(params)?;
+                answer(world.check_exports().await?)
+            }
             method::OPERATION_GET => {
                 let params: api::OperationGet = read(params)?;
                 answer(self.engine.history(self.operation_id(&params.id)?)?)
             }
             method::OPERATION_LIST => {
                 let params: api::OperationList = read(params)?;
-                answer(Operations { operations: self.engine.operations(params.limit.unwrap_or(DEFAULT_LIMIT))? })
+                answer(Operations { operations: self.engine.operations(&params, person(peer)).await? })
             }
             method::EVENT_LIST => answer(events::list(&world.store, &read(params)?)?),
             method::SYSTEM_HEALTH => {
                 read::<Nothing>(params)?;
-                answer(health::check(&self.engine).await)
+                answer(health::check(&self.looks).await)
+            }
+            method::SYSTEM_METRICS => {
+                read::<Nothing>(params)?;
+                answer(metrics::gather(&self.looks).await)
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
@@ -152,15 +164,10 @@ impl Dispatch {
         }
     }
 
-    async fn change<P: DeserializeOwned>(
-        &self,
-        request: impl FnOnce(P) -> Request,
-        mut params: Map<String, Value>,
-        caller: Caller,
-    ) -> Answer {
+    async fn change(&self, request: ReadRequest, mut params: Map<String, Value>, caller: Caller) -> Answer {
         self.rights.may_change(&caller.peer)?;
         let change: Change = read(split(&mut params))?;
-        let request = request(read(params)?);
+        let request = request(params)?;
         let row = match self.accepted(&request, &change, &caller.peer).await? {
             Taken::Operation(row) => row,
             Taken::Plan(changed) => return answer(changed),
@@ -180,6 +187,33 @@ impl Dispatch {
             Ok(taken) => Ok(taken?),
             Err(_) => {
                 let what = format!("CloudStack has not answered within {seconds}s; nothing was sent");
+                Err(Error::new(Kind::CloudstackUnreachable, what)
+                    .hint("`volctl health` shows whether it answers")
+                    .into())
+            }
+        }
+    }
+
+    async fn prune(&self, params: api::ExportPrune, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.prune(&params, &asker(peer, &Change::default())).await?)
+    }
+
+    /// Has several changes journaled, or none of them.
+    async fn begin(&self, params: api::OperationBegin, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        let count = params.changes.len();
+        if count > api::MOST_CHANGES {
+            return Err(Refusal::Params(format!("changes: at most {}, not {count}", api::MOST_CHANGES)));
+        }
+        let listed =
+            params.changes.into_iter().map(|listed| listed_change(listed, peer)).collect::<Answer<Vec<_>>>()?;
+        // They are looked at side by side, some at a time.
+        let limit = Duration::from_secs(ACCEPTANCE) + EACH_LOOK * u32::try_from(count).unwrap_or(u32::MAX);
+        match tokio::time::timeout(limit, self.engine.begin(listed)).await {
+            Ok(begun) => answer(begun?),
+            Err(_) => {
+                let what = format!("CloudStack has not answered within {}s; none was begun", limit.as_secs());
                 Err(Error::new(Kind::CloudstackUnreachable, what)
                     .hint("`volctl health` shows whether it answers")
                     .into())
@@ -271,6 +305,11 @@ impl Dispatch {
         answer(self.engine.world().release(&params).await?)
     }
 
+    async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(api::Kicked { clients: self.engine.world().kick(&params, &who(peer)).await? })
+    }
+
     async fn cancel(&self, params: api::OperationGet, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
         let id = self.operation_id(&params.id)?;
@@ -338,6 +377,37 @@ impl Dispatch {
             }
         }
     }
+}
+
+/// How the parameters of a change are read.
+type ReadRequest = fn(Map<String, Value>) -> Answer<Request>;
+
+/// The changes that are operations, by their methods.
+fn change_of(name: &str) -> Option<ReadRequest> {
+    Some(match name {
+        method::VOLUME_CREATE => |params| Ok(Request::Create(read(params)?)),
+        method::VOLUME_ATTACH => |params| Ok(Request::Attach(read(params)?)),
+        method::VOLUME_DETACH => |params| Ok(Request::Detach(read(params)?)),
+        method::VOLUME_MOVE => |params| Ok(Request::Move(read(params)?)),
+        method::VOLUME_RECLAIM => |params| Ok(Request::Reclaim(read(params)?)),
+        method::VOLUME_DELETE => |params| Ok(Request::Delete(read(params)?)),
+        method::VOLUME_RECOVER => |params| Ok(Request::Recover(read(params)?)),
+        method::VOLUME_RESIZE => |params| Ok(Request::Resize(read(params)?)),
+        method::SNAPSHOT_CREATE => |params| Ok(Request::SnapshotCreate(read(params)?)),
+        method::SNAPSHOT_REVERT => |params| Ok(Request::SnapshotRevert(read(params)?)),
+        method::SNAPSHOT_DELETE => |params| Ok(Request::SnapshotDelete(read(params)?)),
+        method::EXPORT_CREATE => |params| Ok(Request::Export(read(params)?)),
+        method::EXPORT_DELETE => |params| Ok(Request::Unexport(read(params)?)),
+        _ => return None,
+    })
+}
+
+fn listed_change(listed: api::ListedChange, peer: &Peer) -> Answer<Listed> {
+    let api::ListedChange { method, mut params } = listed;
+    let request = change_of(&method)
+        .ok_or_else(|| Refusal::Params(format!("changes: {} is no change that is an operation", printable(&method))))?;
+    let change: Change = read(split(&mut params))?;
+    Ok(Listed { request: request(params)?, asker: asker(peer, &change), change })
 }
 
 /// How somebody watches an operation.

@@ -68,6 +68,6 @@ fn known(store: &Store, after: Option<u64>) -> Result<u64> {
     Err(Error::new(Kind::Conflict, message).hint("begin anew without --after, or with --after 0"))
 }
 
-fn nobody_follows() -> Error {
+pub(super) fn nobody_follows() -> Error {
     Error::new(Kind::Cancelled, "nobody follows any more")
 }

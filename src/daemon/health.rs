@@ -1,36 +1,56 @@
 //! Whether all is well: each part looked at, with its age. Answers within two seconds, whatever hangs.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
+use tokio::join;
 
+use super::looks::{Journal, Looks, Seen};
+use super::probe::PATIENCE;
 use crate::api::{Check, ExportState, Health, Status};
-use crate::model::printable;
-use crate::operation::{Engine, World};
-
-/// How long CloudStack may take to answer a look at its health.
-const PATIENCE: Duration = Duration::from_millis(900);
+use crate::error::{Kind, Result};
+use crate::model::{clock_time, format_age, format_size, printable};
+use crate::operation::World;
 
 /// Looks at every part.
-pub(super) async fn check(engine: &Engine) -> Health {
-    let world = engine.world();
-    let checks = vec![
-        cloudstack(world).await,
-        this_vm(world).await,
-        devices(world),
-        store(world),
-        exports(world),
-        operations(engine),
-    ];
+pub(super) async fn check(looks: &Looks) -> Health {
+    let world = looks.world();
+    let (cloudstack, this_vm, seen) = join!(cloudstack(world), this_vm(looks), looks.take());
+    let mut checks = vec![cloudstack, this_vm];
+    checks.extend(parts(looks, &seen));
     Health { healthy: checks.iter().all(|check| check.ok), checks }
 }
 
+/// The parts that can be told without asking CloudStack.
+pub(super) fn parts(looks: &Looks, seen: &Seen) -> Vec<Check> {
+    let world = looks.world();
+    let journal = seen.journal.as_deref();
+    vec![
+        devices(world, seen),
+        disks(world, journal),
+        store(world, seen),
+        exports(world, journal),
+        operations(journal),
+        sync(world),
+        daemon(looks),
+    ]
+}
+
+/// What was looked at now.
 fn now(name: &str, looked: Result<String, String>) -> Check {
     let ok = looked.is_ok();
     let message = match looked {
         Ok(message) | Err(message) => message,
     };
     Check { name: name.to_owned(), ok, message, age_seconds: 0 }
+}
+
+/// What is as it was at a moment.
+fn then(name: &str, looked: Result<String, String>, at: Option<Timestamp>) -> Check {
+    Check { age_seconds: at.map_or(0, age_seconds), ..now(name, looked) }
+}
+
+/// Whole seconds since a moment; 0 for one that is ahead.
+pub(super) fn age_seconds(at: Timestamp) -> u64 {
+    Timestamp::now().duration_since(at).as_secs().try_into().unwrap_or_default()
 }
 
 async fn cloudstack(world: &World) -> Check {
@@ -41,68 +61,116 @@ async fn cloudstack(world: &World) -> Check {
         Ok(Err(error)) => Err(error.into_error("asking CloudStack").message),
         Err(_) => Err(format!("has not answered within {}ms", PATIENCE.as_millis())),
     };
-    let mut check = now("cloudstack", looked);
-    if !check.ok
-        && let Some(at) = world.cloud.contact().last_answer
-    {
-        check.age_seconds = Timestamp::now().duration_since(at).as_secs().unsigned_abs();
-    }
-    check
+    let contact = world.cloud.contact();
+    let looked = looked.map_err(|message| match (contact.key_refused_since, contact.last_answer) {
+        (Some(since), _) => format!("{message}; key refused since {} UTC", clock_time(since)),
+        (None, Some(at)) => format!("{message}; the last answer came at {} UTC", clock_time(at)),
+        (None, None) => message,
+    });
+    let at = contact.last_answer.filter(|_| looked.is_err());
+    then("cloudstack", looked, at)
 }
 
-async fn this_vm(world: &World) -> Check {
-    let looked = match tokio::time::timeout(PATIENCE, world.prove_this_vm()).await {
-        Ok(proven) => proven
-            .map(|vm| format!("{vm}, {}", world.this_vm_known_by().unwrap_or_default()))
-            .map_err(|error| error.message),
-        Err(_) => Err(format!("not proven: CloudStack has not answered within {}ms", PATIENCE.as_millis())),
+async fn this_vm(looks: &Looks) -> Check {
+    let world = looks.world();
+    let known = match world.this_vm_known() {
+        Some(vm) => Some(Ok(vm)),
+        None => {
+            let world = world.clone();
+            looks.this_vm.ask(async move { world.prove_this_vm().await }).await
+        }
+    };
+    let looked = match known {
+        Some(Ok(vm)) => Ok(format!("{vm}, {}", world.this_vm_known_by().unwrap_or_default())),
+        Some(Err(error)) => Err(error.message),
+        None => Err(format!("not proven within {}ms: every change is refused until it is", PATIENCE.as_millis())),
     };
     now("this_vm", looked)
 }
 
-fn devices(world: &World) -> Check {
-    let max = world.config.device.max_disks;
-    let looked =
-        world.devices.all().map(|devices| format!("disks with a volume's serial: {}; a VM holds {max}", devices.len()));
-    now("devices", looked.map_err(|error| error.message))
-}
-
-fn store(world: &World) -> Check {
-    let looked = world.refuse_without_room().and_then(|()| world.store.created_at());
-    let answers = |since: Option<Timestamp>| {
-        let since =
-            since.map(|at| format!("; history and export wishes since {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
-        format!("{} answers{}", world.store.path().display(), since.unwrap_or_default())
+fn devices(world: &World, seen: &Seen) -> Check {
+    let source = world.devices.told_by();
+    let looked = match &seen.devices {
+        Ok(count) => Ok(format!("disks with a volume's serial: {count}; {source}")),
+        Err(error) => Err(format!("{}; {source}", error.message)),
     };
-    now("store", looked.map(answers).map_err(|error| error.message))
+    now("devices", looked)
 }
 
-fn exports(world: &World) -> Check {
-    let looked = world.exports().map_err(|error| error.message).and_then(|exports| {
-        let failed: Vec<&str> = exports
-            .iter()
-            .filter(|export| export.state == ExportState::Failed)
-            .map(|export| export.name.as_str())
-            .collect();
-        if failed.is_empty() {
-            Ok(format!("{} exported", exports.len()))
-        } else {
-            Err(format!("failed: {}", failed.join(", ")))
-        }
-    });
-    now("exports", looked)
+fn disks(world: &World, journal: Option<&Journal>) -> Check {
+    let max = world.config.device.max_disks;
+    let looked = match journal.and_then(|journal| journal.disks) {
+        Some(used) => format!("{used} of {max} disks of this VM are used"),
+        None => format!("of {max}: how many are used is not known yet"),
+    };
+    then("disks", Ok(looked), journal.and_then(|journal| journal.listed_at))
 }
 
-fn operations(engine: &Engine) -> Check {
-    let store = &engine.world().store;
-    let counted = store.unfinished().and_then(|rows| Ok((store.count_unfinished()?, rows)));
-    let looked = counted.map_err(|error| error.message).and_then(|(unfinished, rows)| {
-        let stuck = rows.iter().filter(|row| row.status == Status::Stuck).count();
-        match unfinished.saturating_sub(rows.len()) {
-            0 if stuck == 0 => Ok(format!("{unfinished} under way")),
-            0 => Err(format!("{stuck} stuck: `volctl ops` names them")),
-            unreadable => Err(format!("{unreadable} rows of the journal cannot be read: the log says why")),
-        }
+fn store(world: &World, seen: &Seen) -> Check {
+    let room = seen
+        .disk
+        .map(|disk| format!("{} on a disk with {} free", format_size(disk.store_bytes), format_size(disk.free_bytes)));
+    let room = room.unwrap_or_else(|| "its disk does not say how much is free".to_owned());
+    let since = seen.journal.as_ref().and_then(|journal| journal.created_at);
+    let since = since.map(|at| format!("; history and export wishes since {}", at.strftime("%Y-%m-%d %H:%M:%S UTC")));
+    let looked = match &seen.writable {
+        Ok(()) => Ok(format!("{} answers, {room}{}", world.store.path().display(), since.unwrap_or_default())),
+        Err(error) => Err(error.message.clone()),
+    };
+    let at = seen.journal.as_ref().map(|journal| journal.read_at).filter(|_| looked.is_err());
+    then("store", looked, at)
+}
+
+fn exports(world: &World, journal: Option<&Journal>) -> Check {
+    let served = world.nbd.list();
+    let wishes = journal.map_or(&[][..], |journal| &journal.wishes);
+    let is_served = |id| served.iter().any(|export| export.volume_id == id);
+    let lost = wishes.iter().filter(|wish| wish.failed && !is_served(wish.volume_id)).map(|wish| &wish.name);
+    let failing = served.iter().filter(|export| export.state == ExportState::Failed).map(|export| &export.name);
+    let failed: Vec<String> = failing.chain(lost).map(|name| printable(name)).collect();
+    let wished = wishes.len().max(served.len());
+    let clients: usize = served.iter().map(|export| export.clients.len()).sum();
+    let listening = world.nbd.listeners().join(" and ");
+    let facts = format!("{} of {wished} served, clients: {clients}; listening on {listening}", served.len());
+    let looked = if failed.is_empty() { Ok(facts) } else { Err(format!("failed: {}; {facts}", failed.join(", "))) };
+    then("exports", looked, journal.map(|journal| journal.read_at))
+}
+
+fn operations(journal: Option<&Journal>) -> Check {
+    let Some(journal) = journal else {
+        return now("operations", Err("the state store has not answered yet".to_owned()));
+    };
+    let stuck = journal.unfinished.iter().filter(|row| row.status == Status::Stuck).count();
+    let unfinished = journal.unfinished.len() + journal.unreadable;
+    let oldest = journal.unfinished.iter().map(|row| row.created_at).min();
+    let oldest = oldest.map(|at| format!(", the oldest for {}", format_age(at.duration_until(Timestamp::now()))));
+    let oldest = oldest.unwrap_or_default();
+    let looked = match (journal.unreadable, stuck) {
+        (0, 0) => Ok(format!("{unfinished} under way{oldest}")),
+        (0, _) => Err(format!("{stuck} stuck of {unfinished}{oldest}: `volctl ops` names them")),
+        (unreadable, _) => Err(format!("{unreadable} rows of the journal cannot be read: the log says why")),
+    };
+    then("operations", looked, Some(journal.read_at))
+}
+
+/// That CloudStack is away is told by its own part.
+fn sync(world: &World) -> Check {
+    let log = world.synced();
+    let last = log.last.map(|last| match last.standing {
+        0 => format!("{} differences found and put right", last.differences),
+        standing => format!("{} differences found, {standing} stand: `volctl sync` names them", last.differences),
     });
-    now("operations", looked)
+    let last = last.unwrap_or_else(|| "not compared with CloudStack since volctld began".to_owned());
+    let away = |kind| matches!(kind, Kind::CloudstackUnreachable | Kind::CloudstackAuth);
+    let looked = match &log.failure {
+        Some(error) if !away(error.kind) => Err(format!("{}; before: {last}", error.message)),
+        Some(_) => Ok(format!("{last}; CloudStack did not answer the next time")),
+        None => Ok(last),
+    };
+    then("sync", looked, log.last.map(|last| last.at))
+}
+
+fn daemon(looks: &Looks) -> Check {
+    let up = format_age(looks.since.duration_until(Timestamp::now()));
+    now("daemon", Ok(format!("volctld {}, up for {up}", env!("CARGO_PKG_VERSION"))))
 }

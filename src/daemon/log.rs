@@ -12,12 +12,11 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
+use crate::config::DEFAULT_LOG;
 use crate::error::{Error, Kind, Result};
 
 /// Names the filter in the environment, which wins over the configuration.
 const VARIABLE: &str = "VOLCTLD_LOG";
-/// What is worth a line on any day.
-const DEFAULT: &str = "volctl=info";
 
 /// The log's filter.
 #[derive(Clone)]
@@ -26,7 +25,7 @@ pub(super) struct Log(Handle<Targets, Registry>);
 impl Log {
     /// Begins to log.
     pub fn start() -> Self {
-        let (filter, handle) = reload::Layer::new(targets(&chosen(None)).unwrap_or_default());
+        let (filter, handle) = reload::Layer::new(targets(&chosen(DEFAULT_LOG)).unwrap_or_default());
         let registry = tracing_subscriber::registry();
         match tracing_journald::layer().ok().filter(|_| leads_to_journald()) {
             // journald writes field names as they are: `journalctl OPERATION=...`
@@ -37,14 +36,14 @@ impl Log {
     }
 
     /// Takes over what the configuration says.
-    pub fn filter(&self, configured: Option<&str>) -> Result<()> {
+    pub fn filter(&self, configured: &str) -> Result<()> {
         let targets = targets(&chosen(configured))?;
         self.0.reload(targets).map_err(|error| Error::new(Kind::Internal, format!("the log's filter stays: {error}")))
     }
 }
 
-fn chosen(configured: Option<&str>) -> String {
-    env::var(VARIABLE).ok().or_else(|| configured.map(str::to_owned)).unwrap_or_else(|| DEFAULT.to_owned())
+fn chosen(configured: &str) -> String {
+    env::var(VARIABLE).unwrap_or_else(|_| configured.to_owned())
 }
 
 fn targets(filter: &str) -> Result<Targets> {

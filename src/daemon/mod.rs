@@ -1,11 +1,17 @@
 //! The composition root: what is configured, opened, resumed, served, and when the daemon leaves.
 
+mod arguments;
 mod asker;
+mod check;
 mod dispatch;
 mod events;
 mod health;
 mod idle;
 mod log;
+mod looks;
+mod metrics;
+mod operations;
+mod probe;
 mod rights;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +35,8 @@ use crate::store::Store;
 use crate::systemd::ServiceManager;
 use crate::{rpc, systemd};
 
+use arguments::Arguments;
+pub use arguments::definition;
 use dispatch::Dispatch;
 use log::Log;
 use rights::Rights;
@@ -37,24 +45,12 @@ use rights::Rights;
 /// for long, the flush of a disk, is one a disk, and a VM has fewer.
 const MOST_BLOCKING: usize = 32;
 
-/// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle.
-#[derive(Parser)]
-#[command(name = "volctld", version, about, max_term_width = 100)]
-struct Arguments {
-    /// Configuration [default: /etc/volctl/config.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Socket to listen on where systemd passes none [default: /run/volctl/volctld.sock]
-    #[arg(long, value_name = "PATH", env = "VOLCTL_SOCKET")]
-    socket: Option<PathBuf>,
-    /// Directory of the state store [default: /var/lib/volctl]
-    #[arg(long, value_name = "PATH")]
-    state_dir: Option<PathBuf>,
-}
-
 /// `volctld`
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.check {
+        return check::main(arguments);
+    }
     let log = Log::start();
     limit_memory_pools();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -106,7 +102,7 @@ async fn start(arguments: Arguments, log: &Log) -> Result<()> {
     let environment = Environment::of_process();
     let paths = Paths::of(&environment);
     let config = Config::load(arguments.config.as_deref(), &environment)?;
-    log.filter(config.daemon.log.as_deref())?;
+    log.filter(&config.daemon.log)?;
     let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
     let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
     let shutdown = signals()?;
@@ -152,7 +148,7 @@ fn caught(kind: SignalKind) -> Result<Signal> {
 async fn reloads(path: Option<PathBuf>, environment: Environment, log: Log, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         let read = Config::load(path.as_deref(), &environment);
-        match read.and_then(|config| log.filter(config.daemon.log.as_deref())) {
+        match read.and_then(|config| log.filter(&config.daemon.log)) {
             Ok(()) => tracing::info!("the configuration was read again: the log's filter counts from now on"),
             Err(error) => tracing::error!(%error, "the configuration cannot be read; what was read before counts"),
         }
@@ -171,15 +167,16 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let counter = tokio::spawn(keep_tally(world.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
-    let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine()));
-    let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load.clone()));
+    let activity = idle::Activity::default();
+    let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine(), activity.clone()));
+    let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load));
     let manager = ServiceManager::from_environment();
     manager.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => tracing::info!("told to stop"),
         () = watched(&manager) => {}
-        () = idle::long_enough(&engine, load.subscribe(), idle_timeout) => tracing::info!("idle"),
+        () = idle::long_enough(&engine, &activity, idle_timeout) => tracing::info!("idle"),
     }
     manager.stopping();
     keeper.abort();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::correlate::{Disk, Facts, Link};
 use super::node::NodeId;
 use super::sysfs::{Sysfs, node_path};
+use crate::blocking::off_the_runtime;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Serial, printable};
 
@@ -31,7 +32,7 @@ impl World {
     /// # Errors
     /// `internal` where a directory is there and cannot be read.
     pub fn look(&self) -> Result<Facts> {
-        if self.sandbox { self.sandbox() } else { self.kernel() }
+        off_the_runtime(|| if self.sandbox { self.sandbox() } else { self.kernel() })
     }
 
     /// What the kernel has; links are only names for it.

@@ -104,6 +104,15 @@ impl Devices {
         self.wake.clone()
     }
 
+    /// What tells of devices that come and go, in words.
+    pub fn told_by(&self) -> &'static str {
+        match (self.world.sandbox, self.world.udev_control.exists()) {
+            (true, _) => "a sandbox: its links stand for disks",
+            (false, true) => "udevd runs",
+            (false, false) => "no udevd runs: disks are looked for now and then, and by-id links are not made",
+        }
+    }
+
     /// The device of a serial, as it is now; none while it is not here, or while udevd has not made its link yet.
     ///
     /// # Errors

@@ -27,11 +27,10 @@ pub(super) fn check(request: &Request, terms: Terms, read_only: bool, offer: &Of
 }
 
 fn check_flags(request: &Request, headers: Headers) -> Verdict {
-    let extended = headers == Headers::Extended;
     let of_command = match request.command {
         command::READ if headers == Headers::Simple => 0,
         command::READ => command_flag::DF,
-        command::WRITE if extended => command_flag::PAYLOAD_LEN,
+        command::WRITE if headers == Headers::Extended => command_flag::PAYLOAD_LEN,
         command::WRITE_ZEROES => command_flag::NO_HOLE | command_flag::FAST_ZERO,
         command::BLOCK_STATUS => command_flag::REQ_ONE,
         command::WRITE | command::FLUSH | command::TRIM | command::CACHE | command::DISC => 0,
@@ -40,9 +39,6 @@ fn check_flags(request: &Request, headers: Headers) -> Verdict {
     // Clients are known to set FUA on what writes nothing.
     if request.flags & !(of_command | command_flag::FUA) != 0 {
         return refuse(Errno::Inval, "a flag does not apply to the command");
-    }
-    if extended && request.command == command::WRITE && !request.has(command_flag::PAYLOAD_LEN) {
-        return refuse(Errno::Inval, "a write has no payload");
     }
     Ok(())
 }
@@ -116,6 +112,7 @@ mod tests {
             (STRUCTURED, READ, command_flag::DF, 1, 511),
             (STRUCTURED, command::BLOCK_STATUS, command_flag::REQ_ONE, 0, whole),
             (EXTENDED, WRITE, command_flag::PAYLOAD_LEN, 0, 512),
+            (EXTENDED, WRITE, 0, 0, 512),
             (EXTENDED, TRIM, 0, 0, SIZE),
             (EXTENDED, TRIM, 0, 1, 511),
             (EXTENDED, command::BLOCK_STATUS, 0, 0, SIZE),
@@ -152,7 +149,6 @@ mod tests {
             (SIMPLE, BLOCK_STATUS, 0, 0, 1, false, Errno::Inval),
             (STRUCTURED, BLOCK_STATUS, 0, 0, 0, false, Errno::Inval),
             (STRUCTURED, BLOCK_STATUS, 0, SIZE - 1, 2, false, Errno::Inval),
-            (EXTENDED, WRITE, 0, 0, 512, false, Errno::Inval),
             (EXTENDED, TRIM, command_flag::PAYLOAD_LEN, 0, 512, false, Errno::Inval),
             (EXTENDED, BLOCK_STATUS, command_flag::PAYLOAD_LEN, 0, 12, false, Errno::Inval),
             (EXTENDED, READ, 0, 1, 512, false, Errno::Inval),

@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::api;
 use crate::model::clock_time;
@@ -46,12 +47,14 @@ pub(super) struct Client {
     /// Microseconds since the epoch; 0 before the first.
     last_request: AtomicI64,
     socket: Arc<OwnedFd>,
+    /// It has to go.
+    kicked: AtomicBool,
 }
 
 impl Client {
     /// A client that comes in now, over this socket.
     pub fn new(peer: Peer, socket: Arc<OwnedFd>) -> Self {
-        Self { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket }
+        Self { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket, kicked: AtomicBool::new(false) }
     }
 
     /// Who it is.
@@ -59,9 +62,30 @@ impl Client {
         self.peer
     }
 
-    /// Notes that a request has come now.
+    /// Notes that a request has come now, to some milliseconds: a clock that is cheap to read at each.
     pub fn note_request(&self) {
-        self.last_request.store(Timestamp::now().as_microsecond(), Ordering::Relaxed);
+        if let Ok(now) = clock_gettime(ClockId::CLOCK_REALTIME_COARSE) {
+            self.last_request.store(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes it go: its thread ends after the request that is under way.
+    pub fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        // Wakes the thread where it waits for a request.
+        if let Err(error) = shutdown(self.socket.as_raw_fd(), Shutdown::Read) {
+            tracing::debug!("NBD client {} was gone before it was sent away: {error}", self.peer);
+        }
+    }
+
+    /// Whether it has to go.
+    pub fn is_kicked(&self) -> bool {
+        self.kicked.load(Ordering::SeqCst)
+    }
+
+    /// Whether an address, with or without its port, is this client's.
+    pub fn is_at(&self, address: &str) -> bool {
+        self.peer.to_string() == address || self.peer.ip().is_some_and(|ip| address.parse() == Ok(ip))
     }
 
     /// Cuts its connection, whatever it is doing.
@@ -74,7 +98,7 @@ impl Client {
     fn last_request(&self) -> Option<Timestamp> {
         match self.last_request.load(Ordering::Relaxed) {
             0 => None,
-            microseconds => Timestamp::from_microsecond(microseconds).ok(),
+            microseconds => Timestamp::from_microsecond(microseconds).ok().map(|at| at.max(self.since)),
         }
     }
 

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use super::client::{Client, Peer};
 use super::herald::Herald;
 use super::protocol::Headers;
-use super::served::{ExportSpec, Moved, Offer, Served};
+use super::served::{ExportSpec, Offer, Served};
+use super::traffic::Moved;
 use super::uri::Locations;
 use crate::api::{self, LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +29,9 @@ use crate::model::{VolumeId, printable};
 
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
+/// Connections that one TCP address has, to all exports together: more than any client opens, and few enough to leave room
+/// for others.
+const MAXIMUM_OF_ADDRESS: usize = 128;
 
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub(super) enum Refusal {
     Unknown,
     Leaving,
     Full,
+    /// Its address has as many connections as one may have.
+    Crowded,
     /// Its device is gone.
     Gone,
     /// It is writable, and the client at this address was there first.
@@ -84,6 +90,11 @@ impl Session {
     pub fn note_request(&self) {
         self.seat.client.note_request();
     }
+
+    /// Whether the client has to go.
+    pub fn is_kicked(&self) -> bool {
+        self.seat.client.is_kicked()
+    }
 }
 
 struct Seat {
@@ -97,7 +108,7 @@ impl Drop for Seat {
         let mut table = self.exports.table();
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
-            let cut_off = entry.served.stop.is_raised();
+            let cut_off = entry.served.stop.is_raised() || self.client.is_kicked();
             self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let address = self.client.peer().to_string();
@@ -118,7 +129,7 @@ struct Entry {
 impl Entry {
     /// What clients have done with it.
     fn usage(&self) -> Usage {
-        let (before, moved) = (&self.served.before, self.served.traffic.now());
+        let (before, moved) = (&self.served.before, self.served.traffic.moved());
         let present = self.clients.iter().max_by_key(|client| client.last_heard()).map(|client| LastClient {
             address: client.peer().to_string(),
             at: client.last_heard(),
@@ -135,7 +146,7 @@ impl Entry {
     /// The address from which a writable export is served already, if it is another one: one client writes at a time,
     /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
     fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
-        let own = peer.ip().filter(|_| !self.served.read_only)?;
+        let own = peer.ip().filter(|_| !self.served.read_only && !self.served.shared)?;
         self.clients.iter().filter_map(|client| client.peer().ip()).find(|other| *other != own)
     }
 
@@ -238,6 +249,7 @@ impl Exports {
     /// Lets a client in.
     pub fn enter(self: &Arc<Self>, name: &str, peer: Peer, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
         let mut table = self.table();
+        let crowded = peer.ip().is_some_and(|ip| connections_of(&table, ip) >= MAXIMUM_OF_ADDRESS);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
         match entry.phase {
             Phase::Pending => return Err(Refusal::Unknown),
@@ -245,6 +257,10 @@ impl Exports {
             Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
                 tracing::warn!("NBD client {peer} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
                 return Err(Refusal::Full);
+            }
+            Phase::Active if crowded => {
+                tracing::warn!("NBD client {peer} refused: its address has {MAXIMUM_OF_ADDRESS} connections");
+                return Err(Refusal::Crowded);
             }
             Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
             Phase::Active => {}
@@ -370,6 +386,32 @@ impl Exports {
         entries.flat_map(|(_, entry)| &entry.clients).for_each(|client| client.cut());
     }
 
+    /// The clients of an export, or those at one address.
+    pub fn clients_at(&self, name: &str, address: Option<&str>) -> Result<Vec<Arc<Client>>> {
+        let mut table = self.table();
+        let clients = entry(&mut table, name)?.clients.iter();
+        Ok(clients.filter(|client| address.is_none_or(|address| client.is_at(address))).cloned().collect())
+    }
+
+    /// Waits until these clients of an export are gone; false if some are there at that moment.
+    pub async fn wait_gone(&self, name: &str, clients: &[Arc<Client>], until: Instant) -> bool {
+        let is_gone =
+            |client: &Arc<Client>, entry: &Entry| !entry.clients.iter().any(|other| Arc::ptr_eq(client, other));
+        let all_gone =
+            || self.table().get(name).is_none_or(|entry| clients.iter().all(|client| is_gone(client, entry)));
+        self.wait_until(all_gone, until).await
+    }
+
+    /// Lets each export know its requests of the last second.
+    pub fn sample_traffic(&self) {
+        self.table().values().for_each(|entry| entry.served.traffic.sample());
+    }
+
+    /// Whether any export has had requests in the last second.
+    pub fn has_traffic(&self) -> bool {
+        self.table().values().any(|entry| entry.served.traffic.shown().requests_per_second > 0)
+    }
+
     /// The export of a name, for as long as it takes to flush it.
     pub fn served(&self, name: &str) -> Result<Arc<Served>> {
         Ok(Arc::clone(&entry(&mut self.table(), name)?.served))
@@ -393,7 +435,7 @@ impl Exports {
             let usage = entry.usage();
             let served = Arc::into_inner(entry.served)?;
             self.herald.ended(&served);
-            self.count_gone(served.traffic.now());
+            self.count_gone(served.traffic.moved());
             Some(Gone { file: served.backend.into_file(), usage })
         });
         self.publish(&table);
@@ -404,7 +446,7 @@ impl Exports {
     pub fn moved(&self) -> Moved {
         let table = self.table();
         let gone = *self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        table.values().map(|entry| entry.served.traffic.now()).fold(gone, Moved::and)
+        table.values().map(|entry| entry.served.traffic.moved()).fold(gone, Moved::and)
     }
 
     /// Keeps what was moved of an export that leaves the table, whose lock is held.
@@ -419,8 +461,10 @@ impl Exports {
             name: served.name.clone(),
             volume_id: served.volume_id,
             read_only: served.read_only,
+            shared: served.shared,
             uris: self.locations.uris(&served.name),
             clients: entry.clients.iter().map(|client| client.shown()).collect(),
+            traffic: served.traffic.shown(),
             device_path: served.device_path.clone(),
             state: entry.state(),
             usage: entry.usage(),
@@ -440,6 +484,10 @@ impl Exports {
 
 fn entry<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Entry> {
     table.get_mut(name).ok_or_else(|| unknown(name))
+}
+
+fn connections_of(table: &Table, ip: IpAddr) -> usize {
+    table.values().flat_map(|entry| &entry.clients).filter(|client| client.peer().ip() == Some(ip)).count()
 }
 
 fn unknown(name: &str) -> Error {

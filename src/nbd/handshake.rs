@@ -232,6 +232,7 @@ impl Handshake<'_> {
             Refusal::Unknown => (rep::ERR_UNKNOWN, "no export has this name"),
             Refusal::Leaving => (rep::ERR_SHUTDOWN, "the export takes no new clients"),
             Refusal::Full => (rep::ERR_POLICY, "the export has as many clients as it may have"),
+            Refusal::Crowded => (rep::ERR_POLICY, "your address has as many connections as one may have"),
             Refusal::Gone => (rep::ERR_SHUTDOWN, "the export's device is gone"),
             Refusal::Taken(first) => {
                 taken = format!("the export is written by the client at {first}, and takes one at a time");

@@ -20,6 +20,7 @@ mod queue;
 mod removal;
 mod served;
 mod stream;
+mod traffic;
 mod transmission;
 mod uri;
 
@@ -28,15 +29,17 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 pub use exports::Activity;
 pub use herald::Happening;
 pub use removal::{Clients, Removed};
-pub use served::{ExportSpec, Moved};
+pub use served::ExportSpec;
+pub use traffic::Moved;
 
 use crate::api;
 use crate::config;
@@ -58,6 +61,7 @@ struct Shared {
     acceptors: Mutex<JoinSet<()>>,
     socket: PathBuf,
     socket_file: SocketFile,
+    listeners: Vec<String>,
 }
 
 impl Server {
@@ -81,8 +85,12 @@ impl Server {
             acceptors.spawn(listen::accept_tcp(listener, bound, config.allow.clone(), Arc::clone(&hall)));
         }
         acceptors.spawn(listen::accept_unix(unix_listener, Arc::clone(&hall)));
+        acceptors.spawn(sample_each_second(Arc::clone(&hall.exports)));
         let socket = config.unix_socket.clone();
-        Ok(Self { shared: Arc::new(Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file }) })
+        let unix = format!("unix:{}", printable(&socket.to_string_lossy()));
+        let listeners = bound.iter().map(ToString::to_string).chain([unix]).collect();
+        let shared = Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file, listeners };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Serves a device. It is active once a client of the server's own Unix socket was told the right size; where that
@@ -99,6 +107,14 @@ impl Server {
         let socket = self.shared.socket.display();
         let message = format!("export {} does not answer through {socket}: {found}", printable(&name));
         Err(Error::new(Kind::Internal, message).retryable(true))
+    }
+
+    /// The size that a client of an export is told, in bytes, through a handshake over the server's own Unix socket.
+    ///
+    /// # Errors
+    /// Where a client is not let in, or told no size.
+    pub async fn served_size(&self, name: &str) -> std::io::Result<u64> {
+        probe::size_of(&self.shared.socket, name).await
     }
 
     /// All exports, by name.
@@ -162,6 +178,11 @@ impl Server {
         removal::remove(self.exports(), name, clients).await
     }
 
+    /// Where it listens, as people write addresses.
+    pub fn listeners(&self) -> &[String] {
+        &self.shared.listeners
+    }
+
     /// What clients of all exports have moved since the server began; never less than before.
     pub fn moved(&self) -> Moved {
         self.exports().moved()
@@ -171,6 +192,15 @@ impl Server {
     /// not call the server inside of `wait_for`, which holds the channel.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.exports().activity()
+    }
+
+    /// Sends clients of an export away, all of them or those at one address, with or without its port. The request
+    /// that is under way is answered, unless they do not take the answer. They may come back.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export or no such client.
+    pub async fn kick(&self, name: &str, address: Option<&str>) -> Result<Vec<api::Client>> {
+        removal::kick(self.exports(), name, address).await
     }
 
     /// Has a listener, who must not block, told what happens at the exports from now on; the first one only.
@@ -189,5 +219,20 @@ impl Server {
 
     fn exports(&self) -> &Arc<Exports> {
         &self.shared.hall.exports
+    }
+}
+
+/// Lets each export know its requests of a second. Sleeps while there are no clients.
+async fn sample_each_second(exports: Arc<Exports>) {
+    let mut activity = exports.activity();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        exports.sample_traffic();
+        let has_clients = activity.borrow_and_update().clients > 0;
+        if !has_clients && !exports.has_traffic() && activity.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long the device has, after that, to end what it is doing.
 const DEVICE_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a client that is sent away has to take its last answers.
+const KICK_GRACE: Duration = Duration::from_secs(1);
+
 /// How long the daemon's last answers, and then its last flush, may take: 300 ms in all.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 const LAST_DEVICE_GRACE: Duration = Duration::from_millis(50);
@@ -85,6 +88,21 @@ impl Drop for Undone<'_> {
     }
 }
 
+/// Sends clients of an export away, and cuts off who is not gone in time.
+pub(super) async fn kick(exports: &Exports, name: &str, address: Option<&str>) -> Result<Vec<api::Client>> {
+    let clients = exports.clients_at(name, address)?;
+    if let (Some(address), []) = (address, &clients[..]) {
+        let message = format!("export {} has no client at {}", printable(name), printable(address));
+        return Err(Error::new(Kind::NotFound, message).hint("`volctl exports` lists them"));
+    }
+    clients.iter().for_each(|client| client.kick());
+    if !exports.wait_gone(name, &clients, Instant::now() + KICK_GRACE).await {
+        clients.iter().for_each(|client| client.cut());
+        exports.wait_gone(name, &clients, Instant::now() + DEVICE_GRACE).await;
+    }
+    Ok(clients.iter().map(|client| client.shown()).collect())
+}
+
 /// Closes and flushes all exports, in 300 ms at most; what does not end by then is said in the log.
 pub(super) async fn leave(exports: &Exports) {
     exports.close_all();
@@ -109,7 +127,7 @@ pub(super) async fn leave(exports: &Exports) {
 async fn flush(served: Arc<Served>) -> Result<Timestamp> {
     let label = printable(&served.name);
     let flushed = tokio::task::spawn_blocking(move || {
-        served.backend.flush().inspect_err(|error| {
+        served.flush().inspect_err(|error| {
             served.fault(error);
         })
     });

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{self, Backend};
 use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
+use super::traffic::Traffic;
 use crate::api::Usage;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
@@ -25,6 +26,8 @@ pub struct ExportSpec {
     pub volume_id: VolumeId,
     /// Refuse writes.
     pub read_only: bool,
+    /// Let several clients write at a time.
+    pub shared: bool,
     /// The device's stable path, shown only: `file` is what is served.
     pub device_path: PathBuf,
     /// The open device; open for writing too unless `read_only`.
@@ -35,51 +38,12 @@ pub struct ExportSpec {
     pub usage: Usage,
 }
 
-/// Bytes that clients moved.
-#[derive(Default)]
-pub(super) struct Traffic {
-    read: AtomicU64,
-    written: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts bytes that were read.
-    pub fn count_read(&self, bytes: u64) {
-        self.read.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts bytes that were written or zeroed.
-    pub fn count_written(&self, bytes: u64) {
-        self.written.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// So far.
-    pub fn now(&self) -> Moved {
-        Moved { read: self.read.load(Ordering::Relaxed), written: self.written.load(Ordering::Relaxed) }
-    }
-}
-
-/// Bytes that clients of all exports moved since the server began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Read.
-    pub read: u64,
-    /// Written or zeroed.
-    pub written: u64,
-}
-
-impl Moved {
-    /// The sum of two.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self { read: self.read.saturating_add(other.read), written: self.written.saturating_add(other.written) }
-    }
-}
-
 /// An export as its clients' threads see it.
 pub(super) struct Served {
     pub name: String,
     pub volume_id: VolumeId,
     pub read_only: bool,
+    pub shared: bool,
     pub device_path: PathBuf,
     pub backend: Backend,
     /// Raised when the export closes its clients.
@@ -113,6 +77,7 @@ impl Served {
             name: spec.name,
             volume_id: spec.volume_id,
             read_only: spec.read_only,
+            shared: spec.shared,
             device_path: spec.device_path,
             backend,
             before: spec.usage,
@@ -140,6 +105,13 @@ impl Served {
     /// Whether its device failed; for good.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Brings all that was written to stable storage.
+    pub fn flush(&self) -> io::Result<()> {
+        self.backend.flush()?;
+        self.traffic.note_flush();
+        Ok(())
     }
 
     /// What a client with such headers learns before it enters.

@@ -51,6 +51,9 @@ impl Transmission<'_> {
             tracing::debug!("an NBD client sent what is no request");
             return END;
         };
+        if self.session.is_kicked() {
+            return END;
+        }
         self.stream.consume(size);
         self.session.note_request();
         let mut allowed = self.allowed(&request);
@@ -113,7 +116,7 @@ impl Transmission<'_> {
                 return self.answer(request, Err(fault));
             }
         }
-        served.traffic.count_read(request.length);
+        self.count_read(request);
         GO_ON
     }
 
@@ -136,8 +139,14 @@ impl Transmission<'_> {
             }
             offset += part.length;
         }
-        self.session.served().traffic.count_read(request.length);
+        self.count_read(request);
         GO_ON
+    }
+
+    fn count_read(&self, request: &Request) {
+        let traffic = &self.session.served().traffic;
+        traffic.count_request(false);
+        traffic.count_read(request.length);
     }
 
     /// The part of a READ that begins at `offset`, of which so many are known; the last one known has all the rest.
@@ -197,6 +206,7 @@ impl Transmission<'_> {
         let reply = self.terms.headers.block_status(request, ALLOCATION_ID, &extents);
         self.stream.reserve(reply.len())?;
         self.stream.put(&reply);
+        self.session.served().traffic.count_request(false);
         GO_ON
     }
 
@@ -229,11 +239,11 @@ impl Transmission<'_> {
         let stop = || served.stop.is_raised();
         let fault = |error: io::Error| served.fault(&error);
         match request.command {
-            command::FLUSH => return backend.flush().map_err(fault),
+            command::FLUSH => return served.flush().map_err(fault),
             _ if length == 0 => return Ok(()),
             command::CACHE => return backend.cache(offset, length).map_err(fault),
             command::TRIM => backend.trim(offset, length, stop).map_err(fault)?,
-            command::WRITE => self.count_written(request),
+            command::WRITE => served.traffic.count_written(length),
             command::WRITE_ZEROES => {
                 let may_punch = !request.has(command_flag::NO_HOLE);
                 if !request.has(command_flag::FAST_ZERO) {
@@ -241,20 +251,17 @@ impl Transmission<'_> {
                 } else if !backend.zero_fast(offset, length, may_punch, stop).map_err(fault)? {
                     return Err(NOT_FAST);
                 }
-                self.count_written(request);
+                served.traffic.count_written(length);
             }
             _ => return Err(UNKNOWN_COMMAND),
         }
-        if request.has(command_flag::FUA) { backend.flush().map_err(fault) } else { Ok(()) }
-    }
-
-    fn count_written(&self, request: &Request) {
-        self.session.served().traffic.count_written(request.length);
+        if request.has(command_flag::FUA) { served.flush().map_err(fault) } else { Ok(()) }
     }
 
     /// Answers without data.
     fn answer(&mut self, request: &Request, outcome: Result<(), Fault>) -> Flow {
         self.stream.reserve(0)?;
+        self.session.served().traffic.count_request(outcome.is_err());
         match outcome {
             Ok(()) => self.stream.put(&self.terms.headers.success(request)),
             Err(fault) => self.stream.put(&self.terms.headers.failure(request, fault)),

@@ -18,8 +18,9 @@ use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
+use super::tags::{self, Tagging};
 use super::world::{Backoff, Cx, World};
-use super::{Halt, Next, Story};
+use super::{Halt, Next, Step as _, Story};
 use crate::api::{OperationKind, VolumeAttach};
 use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
@@ -42,6 +43,7 @@ pub(super) struct Attach {
     perhaps_written: bool,
     changed: bool,
     notes: Vec<String>,
+    tagging: Tagging,
 }
 
 /// An export that is wanted.
@@ -51,6 +53,8 @@ pub(super) struct Share {
     pub name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
 }
 
 impl Share {
@@ -67,6 +71,7 @@ pub(super) enum Step {
     Await,
     Device,
     Export,
+    Tag(tags::Step),
 }
 
 impl Step {
@@ -78,6 +83,7 @@ impl Step {
             Step::Await => "attach_await",
             Step::Device => "attach_device",
             Step::Export => "attach_export",
+            Step::Tag(step) => step.name(),
         }
     }
 }
@@ -90,6 +96,7 @@ impl super::Step for Step {
             Step::Await => "await",
             Step::Device => "device",
             Step::Export => "export",
+            Step::Tag(step) => step.name(),
         }
     }
 
@@ -100,6 +107,7 @@ impl super::Step for Step {
             Step::Await => "waiting for CloudStack to attach",
             Step::Device => WAITING_FOR_DEVICE,
             Step::Export => "exporting",
+            Step::Tag(step) => step.words(),
         }
     }
 }
@@ -112,14 +120,22 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     if params.read_only && !params.export {
         return Err(Error::new(Kind::Usage, "read_only is a property of an export: ask for the export as well"));
     }
+    tags::check(&params.tags)?;
     let volume = resolve::volume(world, &params.volume, Meaning::Any).await?;
     let vm = match &params.vm {
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,
     };
-    let share = params.export.then_some(Share { name: None, read_only: params.read_only });
-    let story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
-    Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: Some(story.vm.id), ..Draft::of(story) })
+    let share = params.export.then_some(Share { name: None, read_only: params.read_only, shared: false });
+    let mut story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
+    tags::refuse_other_values(&story.volume, &params.tags)?;
+    story.tagging = Tagging::of(params.tags.clone());
+    Ok(Draft {
+        subject: Some(Subject::of(&story.volume)),
+        vm_id: Some(story.vm.id),
+        takes_slot: !params.root && !story.attached_there(&story.volume),
+        ..Draft::of(story)
+    })
 }
 
 impl Attach {
@@ -189,7 +205,13 @@ impl Attach {
             perhaps_written: false,
             changed: false,
             notes: Vec::new(),
+            tagging: Tagging::default(),
         }
+    }
+
+    /// Whether it completes an operation that has sent something before.
+    pub fn completes(&self) -> bool {
+        self.job.completes()
     }
 
     /// It completes an operation that has sent something before: it is never too late for it.
@@ -197,6 +219,11 @@ impl Attach {
         if !self.job.completes() {
             self.job = Job::completing();
         }
+    }
+
+    /// Whether it is done, and was not done before.
+    pub fn has_attached(&self) -> bool {
+        self.attached && self.changed
     }
 
     /// Whether the volume is, or ever may have been, attached for this operation: then it is nobody's to undo.
@@ -389,6 +416,13 @@ impl Attach {
         Ok(Next::On)
     }
 
+    async fn tag(&mut self, step: tags::Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let stands = format!("volume {} is attached, but it is not tagged", self.volume.label());
+        let next = self.tagging.run(step, cx, self.volume.id, &stands).await?;
+        self.changed |= self.tagging.changed();
+        Ok(next.of_part(Step::Tag))
+    }
+
     /// What would be done here once CloudStack has it attached.
     pub async fn plan_here(&self, world: &World) -> Result<Vec<String>> {
         let mut plan = Vec::new();
@@ -442,7 +476,16 @@ fn gone(volume: &VolumeRecord) -> Error {
 impl Story for Attach {
     const KIND: OperationKind = OperationKind::Attach;
     type Step = Step;
-    const STEPS: &'static [Step] = &[Step::Check, Step::Send, Step::Await, Step::Device, Step::Export];
+    const STEPS: &'static [Step] = &[
+        Step::Check,
+        Step::Send,
+        Step::Await,
+        Step::Device,
+        Step::Export,
+        Step::Tag(tags::Step::Look),
+        Step::Tag(tags::Step::Send),
+        Step::Tag(tags::Step::Await),
+    ];
     const LOOKING: &'static [Step] = &[Step::Check];
 
     fn takes(&self, step: Step) -> bool {
@@ -451,6 +494,7 @@ impl Story for Attach {
             Step::Send | Step::Await => !self.attached || self.changed,
             Step::Device => self.here,
             Step::Export => self.export.is_some(),
+            Step::Tag(step) => self.tagging.takes(step),
         }
     }
 
@@ -460,6 +504,7 @@ impl Story for Attach {
             plan.push(dry_run::job(&Request::attach_volume(self.volume.id, self.vm.id, self.place.device_id())));
         }
         plan.extend(self.plan_here(world).await?);
+        plan.extend(self.tagging.plan(&self.volume));
         Ok(plan)
     }
 
@@ -470,6 +515,7 @@ impl Story for Attach {
             Step::Await => self.wait(cx).await,
             Step::Device => self.device(cx).await,
             Step::Export => self.share(cx).await,
+            Step::Tag(step) => self.tag(step, cx).await,
         }
     }
 

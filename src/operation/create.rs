@@ -13,6 +13,7 @@ use super::lane::Turn;
 use super::place::{Place, Target};
 use super::request::{Draft, Subject};
 use super::resolve::is_deleted;
+use super::tags::{self, Tagging};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{OperationKind, VolumeCreate};
@@ -40,6 +41,7 @@ pub(super) struct Create {
     vm: Option<VmRecord>,
     export: bool,
     attach: Option<Attach>,
+    tagging: Tagging,
     notes: Vec<String>,
 }
 
@@ -49,6 +51,7 @@ pub(super) enum Step {
     Send,
     Await,
     Attach(attach::Step),
+    Tag(tags::Step),
 }
 
 impl super::Step for Step {
@@ -58,6 +61,7 @@ impl super::Step for Step {
             Step::Send => "send",
             Step::Await => "await",
             Step::Attach(step) => step.name_in_another(),
+            Step::Tag(step) => step.name(),
         }
     }
 
@@ -67,6 +71,7 @@ impl super::Step for Step {
             Step::Send => "asking CloudStack to create",
             Step::Await => "waiting for CloudStack to create",
             Step::Attach(step) => step.words(),
+            Step::Tag(step) => step.words(),
         }
     }
 }
@@ -74,6 +79,7 @@ impl super::Step for Step {
 /// Turns a request into an operation, or refuses it.
 pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Create>> {
     check_name(&params.name)?;
+    tags::check(&params.tags)?;
     params.size_bytes.map_or(Ok(()), check_size)?;
     let mut notes = Vec::new();
     let zone = zone(world, params, &mut notes).await?;
@@ -111,6 +117,7 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         vm,
         export: params.export,
         attach: None,
+        tagging: Tagging::of(params.tags.clone()),
         notes,
     };
     world.prove_this_vm().await?;
@@ -134,6 +141,7 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         subject: volume.as_ref().map(Subject::of),
         new_name: Some(params.name.clone()),
         vm_id: story.vm.as_ref().map(|vm| vm.id),
+        takes_slot: story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()),
         ..Draft::of(story)
     })
 }
@@ -262,7 +270,7 @@ fn fits_size(offering: &DiskOffering, size: Option<u64>) -> Result<()> {
 
 impl Create {
     fn share(&self) -> Option<Share> {
-        self.export.then_some(Share { name: None, read_only: false })
+        self.export.then_some(Share { name: None, read_only: false, shared: false })
     }
 
     /// Volumes that have the name.
@@ -307,6 +315,7 @@ impl Create {
             differs.push("it is in another zone".to_owned());
         }
         if differs.is_empty() {
+            tags::refuse_other_values(volume, self.tagging.wanted())?;
             return Ok(Some(volume.clone()));
         }
         Err(Error::new(
@@ -430,6 +439,18 @@ impl Create {
         }
     }
 
+    /// Where it fails a volume that nobody can have written to is deleted again.
+    async fn tag(&mut self, step: tags::Step, cx: &Cx) -> Result<Next<Step>, Halt> {
+        let Some(volume) = &self.volume else { return Err(self.unknown(cx).await) };
+        let label = volume.label();
+        let stands = match &self.attach {
+            Some(_) => format!("volume {label} is created and attached, but it is not tagged"),
+            None if self.existed => format!("volume {label} is there, but it is not tagged"),
+            None => format!("tagging volume {label}; it is deleted again"),
+        };
+        Ok(self.tagging.run(step, cx, volume.id, &stands).await?.of_part(Step::Tag))
+    }
+
     fn doing(&self) -> String {
         format!("creating volume {}", printable(&self.new.name))
     }
@@ -447,6 +468,9 @@ impl Story for Create {
         Step::Attach(attach::Step::Await),
         Step::Attach(attach::Step::Device),
         Step::Attach(attach::Step::Export),
+        Step::Tag(tags::Step::Look),
+        Step::Tag(tags::Step::Send),
+        Step::Tag(tags::Step::Await),
     ];
     const LOOKING: &'static [Step] = &[Step::Check];
 
@@ -455,12 +479,18 @@ impl Story for Create {
             Step::Check => true,
             Step::Send | Step::Await => !self.existed,
             Step::Attach(step) => self.attach.as_ref().is_some_and(|attach| attach.takes(step)),
+            Step::Tag(step) => self.tagging.takes(step),
         }
     }
 
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
-        if let Some(attach) = &self.attach {
-            return attach.plan(world).await;
+        if let Some(volume) = self.volume.as_ref().filter(|_| self.existed) {
+            let mut plan = match &self.attach {
+                Some(attach) => attach.plan(world).await?,
+                None => Vec::new(),
+            };
+            plan.extend(self.tagging.plan(volume));
+            return Ok(plan);
         }
         let failed = |error: CallError| error.into_error(&format!("{}; nothing was sent", self.doing()));
         let request = world.cloud.in_project(Request::create_volume(&self.new)).await.map_err(failed)?;
@@ -470,6 +500,9 @@ impl Story for Create {
             plan.push(attach::wait_for_device("of the new volume"));
         }
         plan.extend(self.share().map(|share| export::sentence("vol-(the new volume's id)", &share)));
+        if !self.tagging.wanted().is_empty() {
+            plan.push(dry_run::job(&Request::create_tags("(the new volume's)", self.tagging.wanted())));
+        }
         Ok(plan)
     }
 
@@ -486,6 +519,7 @@ impl Story for Create {
                 Err(halt) => Err(halt),
             },
             (Step::Attach(_), None) => Ok(Next::Done),
+            (Step::Tag(step), _) => self.tag(step, cx).await,
         }
     }
 
@@ -493,7 +527,7 @@ impl Story for Create {
     fn turn(&self, step: Step) -> Option<Turn> {
         let vm = self.vm.as_ref()?;
         let is_before = step == Step::Check;
-        let is_after = matches!(step, Step::Attach(attach::Step::Device | attach::Step::Export));
+        let is_after = matches!(step, Step::Attach(attach::Step::Device | attach::Step::Export) | Step::Tag(_));
         (!is_before && !is_after).then(|| Turn::of(vm.id, Some(&vm.name)))
     }
 
@@ -508,7 +542,7 @@ impl Story for Create {
     fn outcome(&self) -> Outcome {
         let attached = self.attach.as_ref().map(Story::outcome).unwrap_or_default();
         Outcome {
-            changed: !self.existed || attached.changed,
+            changed: !self.existed || attached.changed || self.tagging.changed(),
             notes: [self.notes.clone(), attached.notes].concat(),
             ..Outcome::default()
         }

@@ -19,10 +19,10 @@ use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
-use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resize::WAITING_FOR_SIZE;
 use super::resolve::{self, Meaning};
+use super::withdraw::{self, Terms, give_back, withdraw};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, OperationKind, Status, VolumeDetach};
@@ -198,6 +198,11 @@ impl Detach {
             held: None,
             volume,
         }
+    }
+
+    /// Whether it completes an operation that has sent something before.
+    pub fn completes(&self) -> bool {
+        self.job.completes()
     }
 
     /// It completes an operation that has sent something before: it is never too late for it.
@@ -464,7 +469,7 @@ impl Story for Detach {
         let mut plan = Vec::new();
         let device = if self.here { world.devices.find(&self.volume.id.serial())? } else { None };
         if self.here {
-            plan.extend(release::plan(world, &Subject::of(&self.volume), self.terms)?);
+            plan.extend(withdraw::plan(world, &Subject::of(&self.volume), self.terms)?);
         }
         if let Some(device) = &device {
             plan.push(format!("flush {}, and keep everybody here from opening it", device.path.display()));

@@ -13,10 +13,13 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::world::Cx;
 use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
-use crate::api::{Operation, OperationShown, Status};
+use crate::api::{Operation, OperationList, OperationShown, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow, Transition};
+
+/// How many operations are listed where the caller does not say.
+const DEFAULT_LIMIT: u32 = 100;
 
 /// How long a store that cannot be read or written is left alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -412,9 +415,16 @@ impl Engine {
         Ok(self.watch(id)?.borrow().operation())
     }
 
-    /// The newest, newest first, as they stand.
-    pub fn operations(&self, limit: u32) -> Result<Vec<Operation>> {
-        let rows = self.world().store.operations(limit)?;
+    /// The newest that a caller wants, newest first, as they stand.
+    pub async fn operations(&self, wanted: &OperationList, caller: u32) -> Result<Vec<Operation>> {
+        let vm = match &wanted.vm {
+            Some(word) => Some(self.world().vm_meant(word).await?),
+            None => None,
+        };
+        let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+        let filter = self.world().wanted(&wanted.filter, caller)?;
+        let test = |row: &OperationRow| Ok(filter.is_all() || filter.has_operation(row)?);
+        let rows = self.world().store.operations(wanted, vm, limit, test)?;
         let live = self.live();
         let shown = |row: OperationRow| match live.get(&row.id) {
             Some(live) => live.shown.borrow().operation(),

@@ -50,7 +50,10 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
         world.prove_this_vm().await?;
     }
     world.refuse_own_root(&volume)?;
-    let share = Share { name: params.name.clone(), read_only: params.read_only };
+    if params.shared && params.read_only {
+        return Err(Error::new(Kind::Usage, "shared lets several clients write, and read_only lets none"));
+    }
+    let share = Share { name: params.name.clone(), read_only: params.read_only, shared: params.shared };
     let story = Export { volume, share, changed: false, notes };
     Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
@@ -59,18 +62,29 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
 fn is_served(world: &World, volume: &VolumeRecord, share: &Share) -> Result<bool> {
     let existing = world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
     let Some(export) = existing else { return Ok(false) };
-    if export.name == share.name_for(volume.id) && export.read_only == share.read_only {
+    let mode = mode(export.read_only, export.shared);
+    if export.name == share.name_for(volume.id) && mode == share.mode() {
         return Ok(export.state != ExportState::Pending);
     }
     Err(Error::new(
         Kind::Conflict,
-        format!("volume {} is exported already, {}, as {}", volume.label(), mode(export.read_only), export.name),
+        format!("volume {} is exported already, {}, as {}", volume.label(), mode, export.name),
     )
     .hint(format!("`volctl unexport {}` first", volume.id)))
 }
 
-fn mode(read_only: bool) -> &'static str {
-    if read_only { "read-only" } else { "writable" }
+fn mode(read_only: bool, shared: bool) -> &'static str {
+    match (read_only, shared) {
+        (true, _) => "read-only",
+        (false, false) => "writable",
+        (false, true) => "writable by several clients",
+    }
+}
+
+impl Share {
+    fn mode(&self) -> &'static str {
+        mode(self.read_only, self.shared)
+    }
 }
 
 /// What serving a volume would take; of a device that is here already it is proven that it could be served.
@@ -86,7 +100,7 @@ pub(super) async fn plan(world: &World, volume: &VolumeRecord, share: &Share, is
 
 /// The plan of an export.
 pub(super) fn sentence(name: &str, share: &Share) -> String {
-    format!("export it over NBD as {}, {}", printable(name), mode(share.read_only))
+    format!("export it over NBD as {}, {}", printable(name), share.mode())
 }
 
 /// Serves a volume unless it is served the same way already; says whether it had to.
@@ -98,7 +112,7 @@ pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) ->
     if let Some(failed) = cx.world.nbd.of_volume(volume.id) {
         cx.world.nbd.remove(&failed.name, crate::nbd::Clients::Close).await?;
     }
-    match cx.world.serve(volume, &share.name_for(volume.id), share.read_only).await {
+    match cx.world.serve(volume, share).await {
         // The wish of the daemon that was killed after it had served: what fails leaves none.
         Err(error) if cx.resumed => {
             cx.stored(|store| store.forget_wish(volume.id)).await;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::attach::Share;
 use super::world::World;
-use crate::api::{Export, ExportState, Usage};
+use crate::api::{Client, Export, ExportKick, ExportState, Filter, Traffic, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -39,6 +40,25 @@ impl World {
         Ok(exports)
     }
 
+    /// The exports that a caller wants.
+    pub fn list_exports(&self, filter: &Filter, caller: u32) -> Result<Vec<Export>> {
+        let wanted = self.wanted(filter, caller)?;
+        let mut listed = Vec::new();
+        for export in self.exports()? {
+            if wanted.has_export(&export)? {
+                listed.push(export);
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Sends clients of an export away; they may come back. Nothing is journaled: nothing is changed.
+    pub async fn kick(&self, params: &ExportKick, asker: &str) -> Result<Vec<Client>> {
+        let kicked = self.nbd.kick(&params.export, params.client.as_deref()).await?;
+        tracing::info!(export = params.export, clients = kicked.len(), asker, "clients sent away");
+        Ok(kicked)
+    }
+
     /// A volume's export.
     pub(super) fn export_of(&self, volume: VolumeId) -> Option<Export> {
         self.nbd.of_volume(volume).or_else(|| {
@@ -54,7 +74,9 @@ impl World {
             name: wish.name,
             volume_id: wish.volume_id,
             read_only: wish.read_only,
+            shared: wish.shared,
             clients: Vec::new(),
+            traffic: Traffic::default(),
             device_path: wish.device_path,
             state,
             usage: wish.usage,
@@ -81,17 +103,19 @@ impl World {
     }
 
     /// Serves a volume's device: the wish first, so that a restart serves it too.
-    pub(super) async fn serve(&self, volume: &VolumeRecord, name: &str, read_only: bool) -> Result<Export> {
+    pub(super) async fn serve(&self, volume: &VolumeRecord, share: &Share) -> Result<Export> {
         let device = self.free_device(volume).await?;
-        let held = self.devices.open_exclusive(&device, read_only)?;
+        let held = self.devices.open_exclusive(&device, share.read_only)?;
+        let name = share.name_for(volume.id);
         let wish = Wish {
-            name: name.to_owned(),
+            usage: self.usage_of(volume.id, &name)?,
+            name,
             volume_id: volume.id,
-            read_only,
+            read_only: share.read_only,
+            shared: share.shared,
             device_path: device.path.clone(),
             identity: held.identity.clone(),
             failed: false,
-            usage: self.usage_of(volume.id, name)?,
         };
         self.store.put_wish(&wish)?;
         self.keep_hands_off(volume.id);
@@ -239,6 +263,7 @@ fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
         name: wish.name.clone(),
         volume_id: wish.volume_id,
         read_only: wish.read_only,
+        shared: wish.shared,
         device_path: wish.device_path.clone(),
         file: held.file,
         size_bytes,

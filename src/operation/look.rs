@@ -1,5 +1,6 @@
 //! What is true now: CloudStack's part with its age, the kernel's and the live server's read for each answer.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use tokio::time::Instant;
 use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
-use crate::api::{DeviceFound, DeviceShown, VmShown, Volume, VolumeShown, Volumes};
+use crate::api::{DeviceFound, DeviceShown, Volume, VolumeList, VolumeShown, Volumes};
 use crate::device::Identified;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Device, Serial, VolumeId, VolumeRecord, format_age, printable};
+use crate::model::{Device, Serial, VmId, VolumeId, VolumeRecord, format_age, printable};
 use crate::store::CachedVolume;
 
 /// What is older is asked again, unless the caller says otherwise.
@@ -34,6 +35,14 @@ impl Fresh {
 }
 
 impl World {
+    /// The volumes that a caller wants.
+    pub async fn list_wanted_volumes(&self, params: &VolumeList, caller: u32) -> Result<Volumes> {
+        let wanted = self.wanted(&params.filter, caller)?;
+        let mut listed = self.list_volumes(params.max_age_seconds).await?;
+        listed.volumes.retain(|volume| wanted.has_volume(volume));
+        Ok(listed)
+    }
+
     /// All volumes.
     pub async fn list_volumes(&self, max_age_seconds: Option<u64>) -> Result<Volumes> {
         let fresh = self.fresh(max_age_seconds).await?;
@@ -95,11 +104,26 @@ impl World {
         Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale)?, device, partition })
     }
 
-    /// A VM.
-    pub async fn show_vm(&self, word: &str) -> Result<VmShown> {
-        let vm = resolve::vm(self, word).await?;
-        let this_vm = self.this_vm_known().map(|this| this == vm.id);
-        Ok(VmShown { id: vm.id, name: vm.name, state: vm.state, this_vm })
+    /// A VM that a word means; where CloudStack is away, one that the store has seen volumes on.
+    pub(super) async fn vm_meant(&self, word: &str) -> Result<VmId> {
+        if let Ok(id) = word.parse() {
+            return Ok(id);
+        }
+        let error = match tokio::time::timeout(LOOK_TIMEOUT, resolve::vm(self, word)).await {
+            Ok(Ok(vm)) => return Ok(vm.id),
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(Kind::CloudstackUnreachable, "CloudStack has not answered in time"),
+        };
+        if !matches!(error.kind, Kind::CloudstackUnreachable | Kind::CloudstackAuth) {
+            return Err(error);
+        }
+        let known = self.store.volumes()?.into_iter().map(|cached| cached.record);
+        let vms: BTreeSet<VmId> =
+            known.filter(|record| record.vm_name.as_deref() == Some(word)).filter_map(|record| record.vm_id).collect();
+        match vms.first() {
+            Some(vm) if vms.len() == 1 => Ok(*vm),
+            _ => Err(error),
+        }
     }
 
     /// A volume as the store knows it, with what is live; none where the store does not know it.
@@ -185,7 +209,8 @@ impl World {
         }
     }
 
-    fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
+    /// A volume as CloudStack has it, with what is live.
+    pub(super) fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
         let record = &cached.record;
         Ok(Volume {
             id: record.id,
@@ -199,6 +224,7 @@ impl World {
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),
+            tags: record.tags.clone(),
             hold: self.store.hold_on(record.id)?.map(|held| held.hold),
             cloudstack_as_of: cached.as_of,
             stale,

@@ -20,6 +20,8 @@
 //! One story a file: what it is about, its steps, and how each is done, seen to be done, and undone.
 
 mod attach;
+mod begin;
+mod check;
 mod chronicle;
 mod create;
 mod deadline;
@@ -31,6 +33,8 @@ mod dry_run;
 mod engine;
 mod export;
 mod exports;
+mod exports_check;
+mod filter;
 mod hold;
 mod job;
 mod lane;
@@ -39,19 +43,25 @@ mod r#move;
 mod outside;
 pub mod pause;
 mod place;
+mod prune;
+mod reclaim;
 mod recover;
 mod recovery;
-mod release;
 mod request;
 mod resize;
 mod resolve;
 mod room;
 mod snapshot;
 mod sync;
+mod synced;
 mod tags;
-mod tally;
+pub mod tally;
 mod this_vm;
 mod unexport;
+mod vm;
+mod vm_change;
+mod why;
+mod withdraw;
 mod world;
 
 use std::future::Future;
@@ -64,12 +74,15 @@ use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 use crate::store::{OperationRow, Outcome, Transition};
 
+pub use begin::Listed;
+pub use check::check;
 pub use chronicle::keep_history;
 pub use engine::{Engine, Shown};
 pub use exports::keep as keep_exports;
 pub use hold::Holder;
 pub use request::{Request, Taken};
 pub use sync::keep_in_step;
+pub use synced::SyncLog;
 pub use tally::keep as keep_tally;
 pub use world::World;
 
@@ -320,6 +333,10 @@ macro_rules! with_story {
                 type $story = r#move::Move;
                 $body
             }
+            OperationKind::Reclaim => {
+                type $story = reclaim::Reclaim;
+                $body
+            }
             OperationKind::Delete => {
                 type $story = delete::Delete;
                 $body
@@ -350,7 +367,7 @@ macro_rules! with_story {
 
 /// Walks a row of any kind.
 async fn drive_any(row: OperationRow, cx: Cx) {
-    with_story!(row.kind, S => drive::<S>(row, cx).await)
+    with_story!(row.kind, S => Box::pin(drive::<S>(row, cx)).await)
 }
 
 /// The names of the steps in which a kind has changed nothing.
@@ -389,8 +406,8 @@ fn again(row: &OperationRow) -> Result<Option<Transition>> {
 /// Every point of every journal, for the crash tests: kind and step.
 pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
     use OperationKind::{
-        Attach, Create, Delete, Detach, Export, Move, Recover, Resize, SnapshotCreate, SnapshotDelete, SnapshotRevert,
-        Unexport,
+        Attach, Create, Delete, Detach, Export, Move, Reclaim, Recover, Resize, SnapshotCreate, SnapshotDelete,
+        SnapshotRevert, Unexport,
     };
     [
         Create,
@@ -400,6 +417,7 @@ pub fn journal_points() -> Vec<(OperationKind, &'static str)> {
         Resize,
         Detach,
         Move,
+        Reclaim,
         Delete,
         Recover,
         SnapshotCreate,

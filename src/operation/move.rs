@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::attach::{self, Attach};
 use super::detach::{self, Detach};
 use super::lane::Turn;
-use super::place::{Place, Target, refuse_unfit};
-use super::release::Terms;
+use super::place::{Place, Target, refuse_unfit, whereabouts};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
+use super::withdraw::Terms;
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{NamedVolume, OperationKind, Status, VolumeMove};
@@ -110,7 +110,10 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
     if !story.is_there(&story.volume)? {
         detach::refuse_wrong_vm(&story.volume, &this)?;
         let target = Target::look_closely(&world.cloud, &story.to).await;
-        story.aim(world, &target.map_err(|error| error.into_error(&story.looking_at_target()))?)?;
+        story.aim(
+            world,
+            &target.map_err(|error| error.into_error(&format!("{}; nothing was sent", story.looking_at_target())))?,
+        )?;
     }
     let supersedes = detach::waiting_for_device(world, story.volume.id)?;
     Ok(Draft {
@@ -118,6 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         vm_id: Some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
+        takes_slot: !params.root && story.volume.vm_id != Some(story.to.id),
         ..Draft::of(story)
     })
 }
@@ -210,7 +214,7 @@ impl Move {
     }
 
     fn looking_at_target(&self) -> String {
-        format!("looking at VM {}; nothing was sent", self.to.label())
+        format!("looking at VM {}", self.to.label())
     }
 }
 
@@ -237,18 +241,6 @@ fn refuse_in_an_operation(world: &World, volume: &VolumeRecord) -> Result<()> {
     }
 }
 
-/// Where CloudStack says that a volume is.
-async fn whereabouts(cx: &Cx, volume: VolumeId) -> String {
-    match cx.world.look_up(volume).await {
-        Ok(Some(VolumeRecord { vm_id: None, .. })) => "attached nowhere".to_owned(),
-        Ok(Some(VolumeRecord { vm_id: Some(vm), vm_name, .. })) => {
-            format!("attached to VM {} ({vm})", vm_name.as_deref().map(printable).unwrap_or_default())
-        }
-        Ok(None) => "no longer there".to_owned(),
-        Err(_) => "where CloudStack, which does not answer, has it".to_owned(),
-    }
-}
-
 impl Story for Move {
     const KIND: OperationKind = OperationKind::Move;
     type Step = Step;
@@ -271,7 +263,12 @@ impl Story for Move {
     const LOOKING: &'static [Step] = &[Step::Check];
 
     fn is_reversible(&self, step: Step) -> bool {
-        matches!(step, Step::Detach(step) if self.detach.is_reversible(step))
+        match step {
+            Step::Detach(step) => self.detach.is_reversible(step),
+            Step::Root(detach::Step::Look) => self.root.as_ref().is_some_and(|root| !root.detach.completes()),
+            Step::Attach(attach::Step::Check) => !self.attach.completes(),
+            _ => false,
+        }
     }
 
     fn takes(&self, step: Step) -> bool {

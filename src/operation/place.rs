@@ -1,12 +1,13 @@
-//! Where a volume can be attached: CloudStack's rules (facts sheet, 4.3), looked at before anything is sent, since
-//! CloudStack itself tells them only inside of the job. Each has its own sentence.
+//! Where a volume is, and where it can be attached: CloudStack's rules (facts sheet, 4.3), looked at before anything is
+//! sent, since CloudStack itself tells them only inside of the job. Each has its own sentence.
 
 use serde::{Deserialize, Serialize};
 
+use super::world::Cx;
 use crate::cloudstack::{CallError, CloudStack, VmSnapshot};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::model::{VmRecord, VolumeRecord, VolumeType, printable};
+use crate::model::{VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
 
 /// The device id of a root disk.
 const ROOT: u32 = 0;
@@ -178,4 +179,16 @@ pub(super) fn refuse_unfit(volume: &VolumeRecord, vm: &VmRecord, place: Place) -
 /// A volume that is not on storage yet, or on storage for all.
 fn is_any(hypervisor: &str) -> bool {
     ["None", "Any"].iter().any(|any| any.eq_ignore_ascii_case(hypervisor))
+}
+
+/// Where CloudStack says that a volume is.
+pub(super) async fn whereabouts(cx: &Cx, volume: VolumeId) -> String {
+    match cx.world.look_up(volume).await {
+        Ok(Some(VolumeRecord { vm_id: None, .. })) => "attached nowhere".to_owned(),
+        Ok(Some(VolumeRecord { vm_id: Some(vm), vm_name, .. })) => {
+            format!("attached to VM {} ({vm})", vm_name.as_deref().map(printable).unwrap_or_default())
+        }
+        Ok(None) => "no longer there".to_owned(),
+        Err(_) => "where CloudStack, which does not answer, has it".to_owned(),
+    }
 }

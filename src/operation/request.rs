@@ -9,11 +9,12 @@ use tokio::time::timeout;
 use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{
-    Engine, Step, Story, attach, create, delete, detach, export, r#move, recover, resize, snapshot, to_json, unexport,
+    Engine, Step, Story, attach, create, delete, detach, export, r#move, reclaim, recover, resize, snapshot, to_json,
+    unexport,
 };
 use crate::api::{
     Asker, Change, Changed, ExportCreate, ExportDelete, SnapshotCreate, SnapshotDelete, SnapshotRevert, VolumeAttach,
-    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeRecover, VolumeResize,
+    VolumeCreate, VolumeDelete, VolumeDetach, VolumeMove, VolumeReclaim, VolumeRecover, VolumeResize,
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord, printable};
@@ -38,6 +39,7 @@ pub enum Request {
     Attach(VolumeAttach),
     Detach(VolumeDetach),
     Move(VolumeMove),
+    Reclaim(VolumeReclaim),
     Delete(VolumeDelete),
     Recover(VolumeRecover),
     Resize(VolumeResize),
@@ -52,6 +54,20 @@ pub enum Request {
 pub enum Taken {
     /// Its operation, which runs or waits in line.
     Operation(Box<OperationRow>),
+    /// Of a dry run: what it would do.
+    Plan(Box<Changed>),
+}
+
+/// What a request is before it is journaled.
+pub(super) enum Drafted {
+    /// It was made before: its operation.
+    Before(Box<OperationRow>),
+    /// A new operation.
+    New {
+        new: Box<NewOperation>,
+        /// Whether it takes a slot of its VM that is free now.
+        takes_slot: bool,
+    },
     /// Of a dry run: what it would do.
     Plan(Box<Changed>),
 }
@@ -90,11 +106,21 @@ pub(super) struct Draft<S> {
     pub supersedes: Option<(OperationId, String)>,
     /// How long clients may take to finish before anything is sent.
     pub drain: Duration,
+    /// Whether it attaches a data disk that its VM does not have yet.
+    pub takes_slot: bool,
 }
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO }
+        Self {
+            story,
+            subject: None,
+            new_name: None,
+            vm_id: None,
+            supersedes: None,
+            drain: Duration::ZERO,
+            takes_slot: false,
+        }
     }
 }
 
@@ -102,25 +128,32 @@ impl Engine {
     /// Accepts a request: it is resolved at CloudStack, refused for what can be seen before anything is sent, and
     /// journaled; of a dry run only its plan is made.
     pub async fn request(&self, request: &Request, change: &Change, asker: Asker) -> Result<Taken> {
+        let drafted = self.draft(request, change, asker).await?;
+        self.take(drafted, change)
+    }
+
+    /// As [`Engine::request`], for what a drain itself asks for.
+    pub(super) async fn request_of_drain(&self, request: &Request, asker: Asker) -> Result<Taken> {
+        let change = &Change::default();
+        let drafted = self.patiently(request, &Asked { request: to_json(request)?, change, asker }).await?;
+        self.take(drafted, change)
+    }
+
+    /// Looks at a request as far as its operation could be journaled.
+    pub(super) async fn draft(&self, request: &Request, change: &Change, asker: Asker) -> Result<Drafted> {
         let world = self.world();
         let asked = Asked { request: to_json(request)?, change, asker };
         // Before its words are looked up again: they may mean nothing any more.
         if let Some(id) = &change.request_id
             && let Some(row) = world.store.operation_of_request(id, &asked.request)?
         {
-            return self.taken_before(row, change);
+            return Ok(Drafted::Before(Box::new(row)));
         }
         world.refuse_while_draining()?;
         self.patiently(request, &asked).await
     }
 
-    /// As [`Engine::request`], for what a drain itself asks for.
-    pub(super) async fn request_of_drain(&self, request: &Request, asker: Asker) -> Result<Taken> {
-        let change = &Change::default();
-        self.patiently(request, &Asked { request: to_json(request)?, change, asker }).await
-    }
-
-    async fn patiently(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
+    async fn patiently(&self, request: &Request, asked: &Asked<'_>) -> Result<Drafted> {
         self.world().refuse_without_room()?;
         let mut pauses = PAUSES.into_iter();
         loop {
@@ -129,44 +162,56 @@ impl Engine {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
                 },
-                accepted => return accepted,
+                drafted => return drafted,
             }
         }
     }
 
-    async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<Taken> {
+    /// Each story's futures are boxed: together they are more than a thread's stack holds.
+    async fn ask(&self, request: &Request, asked: &Asked<'_>) -> Result<Drafted> {
         let world = self.world();
         match request {
-            Request::Create(params) => self.take(create::ask(world, params).await?, asked).await,
-            Request::Attach(params) => self.take(attach::ask(world, params).await?, asked).await,
-            Request::Detach(params) => self.take(detach::ask(world, params).await?, asked).await,
-            Request::Move(params) => self.take(r#move::ask(world, params).await?, asked).await,
-            Request::Delete(params) => self.take(delete::ask(world, params).await?, asked).await,
-            Request::Recover(params) => self.take(recover::ask(world, params).await?, asked).await,
-            Request::Resize(params) => self.take(resize::ask(world, params).await?, asked).await,
-            Request::SnapshotCreate(params) => self.take(snapshot::ask_create(world, params).await?, asked).await,
-            Request::SnapshotRevert(params) => self.take(snapshot::ask_revert(world, params).await?, asked).await,
-            Request::SnapshotDelete(params) => self.take(snapshot::ask_delete(world, params).await?, asked).await,
-            Request::Export(params) => self.take(export::ask(world, params).await?, asked).await,
-            Request::Unexport(params) => self.take(unexport::ask(world, params).await?, asked).await,
+            Request::Create(params) => self.drafted(Box::pin(create::ask(world, params)).await?, asked).await,
+            Request::Attach(params) => self.drafted(Box::pin(attach::ask(world, params)).await?, asked).await,
+            Request::Detach(params) => self.drafted(Box::pin(detach::ask(world, params)).await?, asked).await,
+            Request::Move(params) => self.drafted(Box::pin(r#move::ask(world, params)).await?, asked).await,
+            Request::Reclaim(params) => self.drafted(Box::pin(reclaim::ask(world, params)).await?, asked).await,
+            Request::Delete(params) => self.drafted(Box::pin(delete::ask(world, params)).await?, asked).await,
+            Request::Recover(params) => self.drafted(Box::pin(recover::ask(world, params)).await?, asked).await,
+            Request::Resize(params) => self.drafted(Box::pin(resize::ask(world, params)).await?, asked).await,
+            Request::SnapshotCreate(params) => {
+                self.drafted(Box::pin(snapshot::ask_create(world, params)).await?, asked).await
+            }
+            Request::SnapshotRevert(params) => {
+                self.drafted(Box::pin(snapshot::ask_revert(world, params)).await?, asked).await
+            }
+            Request::SnapshotDelete(params) => {
+                self.drafted(Box::pin(snapshot::ask_delete(world, params)).await?, asked).await
+            }
+            Request::Export(params) => self.drafted(Box::pin(export::ask(world, params)).await?, asked).await,
+            Request::Unexport(params) => self.drafted(Box::pin(unexport::ask(world, params)).await?, asked).await,
         }
     }
 
-    fn taken_before(&self, row: OperationRow, change: &Change) -> Result<Taken> {
-        if !change.dry_run {
-            return Ok(Taken::Operation(Box::new(row)));
-        }
-        let notes = vec![format!("the request id was used before: operation {}", row.id)];
-        let told = Changed { plan: Some(Vec::new()), notes, ..self.world().untouched(row.volume_id)? };
-        Ok(Taken::Plan(Box::new(told)))
-    }
-
-    async fn take<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Taken> {
-        let new = new_operation(&draft, asked)?;
+    async fn drafted<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Drafted> {
+        let (new, takes_slot) = (new_operation(&draft, asked)?, draft.takes_slot);
         if asked.change.dry_run {
-            return Ok(Taken::Plan(Box::new(self.dry_run(draft.story, new).await?)));
+            return Ok(Drafted::Plan(Box::new(Box::pin(self.dry_run(draft.story, new)).await?)));
         }
-        Ok(Taken::Operation(Box::new(self.accept(&new)?)))
+        Ok(Drafted::New { new: Box::new(new), takes_slot })
+    }
+
+    fn take(&self, drafted: Drafted, change: &Change) -> Result<Taken> {
+        match drafted {
+            Drafted::New { new, .. } => Ok(Taken::Operation(Box::new(self.accept(&new)?))),
+            Drafted::Plan(changed) => Ok(Taken::Plan(changed)),
+            Drafted::Before(row) if change.dry_run => {
+                let notes = vec![format!("the request id was used before: operation {}", row.id)];
+                let told = Changed { plan: Some(Vec::new()), notes, ..self.world().untouched(row.volume_id)? };
+                Ok(Taken::Plan(Box::new(told)))
+            }
+            Drafted::Before(row) => Ok(Taken::Operation(row)),
+        }
     }
 
     /// What a change has come to, with what is true now.

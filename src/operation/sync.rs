@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 
 use super::outside::{self, Change};
 use super::resolve::all_volumes;
+use super::synced::SyncLog;
 use super::world::World;
 use crate::api::{Difference, Export, ExportState, Synced};
 use crate::error::{Error, Result};
@@ -15,9 +16,23 @@ use crate::model::{VmId, VolumeRecord, VolumeType, printable};
 /// How often it is looked without being asked.
 const INTERVAL: Duration = Duration::from_secs(300);
 
+/// So many transactions at a time forget what is old: no operation waits for a long clean-up.
+const MOST_PRUNINGS: u32 = 50;
+
 impl World {
     /// Looks at everything, and tells what differed and what was done.
     pub async fn sync(&self) -> Result<Synced> {
+        let outcome = self.reconcile().await;
+        self.sync_log.note(&outcome);
+        outcome
+    }
+
+    /// What the reconciliations of this daemon came to.
+    pub fn synced(&self) -> SyncLog {
+        self.sync_log.now()
+    }
+
+    async fn reconcile(&self) -> Result<Synced> {
         let is_new = self.store.listed_at()?.is_none();
         let before = self.store.volumes()?;
         let volumes = all_volumes(self)
@@ -59,7 +74,7 @@ impl World {
                 _ => continue,
             };
             let done = "nothing: attach or detach it to put it right".to_owned();
-            differences.push(about(volume, found, done));
+            differences.push(Difference { standing: true, ..about(volume, found, done) });
         }
         Ok(differences)
     }
@@ -68,7 +83,7 @@ impl World {
     fn export_that_differs(&self, export: &Export, volumes: &[VolumeRecord]) -> Result<Option<Difference>> {
         let name = printable(&export.name);
         let difference = |found: String, done: &str| {
-            Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned() })
+            Some(Difference { volume_id: Some(export.volume_id), found, done: done.to_owned(), standing: true })
         };
         if !volumes.iter().any(|volume| volume.id == export.volume_id) {
             return Ok(difference(
@@ -94,12 +109,13 @@ fn rebuilt() -> Difference {
         volume_id: None,
         found: "the state store is new: history and export wishes of an earlier one are lost".to_owned(),
         done: "volumes were taken from CloudStack, devices from this kernel".to_owned(),
+        standing: false,
     }
 }
 
 fn unproven(error: &Error) -> Difference {
     let done = "devices were not compared, and every change is refused".to_owned();
-    Difference { volume_id: None, found: error.message.clone(), done }
+    Difference { volume_id: None, found: error.message.clone(), done, standing: true }
 }
 
 /// What CloudStack says otherwise than when it was last asked.
@@ -109,7 +125,8 @@ fn changed_in_cloudstack(change: Change<'_>) -> Difference {
 }
 
 fn about(volume: &VolumeRecord, found: String, done: String) -> Difference {
-    Difference { volume_id: Some(volume.id), found: format!("volume {}: {found}", volume.label()), done }
+    let found = format!("volume {}: {found}", volume.label());
+    Difference { volume_id: Some(volume.id), found, done, standing: false }
 }
 
 /// Reconciles at the start and every few minutes, and forgets operations that ended long ago.
@@ -123,18 +140,22 @@ pub async fn keep_in_step(world: Arc<World>) {
             }
             Err(error) => tracing::warn!(%error, "not reconciled"),
         }
-        prune(&world);
+        prune(&world).await;
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-/// By CloudStack's clock: a wrong one of ours forgets nothing.
-fn prune(world: &World) {
+/// By CloudStack's clock: a wrong one of ours forgets nothing. What is left is for the next time.
+async fn prune(world: &World) {
     let Ok(history) = SignedDuration::try_from(world.config.daemon.history) else { return };
     let Ok(before) = world.cloud.now().checked_sub(history) else { return };
-    match world.store.prune_operations(before) {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(count, "operations that ended long ago were forgotten"),
-        Err(error) => tracing::warn!(%error, "old operations were not forgotten"),
+    for _ in 0..MOST_PRUNINGS {
+        let operations = world.store.prune_operations(before);
+        match operations.and_then(|operations| Ok((operations, world.store.prune_events(before)?))) {
+            Ok((0, 0)) => return,
+            Ok((operations, events)) => tracing::info!(operations, events, "what ended long ago was forgotten"),
+            Err(error) => return tracing::warn!(%error, "old operations and events were not forgotten"),
+        }
+        tokio::task::yield_now().await;
     }
 }

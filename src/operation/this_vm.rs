@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::resolve::all_volumes;
 use super::world::World;
-use crate::cloudstack::CallError;
+use crate::cloudstack::{CallError, CloudStack};
+use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
-use crate::model::{VmId, VmRecord};
+use crate::model::{VmId, VmRecord, VolumeRecord};
 
 /// The store is bound to the VM that it was first used in.
 const BOUND_TO: &str = "vm_id";
@@ -22,9 +22,68 @@ pub(super) struct ThisVm(Mutex<Option<Known>>);
 
 /// This VM, and what says so.
 #[derive(Clone, Debug)]
-struct Known {
-    id: VmId,
-    by: String,
+pub(super) struct Known {
+    pub id: VmId,
+    /// In words: a proof, or what fills its place.
+    pub by: String,
+}
+
+impl Known {
+    /// Which VM this is, by what CloudStack and this kernel say; `configured` is `vm_id`. Changes nothing.
+    pub(super) async fn prove(cloud: &CloudStack, devices: &Devices, configured: Option<VmId>) -> Result<Self> {
+        let evidence = devices.this_vm();
+        let mut claims: BTreeMap<VmId, String> = BTreeMap::new();
+        if let Ok(smbios) = evidence.smbios
+            && known_vm(cloud, smbios).await?.is_some()
+        {
+            claims.insert(smbios, "the SMBIOS UUID".to_owned());
+        }
+        for (vm, claim) in claims_of_serials(cloud, devices).await? {
+            claims.entry(vm).or_insert(claim);
+        }
+        let hint = configured.or(evidence.cloud_init.ok());
+        let source = if configured.is_some() { "vm_id in the configuration" } else { "cloud-init" };
+        let mut proven = claims.iter();
+        match (proven.next(), proven.next(), hint) {
+            (Some((one, claim)), Some((other, other_claim)), _) => Err(contradiction(*one, claim, *other, other_claim)),
+            (Some((vm, claim)), None, Some(hint)) if configured.is_some() && hint != *vm => {
+                Err(contradiction(*vm, claim, hint, source))
+            }
+            (Some((vm, claim)), None, _) => Ok(Self { id: *vm, by: format!("proven by {claim}") }),
+            (None, _, Some(hint)) => match known_vm(cloud, hint).await? {
+                Some(vm) => Ok(Self { id: vm.id, by: format!("said by {source}, which nothing here contradicts or proves") }),
+                None => Err(Error::new(
+                    Kind::Config,
+                    format!("this VM is not known: {source} says {hint}, which CloudStack does not know; nothing was sent"),
+                )
+                .hint("set vm_id in [cloudstack] to the id of the VM in which volctld runs")),
+            },
+            (None, _, None) => Err(Error::new(
+                Kind::Config,
+                "this VM is not known: neither SMBIOS nor a disk's serial nor cloud-init tells which it is; nothing was sent",
+            )
+            .hint("set vm_id in [cloudstack] to the id of the VM in which volctld runs")),
+        }
+    }
+}
+
+async fn known_vm(cloud: &CloudStack, id: VmId) -> Result<Option<VmRecord>> {
+    cloud.vm(id).await.map_err(proving)
+}
+
+/// The VMs to which CloudStack has attached the volumes whose serials this kernel shows.
+async fn claims_of_serials(cloud: &CloudStack, devices: &Devices) -> Result<Vec<(VmId, String)>> {
+    let seen = devices.all()?;
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let volumes = cloud.volumes().await.map_err(proving)?;
+    let claim = |volume: &VolumeRecord| {
+        let serial = volume.id.serial();
+        let here = seen.iter().find(|device| device.serial == serial)?;
+        Some((volume.vm_id?, format!("the disk {} of volume {}", here.path.display(), volume.label())))
+    };
+    Ok(volumes.iter().filter_map(claim).collect())
 }
 
 impl World {
@@ -47,67 +106,12 @@ impl World {
         if let Some(known) = self.this_vm_known() {
             return Ok(known);
         }
-        let known = self.proof().await?;
+        let known = Known::prove(&self.cloud, &self.devices, self.config.cloudstack.vm_id).await?;
         let id = known.id;
         self.bind(id)?;
         tracing::info!(vm = %id, by = known.by, "this VM is known");
         *self.this_vm() = Some(known);
         Ok(id)
-    }
-
-    async fn proof(&self) -> Result<Known> {
-        let evidence = self.devices.this_vm();
-        let mut claims: BTreeMap<VmId, String> = BTreeMap::new();
-        if let Ok(smbios) = evidence.smbios
-            && self.known_vm(smbios).await?.is_some()
-        {
-            claims.insert(smbios, "the SMBIOS UUID".to_owned());
-        }
-        for (vm, claim) in self.claims_of_serials().await? {
-            claims.entry(vm).or_insert(claim);
-        }
-        let hint = self.config.cloudstack.vm_id.or(evidence.cloud_init.ok());
-        let source = if self.config.cloudstack.vm_id.is_some() { "vm_id in the configuration" } else { "cloud-init" };
-        let mut proven = claims.iter();
-        match (proven.next(), proven.next(), hint) {
-            (Some((one, claim)), Some((other, other_claim)), _) => Err(contradiction(*one, claim, *other, other_claim)),
-            (Some((vm, claim)), None, Some(hint)) if self.config.cloudstack.vm_id.is_some() && hint != *vm => {
-                Err(contradiction(*vm, claim, hint, source))
-            }
-            (Some((vm, claim)), None, _) => Ok(Known { id: *vm, by: format!("proven by {claim}") }),
-            (None, _, Some(hint)) => match self.known_vm(hint).await? {
-                Some(vm) => Ok(Known { id: vm.id, by: format!("said by {source}, which nothing here contradicts or proves") }),
-                None => Err(Error::new(
-                    Kind::Config,
-                    format!("this VM is not known: {source} says {hint}, which CloudStack does not know; nothing was sent"),
-                )
-                .hint("set vm_id in [cloudstack] to the id of the VM in which volctld runs")),
-            },
-            (None, _, None) => Err(Error::new(
-                Kind::Config,
-                "this VM is not known: neither SMBIOS nor a disk's serial nor cloud-init tells which it is; nothing was sent",
-            )
-            .hint("set vm_id in [cloudstack] to the id of the VM in which volctld runs")),
-        }
-    }
-
-    async fn known_vm(&self, id: VmId) -> Result<Option<VmRecord>> {
-        self.cloud.vm(id).await.map_err(proving)
-    }
-
-    /// The VMs to which CloudStack has attached the volumes whose serials this kernel shows.
-    async fn claims_of_serials(&self) -> Result<Vec<(VmId, String)>> {
-        let seen = self.devices.all()?;
-        if seen.is_empty() {
-            return Ok(Vec::new());
-        }
-        let volumes = all_volumes(self).await.map_err(proving)?;
-        let claim = |volume: &crate::model::VolumeRecord| {
-            let serial = volume.id.serial();
-            let here = seen.iter().find(|device| device.serial == serial)?;
-            Some((volume.vm_id?, format!("the disk {} of volume {}", here.path.display(), volume.label())))
-        };
-        Ok(volumes.iter().filter_map(claim).collect())
     }
 
     /// In a copy of the appliance the store knows operations and exports that are another machine's.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::release::{self, Terms, give_back, withdraw};
 use super::request::{Draft, Subject};
 use super::resolve::not_found;
+use super::withdraw::{self, Terms, give_back, withdraw};
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{Departure, ExportDelete, OperationKind};
@@ -98,7 +98,7 @@ impl Story for Unexport {
     }
 
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
-        release::plan(world, &self.subject, self.terms)
+        withdraw::plan(world, &self.subject, self.terms)
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use super::deadline::Deadline;
 use super::engine::{Note, Shown};
 use super::lane::{Lanes, Pass};
+use super::synced::SyncLogged;
+use super::tally::Tally;
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
 use crate::api::{EventKind, Status};
@@ -39,9 +41,13 @@ pub struct World {
     pub nbd: Server,
     pub(super) lanes: Lanes,
     pub(super) this_vm: ThisVm,
+    pub(super) tally: Tally,
+    pub(super) sync_log: SyncLogged,
     pub(super) hands_off: HandsOff,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
+    /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
+    pub(super) slots: tokio::sync::Mutex<()>,
 }
 
 impl World {
@@ -49,7 +55,8 @@ impl World {
     pub fn new(config: Config, store: Store, cloud: CloudStack, devices: Devices, nbd: Server) -> Self {
         let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, hands_off, serving }
+        let (tally, sync_log, slots) = (Tally::default(), SyncLogged::default(), tokio::sync::Mutex::default());
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, hands_off, serving, slots }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.

@@ -14,6 +14,11 @@ use crate::api::{Event, EventKind, Moment};
 use crate::error::Result;
 use crate::model::{JobId, OperationId, Serial, VolumeId};
 
+/// So many events of no operation are kept, however young: some 60 MB.
+const MOST_KEPT: u32 = 300_000;
+/// How many are deleted in one transaction: others wait for its end.
+const PRUNED_AT_ONCE: u32 = 2000;
+
 /// Something that happened beside the transitions.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -110,6 +115,20 @@ impl Store {
         })
     }
 
+    /// Deletes some of the events of no operation that are older than a moment, or more than are kept; how many.
+    pub fn prune_events(&self, before: Timestamp) -> Result<usize> {
+        self.write(|db| {
+            db.execute(
+                "DELETE FROM events WHERE seq IN (
+                    SELECT seq FROM events WHERE operation IS NULL AND at < max(?1, coalesce(
+                        (SELECT at FROM events WHERE operation IS NULL ORDER BY at DESC LIMIT 1 OFFSET ?2), ''))
+                    LIMIT ?3)",
+                params![time_text(before), MOST_KEPT, PRUNED_AT_ONCE],
+            )
+            .map_err(sql)
+        })
+    }
+
     /// An operation's history, oldest first.
     pub fn history(&self, id: OperationId) -> Result<Vec<Moment>> {
         self.read(|db| {
@@ -148,7 +167,7 @@ fn note_operation(db: &Transaction<'_>, id: OperationId, kind: EventKind, text: 
     let kind = name(kind)?;
     db.prepare_cached(
         "INSERT INTO events (at, kind, volume_id, volume_name, operation, status, step_words, text)
-         SELECT ?2, ?3, volume_id, volume_name, id, status, step_words, coalesce(?4, error ->> '$.message')
+         SELECT ?2, ?3, volume_id, volume_name, id, status, step_words, coalesce(?4, iif(json_valid(error), error ->> '$.message', NULL))
          FROM operations WHERE id = ?1",
     )
     .and_then(|mut insert| insert.execute(params![id.to_string(), time_text(Timestamp::now()), kind, text]))
@@ -172,7 +191,7 @@ fn insert_one(db: &Transaction<'_>, event: &NewEvent) -> Result<()> {
             SELECT coalesce(?3, (SELECT id FROM volumes WHERE ?4 IS NOT NULL AND replace(id, '-', '') LIKE ?4 || '%')) AS id)
          INSERT INTO events (at, kind, volume_id, volume_name, serial, operation, status, step_words, job_id, text)
          SELECT ?1, ?2, coalesce(volume.id, row.volume_id),
-                coalesce(?8, (SELECT record ->> '$.name' FROM volumes WHERE volumes.id = volume.id), row.volume_name),
+                coalesce(?8, (SELECT record ->> '$.name' FROM volumes WHERE volumes.id = volume.id AND json_valid(record)), row.volume_name),
                 ?4, row.id, row.status, row.step_words, ?6, ?7
          FROM volume LEFT JOIN operations AS row ON row.id = ?5",
     )

@@ -20,6 +20,8 @@ pub struct Wish {
     pub volume_id: VolumeId,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether several clients may write at a time.
+    pub shared: bool,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What the device must still be when it is served again.
@@ -31,7 +33,7 @@ pub struct Wish {
 }
 
 const COLUMNS: &str = "name, volume_id, read_only, device_path, identity, failed, created_at, bytes_read, bytes_written, \
-                       last_client, last_client_at, last_client_left";
+                       last_client, last_client_at, last_client_left, shared";
 
 /// How a volume was exported before its export was ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +42,8 @@ pub struct FormerExport {
     pub name: String,
     /// Whether writes were refused.
     pub read_only: bool,
+    /// Whether several clients could write.
+    pub shared: bool,
 }
 
 impl Store {
@@ -78,12 +82,13 @@ impl Store {
             }
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()]).map_err(sql)?;
             db.execute(
-                "INSERT INTO exports (name, volume_id, read_only, device_path, identity, failed, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO exports (name, volume_id, read_only, shared, device_path, identity, failed, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     wish.name,
                     wish.volume_id.to_string(),
                     wish.read_only,
+                    wish.shared,
                     wish.device_path.to_string_lossy(),
                     wish.identity,
                     wish.failed,
@@ -93,11 +98,6 @@ impl Store {
             .map_err(sql)?;
             put_usage(db, wish.volume_id, &wish.usage)
         })
-    }
-
-    /// Keeps what clients have done with exports.
-    pub fn put_usages(&self, usages: &[(VolumeId, Usage)]) -> Result<()> {
-        self.write(|db| usages.iter().try_for_each(|(volume, usage)| put_usage(db, *volume, usage)))
     }
 
     /// Marks a wish as failed.
@@ -113,8 +113,8 @@ impl Store {
         self.write(|db| {
             let id = volume.to_string();
             db.execute(
-                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only)
-                 SELECT volume_id, name, read_only FROM exports WHERE volume_id = ?1",
+                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only, shared)
+                 SELECT volume_id, name, read_only, shared FROM exports WHERE volume_id = ?1",
                 [&id],
             )
             .map_err(sql)?;
@@ -127,9 +127,9 @@ impl Store {
     pub fn former_export(&self, volume: VolumeId) -> Result<Option<FormerExport>> {
         self.read(|db| {
             db.query_row(
-                "SELECT name, read_only FROM former_exports WHERE volume_id = ?1",
+                "SELECT name, read_only, shared FROM former_exports WHERE volume_id = ?1",
                 [volume.to_string()],
-                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)? }),
+                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)?, shared: row.get(2)? }),
             )
             .optional()
             .map_err(sql)
@@ -145,14 +145,16 @@ impl Store {
     }
 }
 
-fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -> Result<()> {
+/// Keeps what clients have done with an export.
+pub(super) fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -> Result<()> {
     let last = usage.last_client.as_ref();
     // One that is there now is cut off, should this be the last that is known of it.
     let left = last.map(|last| name(last.left.unwrap_or(Leaving::CutOff))).transpose()?;
     db.execute(
         "UPDATE exports SET bytes_read = ?2, bytes_written = ?3, last_client = ?4, last_client_at = ?5,
                 last_client_left = ?6
-         WHERE volume_id = ?1",
+         WHERE volume_id = ?1
+           AND (bytes_read, bytes_written, last_client, last_client_at, last_client_left) IS NOT (?2, ?3, ?4, ?5, ?6)",
         params![
             volume.to_string(),
             whole(usage.bytes_read),
@@ -171,6 +173,7 @@ fn wish(row: &Row<'_>) -> Result<Wish> {
         name: column(row, 0)?,
         volume_id: parse(&column::<String>(row, 1)?)?,
         read_only: column(row, 2)?,
+        shared: column(row, 12)?,
         device_path: PathBuf::from(column::<String>(row, 3)?),
         identity: column(row, 4)?,
         failed: column(row, 5)?,

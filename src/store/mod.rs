@@ -5,8 +5,10 @@
 
 mod accept;
 mod backlog;
+mod counters;
 mod events;
 mod exports;
+mod histories;
 mod holds;
 mod open;
 mod operations;
@@ -27,9 +29,11 @@ use tokio::sync::{Notify, watch};
 
 use backlog::Backlog;
 
+use crate::blocking::off_the_runtime;
 use crate::error::{Error, Kind, Result};
 
 pub use accept::{Accepted, NewOperation};
+pub use counters::{Counter, STEP_BOUNDS_MS, StepTime};
 pub use events::NewEvent;
 pub use exports::{FormerExport, Wish};
 pub use holds::HeldVolume;
@@ -117,6 +121,12 @@ impl Store {
         self.read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql))
     }
 
+    /// How large it is on its disk, with its write-ahead log.
+    pub fn size_bytes(&self) -> u64 {
+        let log = open::beside(&self.path, "-wal");
+        [&self.path, &log].into_iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     /// Where the database is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -193,15 +203,6 @@ fn in_transaction<T>(connection: &mut Connection, change: impl FnOnce(&Transacti
     let value = change(&transaction)?;
     transaction.commit().map_err(sql)?;
     Ok(value)
-}
-
-/// A commit waits for the disk: the other tasks of this thread go to another one meanwhile.
-fn off_the_runtime<T>(work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }
 
 /// An SQLite error as ours.

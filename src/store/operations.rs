@@ -1,14 +1,22 @@
 //! The journal: each transition saved whole, together with its event.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
 use super::events::note_transition;
 use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
-use super::{Store, sql, time_text, to_json};
-use crate::api::Status;
+use super::{Store, from_json, sql, time_text, to_json};
+use crate::api::{Asker, OperationList, Status};
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VolumeId, VolumeRecord};
+use crate::model::{OperationId, VmId, VolumeId, VolumeRecord};
+
+/// How many operations are deleted in one transaction: others wait for its end.
+const PRUNED_AT_ONCE: u32 = 200;
+
+/// Shorter beginnings of a volume's id are taken for names only.
+const SHORTEST_PREFIX: usize = 6;
 
 /// What is saved of a transition.
 #[derive(Clone, Debug)]
@@ -26,6 +34,9 @@ pub struct Transition {
     /// Why it unwinds, failed or is stuck.
     pub error: Option<Error>,
 }
+
+/// So many rows are read at a time.
+const PART: u32 = 500;
 
 impl Store {
     /// Saves a transition and returns the row, or none where the operation was ended meanwhile by somebody else. `busy`
@@ -136,22 +147,100 @@ impl Store {
 
     /// The operations whose id begins so.
     pub fn operations_like(&self, prefix: &str) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq LIMIT 10", prefix))
+        self.read(|db| many(db, "WHERE substr(id, 1, length(?1)) = ?1 ORDER BY seq LIMIT 10", [prefix]))
     }
 
-    /// The newest operations, newest first.
-    pub fn operations(&self, limit: u32) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, "ORDER BY seq DESC LIMIT ?1", limit))
+    /// The newest operations that fulfil each condition that is given, and pass a test, newest first and at most so many;
+    /// `vm` in place of its word. They are read in parts, so that a long history is never in memory as a whole.
+    pub fn operations(
+        &self,
+        wanted: &OperationList,
+        vm: Option<VmId>,
+        limit: u32,
+        test: impl Fn(&OperationRow) -> Result<bool>,
+    ) -> Result<Vec<OperationRow>> {
+        let mut passed = Vec::new();
+        for part in 0_u32.. {
+            let rows = self.part_of_operations(wanted, vm, part.saturating_mul(PART))?;
+            let was_last = rows.len() < PART as usize;
+            for row in rows {
+                if passed.len() < limit as usize && test(&row)? {
+                    passed.push(row);
+                }
+            }
+            if was_last || passed.len() >= limit as usize {
+                break;
+            }
+        }
+        Ok(passed)
+    }
+
+    fn part_of_operations(&self, wanted: &OperationList, vm: Option<VmId>, offset: u32) -> Result<Vec<OperationRow>> {
+        let prefix = wanted.volume.as_ref().filter(|word| word.len() >= SHORTEST_PREFIX);
+        let prefix = prefix.map(|word| word.to_ascii_lowercase());
+        let time = |at: Option<Timestamp>| at.map(time_text);
+        self.read(|db| {
+            many(
+                db,
+                "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR status = ?2)
+                   AND (?3 IS NULL OR volume_name = ?3 OR new_name = ?3 OR substr(volume_id, 1, length(?4)) = ?4)
+                   AND (?5 IS NULL OR vm_id = ?5)
+                   AND (?6 IS NULL OR (json_valid(asker) AND ?6 IN (asker ->> '$.uid', asker ->> '$.login_uid')))
+                   AND (?7 IS NULL OR created_at >= ?7) AND (?8 IS NULL OR created_at <= ?8)
+                 ORDER BY seq DESC LIMIT ?9 OFFSET ?10",
+                params![
+                    wanted.kind.map(name).transpose()?,
+                    wanted.status.map(name).transpose()?,
+                    wanted.volume,
+                    prefix,
+                    vm.map(|vm| vm.to_string()),
+                    wanted.user,
+                    time(wanted.since),
+                    time(wanted.until),
+                    PART,
+                    offset,
+                ],
+            )
+        })
+    }
+
+    /// The volumes whose newest operation that was not in vain a user asked for.
+    pub fn volumes_last_changed_by(&self, person: u32) -> Result<HashSet<VolumeId>> {
+        self.read(|db| {
+            let mut statement = db
+                .prepare_cached(
+                    "SELECT volume_id, asker, max(seq) FROM operations
+                     WHERE volume_id IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'abandoned')
+                     GROUP BY volume_id",
+                )
+                .map_err(sql)?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).map_err(sql)?;
+            let mut volumes = HashSet::new();
+            for row in rows {
+                let (volume, asker) = row.map_err(sql)?;
+                // A row that cannot be read is nobody's.
+                if from_json::<Asker>(&asker).is_ok_and(|asker| asker.person() == Some(person)) {
+                    volumes.extend(volume.parse::<VolumeId>().ok());
+                }
+            }
+            Ok(volumes)
+        })
     }
 
     /// What has not ended, oldest first: recovery's input.
     pub fn unfinished(&self) -> Result<Vec<OperationRow>> {
-        self.read(|db| many(db, &format!("WHERE {UNFINISHED} AND ?1 ORDER BY seq"), true))
+        self.read(|db| many(db, &format!("WHERE {UNFINISHED} ORDER BY seq"), []))
     }
 
     /// What holds a volume now, if anything does.
     pub fn operation_on(&self, volume: VolumeId) -> Result<Option<OperationRow>> {
         self.read(|db| one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string()))
+    }
+
+    /// What was done to a volume, or is being done: the newest hundred, newest first.
+    pub fn operations_of(&self, volume: VolumeId) -> Result<Vec<OperationRow>> {
+        self.read(|db| many(db, "WHERE volume_id = ?1 ORDER BY seq DESC LIMIT 100", [volume.to_string()]))
     }
 
     /// Whether an operation is at work on a volume, or on a creation of its name.
@@ -163,9 +252,15 @@ impl Store {
         })
     }
 
-    /// Deletes ended operations that ended before a moment.
+    /// Deletes some of the operations that ended before a moment, and their events with them; how many.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
-        self.write(|db| db.execute("DELETE FROM operations WHERE finished_at < ?1", [time_text(before)]).map_err(sql))
+        self.write(|db| {
+            db.execute(
+                "DELETE FROM operations WHERE seq IN (SELECT seq FROM operations WHERE finished_at < ?1 LIMIT ?2)",
+                params![time_text(before), PRUNED_AT_ONCE],
+            )
+            .map_err(sql)
+        })
     }
 }
 

@@ -103,11 +103,11 @@ pub(super) fn one(db: &Connection, condition: &str, value: &str) -> Result<Optio
     row.map(operation).transpose()
 }
 
-/// The rows that the rest of a query with `?1` gives.
-pub(super) fn many(db: &Connection, rest: &str, value: impl rusqlite::ToSql) -> Result<Vec<OperationRow>> {
+/// The rows that the rest of a query gives.
+pub(super) fn many(db: &Connection, rest: &str, params: impl rusqlite::Params) -> Result<Vec<OperationRow>> {
     let query = format!("SELECT {COLUMNS} FROM operations {rest}");
     let mut statement = db.prepare_cached(&query).map_err(sql)?;
-    let rows = statement.query_map([value], raw).map_err(sql)?;
+    let rows = statement.query_map(params, raw).map_err(sql)?;
     let mut read = Vec::new();
     for row in rows {
         match operation(row.map_err(sql)?) {

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Store, from_json, parse, sql, time_text, to_json};
 use crate::error::Result;
-use crate::model::{VolumeId, VolumeRecord};
+use crate::model::{VmId, VolumeId, VolumeRecord};
 
 /// The key under which the time of the last whole list stands.
 const LISTED_AT: &str = "volumes_listed_at";
@@ -67,6 +67,15 @@ impl Store {
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [LISTED_AT, &time_text(as_of)])
                 .map_err(sql)?;
             Ok(())
+        })
+    }
+
+    /// How many data disks CloudStack last had on a VM.
+    pub fn count_data_disks(&self, vm: VmId) -> Result<u64> {
+        self.read(|db| {
+            let query =
+                "SELECT count(*) FROM volumes WHERE record ->> 'vm_id' = ?1 AND record ->> 'volume_type' = 'DATADISK'";
+            db.query_row(query, [vm.to_string()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(sql)
         })
     }
 

@@ -228,7 +228,11 @@ fn ctrl_c_ends_the_attempts_to_connect_again() {
 #[test]
 fn several_volumes_go_over_one_connection() {
     let peer = Peer::new(|number, connection| {
-        assert_eq!(number, 0);
+        match number {
+            0 => return connection.begin_all(),
+            1 => {}
+            _ => panic!("they share a connection"),
+        }
         let requests = [connection.read(), connection.read(), connection.read()];
         for request in requests.iter().rev() {
             let name = request["params"]["volume"].as_str().unwrap();
@@ -251,15 +255,26 @@ fn several_volumes_go_over_one_connection() {
 
 #[test]
 fn several_that_fail_alike_have_their_code() {
-    let peer = Peer::answering(vec![Err(not_found()), Err(not_found())]);
-    assert_eq!(peer.run("attach x y").code, 3);
-    assert_eq!(Peer::answering(vec![Ok(changed(false)), Ok(changed(false))]).run("detach x y").code, 0);
+    let several = |answers: [Result<Value, Value>; 2]| {
+        Peer::new(move |number, connection| match number {
+            0 => connection.begin_all(),
+            _ => answers.iter().for_each(|answer| {
+                let request = connection.read();
+                connection.answer(&request, answer.clone());
+            }),
+        })
+    };
+    assert_eq!(several([Err(not_found()), Err(not_found())]).run("attach x y").code, 3);
+    assert_eq!(several([Ok(changed(false)), Ok(changed(false))]).run("detach x y").code, 0);
 }
 
 #[test]
 fn each_of_several_has_a_request_id_of_its_own() {
     let (sender, requests) = mpsc::channel();
-    let peer = Peer::new(move |_, connection| {
+    let peer = Peer::new(move |number, connection| {
+        if number == 0 {
+            return connection.begin_all();
+        }
         for _ in 0..2 {
             let request = connection.read();
             sender.send(request["params"]["request_id"].clone()).unwrap();

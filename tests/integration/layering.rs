@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The rows, lowest first. A room may use the rooms of lower rows.
 const ROWS: &[&[&str]] = &[
-    &["model", "error", "config"],
+    &["model", "error", "config", "blocking"],
     &["api", "rpc", "systemd"],
     &["store", "cloudstack", "device", "nbd"],
     &["operation"],

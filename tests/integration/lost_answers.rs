@@ -9,7 +9,7 @@ use crate::support::scenario::{CHANGES, End, Scenario};
 use crate::support::simulator::Simulator;
 
 /// A scenario for each call that changes something.
-const CALLS: [(&str, &str); 10] = [
+const CALLS: [(&str, &str); 13] = [
     ("createVolume", "create"),
     ("attachVolume", "attach with export"),
     ("detachVolume", "detach with an export and data"),
@@ -20,6 +20,9 @@ const CALLS: [(&str, &str); 10] = [
     ("createSnapshot", "snapshot"),
     ("revertSnapshot", "snapshot revert"),
     ("deleteSnapshot", "snapshot delete"),
+    ("createTags", "attach with tags"),
+    ("stopVirtualMachine", "reclaim"),
+    ("destroyVirtualMachine", "reclaim and destroy"),
 ];
 
 /// The clock of the cloud in the cases in which a request must be proven dead: its `expires` and the margin, 70 s, are

@@ -1,7 +1,8 @@
 //! Who may look and who may change, as other users; who asked is recorded; and no secret is told to anybody.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -55,6 +56,13 @@ impl Shared {
 }
 
 #[test]
+fn lookers_have_the_control_socket_and_changers_the_nbd_socket_too() {
+    let shared = Shared::start();
+    let group = |socket: PathBuf| fs::metadata(socket).unwrap().gid().to_string();
+    assert_eq!((group(shared.0.socket()), group(shared.0.path("nbd.sock"))), (LOOK.to_owned(), CHANGE.to_owned()));
+}
+
+#[test]
 fn a_stranger_does_not_come_in() {
     let shared = Shared::start();
     for groups in [&[][..], &[CHANGE]] {
@@ -98,6 +106,7 @@ fn a_member_may_look_and_a_change_is_refused_and_recorded() {
         &["attach", "data1"],
         &["export", "data1"],
         &["unexport", "data1"],
+        &["exports", "kick", "data1"],
         &["detach", "data1"],
         &["delete", "data1", "--yes"],
         &["recover", "data1"],

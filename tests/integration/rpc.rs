@@ -66,7 +66,7 @@ fn unresolved(part: &Value, document: &Value) -> Vec<String> {
 fn any_method_can_be_called() {
     let appliance = Appliance::start();
     let id = appliance.cloud.volume("data1");
-    let shown = appliance.run(&["rpc", "volume.get", r#"{"volume": "data1"}"#]).success().json();
+    let shown = appliance.run(&["rpc", "volume.get", r#"{"volume": "data1", "max_age_seconds": 0}"#]).success().json();
     assert_eq!((&shown["volume"]["id"], shown.get("schema")), (&json!(id), None));
 
     let attach = json!({"volume": "data1", "wait": true, "request_id": "r1"}).to_string();

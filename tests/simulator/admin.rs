@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::events;
 use crate::faults::Fault;
 use crate::guest::{self, Hold};
 use crate::jobs;
@@ -81,7 +82,17 @@ async fn act(simulator: &Arc<Simulator>, method: &Method, path: &str, body: Valu
 
 async fn edit_volume(simulator: &Arc<Simulator>, mut body: Value) -> Result<Value, String> {
     let plugged = body.as_object_mut().and_then(|fields| fields.remove("plugged"));
-    let volume = simulator.change(|world| upsert(&mut world.volumes, body))?;
+    let volume = simulator.change(|world| {
+        let r#type = match body.get("virtualmachineid") {
+            Some(Value::Null) => "VOLUME.DETACH",
+            Some(_) => "VOLUME.ATTACH",
+            None if body["id"].as_str().is_some_and(|id| world.volume(id).is_some()) => "VOLUME.UPDATE",
+            None => "VOLUME.CREATE",
+        };
+        let volume = upsert(&mut world.volumes, body)?;
+        events::enter_admins(world, volume["id"].as_str().unwrap_or_default(), r#type);
+        Ok::<Value, String>(volume)
+    })?;
     let id = volume["id"].as_str().unwrap_or_default();
     match plugged.as_ref().map(Value::as_bool) {
         None => {}

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::error::ApiError;
+use crate::events;
 use crate::simulator::Simulator;
 use crate::world::World;
 use crate::world::objects::random_id;
@@ -164,6 +165,7 @@ pub fn submit(
         Some(id) => free_id(id, world)?,
         None => random_id(),
     };
+    events::enter(world, command, new.instance.as_ref(), "Scheduled", None);
     world.jobs.push(Job {
         id: id.clone(),
         command,
@@ -242,12 +244,16 @@ async fn run(simulator: &Simulator, task: Task) {
     };
     simulator.change(|world| {
         let now = world.now();
-        let job = world.jobs.iter_mut().find(|candidate| candidate.id == job && candidate.is_pending());
-        match (job, outcome) {
-            (Some(job), Ok(result)) => job.end(Status::Succeeded, 0, Some(result), now),
-            (Some(job), Err(error)) => job.end(Status::Failed, error.code, Some(failure(&error)), now),
-            (None, _) => {}
+        let Some(job) = world.jobs.iter_mut().find(|candidate| candidate.id == job && candidate.is_pending()) else {
+            return;
+        };
+        let (command, instance) = (job.command, job.instance.clone());
+        let error = outcome.as_ref().err().map(|error| error.text.clone());
+        match outcome {
+            Ok(result) => job.end(Status::Succeeded, 0, Some(result), now),
+            Err(error) => job.end(Status::Failed, error.code, Some(failure(&error)), now),
         }
+        events::enter(world, command, instance.as_ref(), "Completed", error.as_deref());
     });
 }
 

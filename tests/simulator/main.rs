@@ -7,6 +7,7 @@ mod admin;
 mod api;
 mod commands;
 mod error;
+mod events;
 mod faults;
 mod guest;
 mod http;

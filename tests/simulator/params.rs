@@ -1,6 +1,6 @@
 //! A command's parameters: what it declares, and what of it was sent (facts sheet, 1.2).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::error::ApiError;
 use crate::world::World;
@@ -119,7 +119,7 @@ impl Params {
     /// Lower-cases the names and unpacks maps; refuses control characters and malformed map names.
     pub fn unpack<'a>(sent: impl Iterator<Item = (&'a String, &'a String)>) -> Result<Self, ApiError> {
         let mut values = HashMap::new();
-        let mut entries: HashMap<String, HashMap<i64, HashMap<String, String>>> = HashMap::new();
+        let mut entries: HashMap<String, BTreeMap<i64, HashMap<String, String>>> = HashMap::new();
         for (name, value) in sent {
             if value.chars().any(|c| matches!(c, '\0'..='\u{1f}' | '\u{7f}') && !matches!(c, '\n' | '\r')) {
                 return Err(ApiError::invalid(format!("Received value for parameter {name} has control characters")));

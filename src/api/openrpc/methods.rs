@@ -43,6 +43,10 @@ pub fn document() -> Value {
         types.change::<VolumeAttach>(method::VOLUME_ATTACH, "Attach a volume to this VM or another one"),
         types.change::<VolumeDetach>(method::VOLUME_DETACH, "Detach a volume"),
         types.change::<VolumeMove>(method::VOLUME_MOVE, "Move a volume from this VM to another one"),
+        types.change::<VolumeReclaim>(
+            method::VOLUME_RECLAIM,
+            "Bring a volume back from another VM, with its former export",
+        ),
         types.change::<VolumeResize>(method::VOLUME_RESIZE, "Grow a volume"),
         types.change::<VolumeDelete>(method::VOLUME_DELETE, "Delete a volume"),
         types.change::<VolumeRecover>(method::VOLUME_RECOVER, "Bring back a deleted volume"),
@@ -55,6 +59,9 @@ pub fn document() -> Value {
     let at_once = [
         types.at_once::<VolumeHold, Changed>(method::VOLUME_HOLD, "Hold a volume: nobody takes it away"),
         types.at_once::<VolumeRelease, Changed>(method::VOLUME_RELEASE, "End a hold"),
+        types.at_once::<ExportKick, Kicked>(method::EXPORT_KICK, "Send clients of an export away"),
+        types.at_once::<ExportPrune, Pruned>(method::EXPORT_PRUNE, "End the exports that nobody needs"),
+        types.at_once::<OperationBegin, Begun>(method::OPERATION_BEGIN, "Begin several changes, or none of them"),
         types.at_once::<OperationWait, Changed>(method::OPERATION_WAIT, "Wait for the end of an operation"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_CANCEL, "Cancel what was not sent yet"),
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_RETRY, "Let a stuck operation look again"),
@@ -66,16 +73,24 @@ pub fn document() -> Value {
     let looks = [
         types.look::<VolumeList, Volumes>(method::VOLUME_LIST, "List the volumes"),
         types.look::<VolumeGet, VolumeShown>(method::VOLUME_GET, "Show a volume"),
+        types.look::<VolumeWhy, Why>(method::VOLUME_WHY, "Tell what happened to a volume, and why"),
         types.look::<DeviceGet, DeviceShown>(method::DEVICE_GET, "Show a volume's device here"),
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
+        types.look::<Nothing, Vms>(method::VM_LIST, "List the VMs"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
-        types.look::<Nothing, Exports>(method::EXPORT_LIST, "List the exports"),
+        types.look::<ExportList, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),
+        types.look::<Nothing, ExportsChecked>(method::EXPORT_CHECK, "Check each export"),
         types.look::<OperationGet, OperationShown>(method::OPERATION_GET, "Show an operation and its history"),
         types.look::<OperationList, Operations>(method::OPERATION_LIST, "List the operations"),
+        types.look::<OperationWatch, Endless>(
+            method::OPERATION_WATCH,
+            "Follow the operations, in `progress` notifications",
+        ),
         types.look::<EventList, Events>(method::EVENT_LIST, "List what happened"),
         types.look::<EventWatch, Endless>(method::EVENT_WATCH, "Follow what happens, in `event` notifications"),
         types.look::<Nothing, Health>(method::SYSTEM_HEALTH, "Check every part"),
+        types.look::<Nothing, Metrics>(method::SYSTEM_METRICS, "Measure, for monitoring"),
         types.look::<Nothing, Version>(method::SYSTEM_VERSION, "Show the daemon's version"),
     ];
     types.results.subschema_for::<Progress>();

@@ -2,11 +2,14 @@
 
 mod document;
 mod event;
+pub mod exposition;
 mod facts;
 mod progress;
 mod table;
+mod text;
 mod words;
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 
@@ -17,8 +20,9 @@ use serde_json::Value;
 use self::document::{answer_document, error_document, results_document, with_schema};
 pub use self::event::line as event_line;
 pub use self::facts::Facts;
-pub use self::progress::{Progress, line as progress_line};
+pub use self::progress::{Progress, Waiting, lines as progress_lines};
 pub use self::table::{Cell, Table};
+pub use self::text::{hanging, warned};
 pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
@@ -101,21 +105,32 @@ impl Output {
 
     /// Prints the answer to one request, and says the exit code.
     pub fn answer<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
-        self.answers(vec![answer], page)
+        self.answers(vec![answer], false, page)
     }
 
     /// Prints the answers to what was asked of each thing on the line, and says the common exit code. What was asked
-    /// of one thing has one plain document.
-    pub fn answers<T: DeserializeOwned>(&self, answers: Vec<Answer>, page: impl Fn(&T) -> Page) -> u8 {
+    /// of one thing has one plain document, unless it was asked for as a list.
+    pub fn answers<T: DeserializeOwned>(&self, answers: Vec<Answer>, is_list: bool, page: impl Fn(&T) -> Page) -> u8 {
         if self.format != Format::Json {
-            return common_code(answers.into_iter().map(|answer| self.show(answer, &page)));
+            let mut told = HashSet::new();
+            return common_code(answers.into_iter().map(|answer| self.show(answer, &page, &mut told)));
         }
         let code =
             common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
         match answers.as_slice() {
-            [answer] => self.document(&answer_document(answer), code),
+            [answer] if !is_list => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
         }
+    }
+
+    /// Whether a person looks at stdout and no JSON or identifier is wanted.
+    pub fn draws(&self) -> bool {
+        self.screen.width.is_some() && self.format == Format::Text
+    }
+
+    /// Prints lines for a program, and says the exit code.
+    pub fn lines(&self, text: &str) -> u8 {
+        self.print(text, 0)
     }
 
     /// One of many things that are printed as they come: a JSON document a line, its identifier, or its text.
@@ -191,15 +206,17 @@ impl Output {
         self.stderr(&format!("{text}\n"));
     }
 
-    fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page) -> u8 {
+    /// Shows one answer of several; a note or an error that was told of another one is not told again.
+    fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page, told: &mut HashSet<String>) -> u8 {
         let page = answer.and_then(|document| Ok(page(&read(document)?)));
         match page {
             Ok(page) => {
-                for note in &page.notes {
-                    self.stderr(&format!("note: {}\n", printable(note)));
+                for note in page.notes.iter().filter(|note| told.insert((*note).clone())) {
+                    self.remark(&format!("note: {}", printable(note)));
                 }
                 self.print(if self.format == Format::Quiet { &page.quiet } else { &page.text }, 0)
             }
+            Err(refusal) if !told.insert(refusal.error.message.clone()) => refusal.exit_code(),
             Err(refusal) => self.refuse(&refusal),
         }
     }

@@ -1,57 +1,119 @@
-//! The progress line: one line on a terminal's stderr with the step under way and its age.
+//! Progress: on a terminal's stderr a line for each thing that is waited for, with the step under way and its age.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::RefCell;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
 use super::words;
 use crate::api::Operation;
 use crate::model::printable;
 
-/// The line; on anything but a terminal it draws nothing.
-pub struct Progress(ProgressBar);
+/// The lines; on anything but a terminal nothing is drawn.
+pub struct Progress {
+    lines: MultiProgress,
+    bars: RefCell<Vec<ProgressBar>>,
+}
 
 impl Progress {
-    /// A line that is not drawn before the first [`show`](Self::show).
+    /// Nothing is drawn before the first [`show`](Self::show).
     pub(super) fn new(visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
-        }
-        Self(bar)
+        Self { lines: MultiProgress::with_draw_target(target), bars: RefCell::default() }
     }
 
     /// Whether there is anybody to draw for.
     pub fn visible(&self) -> bool {
-        !self.0.is_hidden()
+        !self.lines.is_hidden()
     }
 
-    /// Draws the line anew.
-    pub fn show(&self, line: &str) {
-        self.0.set_message(line.to_owned());
-        self.0.tick();
+    /// How many lines the terminal has.
+    pub fn height(&self) -> usize {
+        usize::from(console::Term::stderr().size().0)
+    }
+
+    /// Draws these lines in place of the last ones.
+    pub fn show(&self, lines: &[String]) {
+        let mut bars = self.bars.borrow_mut();
+        while bars.len() > lines.len()
+            && let Some(bar) = bars.pop()
+        {
+            self.lines.remove(&bar);
+        }
+        while bars.len() < lines.len() {
+            let bar = self.lines.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bars.push(bar);
+        }
+        for (bar, line) in bars.iter().zip(lines) {
+            bar.set_message(line.clone());
+            bar.tick();
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bars.borrow().iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 
-/// What a wait is at: `attach data1: waiting for device (12s)`, and before it how many of several have ended.
-pub fn line(
-    label: &str,
-    operation: Option<&Operation>,
-    lost: bool,
-    (ended, of): (usize, usize),
-    now: Timestamp,
-) -> String {
-    let count = if of > 1 { format!("{ended} of {of} ended; ") } else { String::new() };
-    let step = match operation {
+/// One thing that is waited for.
+pub struct Waiting<'a> {
+    /// What was asked for.
+    pub label: &'a str,
+    /// Its operation, where one is known.
+    pub operation: Option<&'a Operation>,
+}
+
+/// What the waits are at, a line each: `attach data1: waiting for device (12s)`. Of several the last line counts, and
+/// stands for those that find no room.
+pub fn lines(waiting: &[Waiting<'_>], of: usize, lost: bool, height: usize, now: Timestamp) -> Vec<String> {
+    let mut lines: Vec<String> = waiting.iter().map(|waiting| line(waiting, lost, now)).collect();
+    if of == 1 {
+        return lines;
+    }
+    // The cursor stands below the last one.
+    let room = height.saturating_sub(2).max(1);
+    let more = lines.len().saturating_sub(room);
+    lines.truncate(room);
+    let ended = of - waiting.len();
+    lines.push(match more {
+        0 => format!("{ended} of {of} ended"),
+        more => format!("and {more} more; {ended} of {of} ended"),
+    });
+    lines
+}
+
+fn line(waiting: &Waiting<'_>, lost: bool, now: Timestamp) -> String {
+    let step = match waiting.operation {
         _ if lost => "connecting to the daemon again".to_owned(),
         Some(operation) => format!("{} ({})", printable(&operation.step), words::ago(now, operation.updated_at)),
         None => "waiting for the daemon".to_owned(),
     };
-    format!("{count}{}: {step}", printable(label))
+    let name = waiting.operation.and_then(|operation| Some((operation.kind, operation.volume_name.as_deref()?)));
+    match name {
+        Some((kind, name)) => format!("{} {}: {step}", words::word(kind), printable(name)),
+        None => format!("{}: {step}", printable(waiting.label)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_fold_where_the_terminal_is_low() {
+        let now = Timestamp::UNIX_EPOCH;
+        let labels: Vec<String> = (1..=9).map(|number| format!("attach data{number}")).collect();
+        let waiting: Vec<Waiting> = labels.iter().map(|label| Waiting { label, operation: None }).collect();
+        let high = lines(&waiting, 10, false, 24, now);
+        assert_eq!((high.len(), high[9].as_str()), (10, "1 of 10 ended"));
+        let low = lines(&waiting, 10, false, 6, now);
+        assert_eq!((low.len(), low[3].as_str()), (5, "attach data4: waiting for the daemon"));
+        assert_eq!(low[4], "and 5 more; 1 of 10 ended");
+        assert_eq!(lines(&waiting[..1], 1, true, 6, now), ["attach data1: connecting to the daemon again"]);
+    }
 }

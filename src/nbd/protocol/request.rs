@@ -40,13 +40,11 @@ impl Request {
         self.flags & flag != 0
     }
 
-    /// Bytes that follow the request: those of a WRITE, and with extended headers those of any that says so.
+    /// Bytes that follow the request: those of a WRITE, and with extended headers those of any that says so. QEMU 10
+    /// writes with extended headers and does not say so.
     pub fn payload(&self, headers: Headers) -> u64 {
-        let follows = match headers {
-            Headers::Extended => self.has(command_flag::PAYLOAD_LEN),
-            Headers::Simple | Headers::Structured => self.command == command::WRITE,
-        };
-        if follows { self.length } else { 0 }
+        let says_so = headers == Headers::Extended && self.has(command_flag::PAYLOAD_LEN);
+        if says_so || self.command == command::WRITE { self.length } else { 0 }
     }
 }
 
@@ -95,7 +93,7 @@ mod tests {
         let request = |command, flags| Request { flags, command, cookie: 0, offset: 0, length: 7 };
         assert_eq!(request(command::WRITE, 0).payload(Headers::Simple), 7);
         assert_eq!(request(command::READ, command_flag::PAYLOAD_LEN).payload(Headers::Structured), 0);
-        assert_eq!(request(command::WRITE, 0).payload(Headers::Extended), 0);
+        assert_eq!(request(command::WRITE, 0).payload(Headers::Extended), 7);
         assert_eq!(request(command::TRIM, command_flag::PAYLOAD_LEN).payload(Headers::Extended), 7);
     }
 }

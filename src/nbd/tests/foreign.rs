@@ -10,7 +10,7 @@ use crate::nbd::protocol::command;
 use crate::nbd::{Clients, ExportSpec};
 
 /// Runs a client, which must succeed; what it printed comes back.
-async fn run(program: &str, package: &str, arguments: &[&str]) -> String {
+pub async fn run(program: &str, package: &str, arguments: &[&str]) -> String {
     let output = output(program, package, arguments).await;
     let said = String::from_utf8(output.stdout).unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);

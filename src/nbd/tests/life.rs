@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::raw::{Raw, request};
 use super::{KIB, MIB, Place, in_time, noise};
-use crate::api::{ExportState, Leaving};
+use crate::api::{ExportState, Leaving, Traffic};
 use crate::error::Kind;
 use crate::nbd::protocol::{InfoRequest, command, opt, rep};
 use crate::nbd::{Activity, Clients, ExportSpec, Server};
@@ -42,6 +44,115 @@ async fn an_export_is_shown_with_its_clients() {
     assert_eq!(*activity.wait_for(|now| *now == both).await.unwrap(), both);
     drop((local, remote));
     activity.wait_for(|now| now.clients == 0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_counts_what_it_does() {
+    let place = Place::new().await;
+    let export = place.serve("disk", MIB).await;
+    assert_eq!(export.traffic, Traffic::default());
+    let mut client = place.connect();
+    client.go("disk");
+    let before = Timestamp::now();
+    for _ in 0..3 {
+        assert_eq!(client.answer(0, command::WRITE, 0, 5, b"bytes").error, 0);
+    }
+    assert_eq!(client.answer(0, command::READ, 0, 4096, &[]).error, 0);
+    assert_eq!(client.answer(0, command::READ, MIB, 1, &[]).error, 22);
+    assert_eq!(client.answer(0, command::FLUSH, 0, 0, &[]).error, 0);
+    let shown = place.server.get("disk").unwrap();
+    assert_eq!((shown.usage.bytes_read, shown.usage.bytes_written), (4096, 15));
+    let traffic = shown.traffic;
+    assert_eq!((traffic.requests, traffic.errors), (6, 1));
+    assert!(traffic.last_flush >= Some(before));
+    let deadline = in_time();
+    while place.server.get("disk").unwrap().traffic.requests_per_second == 0 {
+        assert!(Instant::now() < deadline, "no rate is told");
+        client.answer(0, command::READ, 0, 1, &[]);
+    }
+    drop(client);
+    assert!(place.idle("disk").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_writes_unless_the_export_is_shared() {
+    let place = Place::new().await;
+    let export = place.serve("disk", MIB).await;
+    let shared = place.server.add(ExportSpec { shared: true, ..place.device("shared", MIB) }).await.unwrap();
+    place.serve_read_only("ro", MIB).await;
+    for (name, outcome) in [("disk", rep::ERR_POLICY), ("shared", rep::ACK), ("ro", rep::ACK)] {
+        let mut first = place.connect_tcp(&export);
+        first.go(name);
+        let mut again = place.connect_tcp(&export);
+        again.go(name);
+        let mut local = place.connect();
+        local.go(name);
+        let mut other = place.connect_from("127.0.0.2", &shared);
+        let replies = other.option(opt::GO, &InfoRequest::encode(name, &[]));
+        let (kind, text) = replies.last().unwrap();
+        assert_eq!(*kind, outcome, "{name}");
+        let names_the_first = String::from_utf8_lossy(text).contains("the client at 127.0.0.1");
+        assert_eq!(names_the_first, outcome == rep::ERR_POLICY, "{name}");
+        drop((first, again, local, other));
+        assert!(place.idle(name).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_take_all_connections() {
+    let place = Place::new().await;
+    let export = place.serve_read_only("disk", MIB).await;
+    let connected: Vec<Raw> = (0..128)
+        .map(|_| {
+            let mut client = place.connect_tcp(&export);
+            client.go("disk");
+            client
+        })
+        .collect();
+    let go = InfoRequest::encode("disk", &[]);
+    let mut crowded = place.connect_tcp(&export);
+    assert_eq!(crowded.outcome(opt::GO, &go), rep::ERR_POLICY);
+    place.connect_from("127.0.0.2", &export).go("disk");
+    place.connect().go("disk");
+    drop(connected);
+    assert!(place.idle("disk").await);
+    assert_eq!(crowded.outcome(opt::GO, &go), rep::ACK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_sent_away_has_its_answers_and_may_come_back() {
+    let place = Place::new().await;
+    let export = place.serve("disk", MIB).await;
+    let (mut local, mut remote) = (place.connect(), place.connect_tcp(&export));
+    local.go("disk");
+    remote.go("disk");
+    let nobody = place.server.kick("disk", Some("192.0.2.7")).await.unwrap_err();
+    assert_eq!(nobody.kind, Kind::NotFound);
+    assert_eq!(place.server.kick("disc", None).await.unwrap_err().kind, Kind::NotFound);
+
+    remote.ask(0, command::WRITE, 7, 0, 5, b"bytes");
+    assert_eq!(remote.replies(1, |_| 0)[&7].error, 0);
+    let kicked = place.server.kick("disk", Some("127.0.0.1")).await.unwrap();
+    assert_eq!(kicked.len(), 1);
+    assert_eq!(remote.until_closed(), b"");
+    assert_eq!(place.clients("disk").len(), 1);
+    assert_eq!(local.answer(0, command::READ, 0, 5, &[]).data, b"bytes");
+    place.connect_tcp(&export).go("disk");
+
+    let busy = std::thread::spawn({
+        let mut client = place.connect_tcp(&export);
+        client.go("disk");
+        move || write_until_closed(client, &AtomicUsize::new(0))
+    });
+    let mut deaf = place.connect();
+    deaf.go("disk");
+    for _ in 0..64 {
+        deaf.request(0, command::READ, 0, MIB as u32);
+    }
+    place.server.kick("disk", None).await.unwrap();
+    busy.join().unwrap();
+    assert_eq!(local.until_closed(), b"");
+    assert_eq!(place.clients("disk"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod life;
 mod model;
 mod raw;
 mod requests;
+mod trixie;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -60,7 +61,16 @@ impl Place {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&device_path).unwrap();
         file.set_len(size).unwrap();
         let (volume_id, name) = (VolumeId::random(), name.to_owned());
-        ExportSpec { name, volume_id, read_only: false, device_path, file, size_bytes: size, usage: Usage::default() }
+        ExportSpec {
+            name,
+            volume_id,
+            read_only: false,
+            shared: false,
+            device_path,
+            file,
+            size_bytes: size,
+            usage: Usage::default(),
+        }
     }
 
     async fn serve(&self, name: &str, size: u64) -> api::Export {
@@ -82,8 +92,16 @@ impl Place {
 
     /// A client over TCP, after the exchange of flags.
     fn connect_tcp(&self, export: &api::Export) -> Raw {
-        let address = export.uris[0].strip_prefix("nbd://").unwrap().split('/').next().unwrap();
-        Raw::tcp(address).greeted()
+        self.connect_from("127.0.0.1", export)
+    }
+
+    /// The same, from another address of this machine.
+    fn connect_from(&self, from: &str, export: &api::Export) -> Raw {
+        Raw::tcp_from(from.parse().unwrap(), Self::address(export)).greeted()
+    }
+
+    fn address(export: &api::Export) -> &str {
+        export.uris[0].strip_prefix("nbd://").unwrap().split('/').next().unwrap()
     }
 
     fn clients(&self, name: &str) -> Vec<api::Client> {

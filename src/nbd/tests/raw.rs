@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 use crate::nbd::protocol::{
     self, Extent, Headers, InfoRequest, OptionHead, OptionReplyHead, command, command_flag, info, opt, rep,
@@ -50,16 +53,17 @@ impl Raw {
         }
     }
 
-    pub fn tcp(address: &str) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+    /// Over TCP, from an address of this machine.
+    pub fn tcp_from(from: IpAddr, address: &str) -> Self {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap();
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(address.parse::<SocketAddr>().unwrap())).unwrap();
+        let socket = TcpStream::from(socket);
         socket.set_read_timeout(PATIENCE).unwrap();
         socket.set_write_timeout(PATIENCE).unwrap();
         let clone = socket.try_clone().unwrap();
-        Self {
-            socket: Box::new(socket),
-            close_write: Box::new(move || clone.shutdown(Shutdown::Write).unwrap()),
-            headers: Headers::Simple,
-        }
+        let close_write = Box::new(move || clone.shutdown(Shutdown::Write).unwrap());
+        Self { socket: Box::new(socket), close_write, headers: Headers::Simple }
     }
 
     pub fn greeted(mut self) -> Self {

@@ -68,7 +68,8 @@ impl World {
     pub(super) async fn refuse_unfinished_snapshot(&self, volume: &VolumeRecord) -> Result<()> {
         let doing = format!("looking at the snapshots of volume {}; nothing was sent", volume.label());
         let snapshots = self.cloud.snapshots(Some(volume.id)).await.map_err(|error| error.into_error(&doing))?;
-        snapshots.iter().try_for_each(refuse_unfinished)
+        let unfinished = snapshots.iter().try_for_each(refuse_unfinished);
+        unfinished.map_err(|error| error.doing(format!("volume {} is not resized", volume.label())))
     }
 }
 

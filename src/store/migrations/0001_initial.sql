@@ -42,6 +42,8 @@ CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
 CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
+CREATE INDEX operations_of_volume ON operations (volume_id);
+
 CREATE INDEX ended_operations ON operations (finished_at) WHERE finished_at IS NOT NULL;
 
 -- What happened, for people; only the row of the operation decides. Append-only, and no number is used twice.
@@ -86,6 +88,7 @@ CREATE TABLE exports (
     name        TEXT PRIMARY KEY,
     volume_id   TEXT NOT NULL UNIQUE,
     read_only   INTEGER NOT NULL,
+    shared      INTEGER NOT NULL,  -- several clients may write at a time
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
@@ -102,5 +105,49 @@ CREATE TABLE exports (
 CREATE TABLE former_exports (
     volume_id TEXT PRIMARY KEY,
     name      TEXT NOT NULL,
-    read_only INTEGER NOT NULL
+    read_only INTEGER NOT NULL,
+    shared    INTEGER NOT NULL
 ) STRICT;
+
+-- What was counted since the store was made; no value ever becomes smaller.
+CREATE TABLE counters (
+    name  TEXT NOT NULL,
+    label TEXT NOT NULL,  -- which of its kind: a command, a kind and an outcome; '' where there is only one
+    value INTEGER NOT NULL,
+    PRIMARY KEY (name, label)
+) STRICT, WITHOUT ROWID;
+
+-- How long steps took: so many of at most `at_most_ms`, and of more than the next smaller bound.
+CREATE TABLE step_times (
+    kind       TEXT NOT NULL,
+    step       TEXT NOT NULL,
+    at_most_ms INTEGER NOT NULL,
+    count      INTEGER NOT NULL,
+    total_ms   INTEGER NOT NULL,
+    PRIMARY KEY (kind, step, at_most_ms)
+) STRICT, WITHOUT ROWID;
+
+-- Counted where it happens, in the same transaction: nothing that ends is forgotten, or counted twice.
+CREATE TRIGGER count_ended AFTER UPDATE OF finished_at ON operations
+WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
+BEGIN
+    INSERT INTO counters (name, label, value) VALUES ('operations', NEW.kind || ' ' || NEW.status, 1)
+    ON CONFLICT (name, label) DO UPDATE SET value = value + 1;
+END;
+
+CREATE TRIGGER time_step AFTER UPDATE OF status, step ON operations
+WHEN OLD.status IN ('queued', 'running', 'unwinding')
+BEGIN
+    INSERT INTO step_times (kind, step, at_most_ms, count, total_ms)
+    SELECT NEW.kind,
+           CASE OLD.status WHEN 'queued' THEN 'queue' WHEN 'unwinding' THEN 'undo_' || OLD.step ELSE OLD.step END,
+           CASE WHEN ms <= 100 THEN 100 WHEN ms <= 500 THEN 500 WHEN ms <= 1000 THEN 1000 WHEN ms <= 2500 THEN 2500
+                WHEN ms <= 5000 THEN 5000 WHEN ms <= 10000 THEN 10000 WHEN ms <= 30000 THEN 30000
+                WHEN ms <= 60000 THEN 60000 WHEN ms <= 300000 THEN 300000 WHEN ms <= 900000 THEN 900000
+                WHEN ms <= 3600000 THEN 3600000 ELSE 9223372036854775807 END,
+           1, ms
+    -- A clock that was set back took no time.
+    FROM (SELECT max(0, CAST(round((julianday(NEW.updated_at) - julianday(OLD.updated_at)) * 86400000) AS INTEGER)) AS ms)
+    WHERE true
+    ON CONFLICT (kind, step, at_most_ms) DO UPDATE SET count = count + 1, total_ms = total_ms + excluded.total_ms;
+END;

@@ -45,6 +45,7 @@ impl Door {
                 name: "disk".to_owned(),
                 volume_id: VolumeId::random(),
                 read_only: false,
+                shared: false,
                 device_path,
                 file,
                 size_bytes: SIZE,

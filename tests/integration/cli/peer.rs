@@ -92,6 +92,16 @@ impl Connection {
         self.write(&format!("{message}\n"));
     }
 
+    /// Lets all changes of a list begin, and sees the connection end.
+    pub fn begin_all(&mut self) {
+        let request = self.read();
+        assert_eq!(request["method"], "operation.begin");
+        let begun = json!({ "operation": operation("running", "check"), "error": null });
+        let results = vec![begun; request["params"]["changes"].as_array().unwrap().len()];
+        self.answer(&request, Ok(json!({ "results": results })));
+        self.wait_for_end();
+    }
+
     pub fn progress(&mut self, request: &Value, operation: Value) {
         let params = json!({ "token": request["params"]["token"], "operation": operation });
         self.write(&format!("{}\n", json!({ "jsonrpc": "2.0", "method": "progress", "params": params })));
@@ -167,7 +177,9 @@ pub fn volume(name: &str, exported: bool) -> Value {
 pub fn export() -> Value {
     json!({
         "name": format!("vol-{VOLUME}"), "volume_id": VOLUME, "read_only": false, "uris": [URI, "nbd://192.0.2.5:10809/x"],
-        "clients": [], "device_path": DEVICE, "state": "active"
+        "shared": false, "clients": [],
+        "traffic": {"requests": 0, "requests_per_second": 0, "errors": 0, "last_flush": null},
+        "device_path": DEVICE, "state": "active"
     })
 }
 

@@ -52,6 +52,7 @@ fn works_without_cloudstack(appliance: &Appliance) {
     assert_eq!(soon(&["unexport", "data"])["changed"], true);
     assert_eq!(soon(&["export", "data"])["export"]["state"], "active");
     assert_eq!(soon(&["ops"])["operations"][0]["status"], "succeeded");
+    assert!(soon(&["why", "data"])["notes"].to_string().contains("CloudStack"), "it says whose part is missing");
 }
 
 fn fails_soon_and_sends_nothing(appliance: &Appliance) {

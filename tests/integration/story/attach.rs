@@ -121,11 +121,13 @@ fn several_volumes_have_results_in_their_order() {
     let names: Vec<_> = results.iter().map(|result| &result["volume"]["name"]).collect();
     assert_eq!(names, ["data2", "data1"]);
 
-    let ended = appliance.json(&["detach", "data1", "missing", "data2"]);
+    appliance.ok(&["create", "data3", "--size", "1G"]);
+    appliance.ok(&["attach", "data3", "--vm", "worker"]);
+    let ended = appliance.json(&["detach", "data1", "data3", "data2"]);
     assert_eq!(ended.code, 1, "they did not all fail alike: {ended:?}");
     let results = ended.json()["results"].clone();
     assert_eq!((&results[0]["changed"], &results[2]["changed"]), (&json!(true), &json!(true)));
-    assert_eq!(results[1]["error"]["kind"], "not_found");
+    assert_eq!(results[1]["error"]["kind"], "conflict");
     assert_eq!(results[1]["operation"], json!(null));
     assert_eq!(appliance.json(&["detach", "missing", "absent"]).code, 3);
     appliance.json(&["attach", "data1", "data1"]).failure(4, "conflict");

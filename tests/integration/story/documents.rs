@@ -22,9 +22,12 @@ const VOLUME: &[&str] = &[
     "type",
     "vm_name",
     "stale",
+    "tags",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
-const EXPORT: &[&str] = &["name", "volume_id", "read_only", "uris", "clients", "device_path", "state", "usage"];
+const EXPORT: &[&str] =
+    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state", "usage"];
+const TRAFFIC: &[&str] = &["requests", "requests_per_second", "errors", "last_flush"];
 const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];
 const OPERATION: &[&str] = &[
@@ -109,6 +112,8 @@ fn a_client_of_an_export() {
     client.read(0, 512).unwrap();
     let export = appliance.ok(&["exports"])["exports"][0].clone();
     has(&export, EXPORT);
+    has(&export["traffic"], TRAFFIC);
+    assert_eq!(export["usage"]["bytes_read"], 512);
     has(&export["clients"][0], CLIENT);
     has(&export["usage"], USAGE);
     has(&export["usage"]["last_client"], &["address", "at", "left"]);
@@ -150,7 +155,7 @@ fn errors() {
 #[test]
 fn results_of_several() {
     let appliance = exported();
-    let several = appliance.json(&["export", "data1", "missing"]).json();
+    let several = appliance.json(&["export", "data1", "ROOT-worker"]).json();
     has(&several, &["schema", "results"]);
     has(&several["results"][0], CHANGE);
     has(&several["results"][1], &["schema", "error", "operation"]);

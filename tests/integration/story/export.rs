@@ -57,6 +57,46 @@ fn an_export_has_a_name_and_uris() {
 }
 
 #[test]
+fn a_shared_export_stays_shared_after_a_restart_and_differs_from_one_that_is_not() {
+    let (mut appliance, _) = attached("data1");
+    let exported = appliance.ok(&["export", "data1", "--name", "disk", "--shared"]);
+    assert_eq!(exported["export"]["shared"], true);
+    assert_eq!(appliance.ok(&["export", "data1", "--name", "disk", "--shared"])["changed"], false);
+    let error = appliance.json(&["export", "data1", "--name", "disk"]).failure(4, "conflict");
+    names(message(&error), &["data1", "writable by several clients", "disk"]);
+    appliance.json(&["export", "data1", "--shared", "--read-only"]).failure(2, "usage");
+    appliance.kill_daemon();
+    appliance.start_daemon();
+    wait_for("the export to be back", || {
+        let export = &appliance.ok(&["exports"])["exports"][0];
+        (export["state"] == "active").then(|| assert_eq!(export["shared"], true))
+    });
+}
+
+#[test]
+fn a_client_is_shown_and_can_be_sent_away() {
+    let (appliance, _) = attached("data1");
+    appliance.ok(&["export", "data1", "--name", "disk"]);
+    let mut client = Client::enter(&appliance.path("nbd.sock"), "disk").unwrap();
+    client.write(0, b"bytes").unwrap();
+    let address = appliance.ok(&["exports"])["exports"][0]["clients"][0]["address"].as_str().unwrap().to_owned();
+    let shown = appliance.run(&["exports"]).success().stdout;
+    names(&shown, &["disk", "REQUESTS/S", "WRITTEN", &address, "LAST REQUEST"]);
+
+    for line in [&["exports", "kick", "disc"][..], &["exports", "kick", "disk", "--client", "192.0.2.7"]] {
+        let error = appliance.json(line).failure(3, "not_found");
+        names(message(&error), &[line[2]]);
+    }
+    let kicked = appliance.ok(&["exports", "kick", "disk", "--client", &address]);
+    assert_eq!(kicked["clients"][0]["address"], address.as_str());
+    assert!(client.until_closed().is_empty());
+    let again = Client::enter(&appliance.path("nbd.sock"), "disk").unwrap();
+    assert_eq!(appliance.run(&["exports", "kick", "disk"]).success().stdout, format!("{address} sent away\n"));
+    assert!(again.until_closed().is_empty());
+    assert_eq!(appliance.run(&["exports", "kick", "disk"]).success().stdout, "nobody was there\n");
+}
+
+#[test]
 fn the_same_again_changes_nothing_and_another_is_a_conflict() {
     let (appliance, id) = attached("data1");
     appliance.ok(&["export", "data1", "--name", "disk", "--read-only"]);

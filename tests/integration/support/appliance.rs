@@ -151,7 +151,8 @@ impl Appliance {
         change(&mut self.config);
     }
 
-    fn write_config(&self) -> PathBuf {
+    /// Writes the configuration as the next daemon will read it.
+    pub fn write_config(&self) -> PathBuf {
         let config = &self.config;
         let endpoint = config.endpoint.as_deref().unwrap_or(self.cloud.endpoint());
         let vm_id = config.vm_id.as_ref().map(|id| format!("vm_id = \"{id}\"\n")).unwrap_or_default();

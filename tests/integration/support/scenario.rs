@@ -12,7 +12,7 @@ use super::simulator::{APPLIANCE, Simulator, WORKER};
 use super::wait_for;
 
 /// The calls that change something.
-pub const CHANGES: [&str; 10] = [
+pub const CHANGES: [&str; 13] = [
     "createVolume",
     "attachVolume",
     "detachVolume",
@@ -23,6 +23,9 @@ pub const CHANGES: [&str; 10] = [
     "createSnapshot",
     "revertSnapshot",
     "deleteSnapshot",
+    "createTags",
+    "stopVirtualMachine",
+    "destroyVirtualMachine",
 ];
 
 /// One operation and the world in which it is asked for.
@@ -65,6 +68,18 @@ pub const SCENARIOS: &[Scenario] = &[
         prepare: beside_a_rootless_vm,
         words: &["attach", "data", "--vm", "old", "--root"],
     },
+    Scenario {
+        name: "create with tags",
+        kind: "create",
+        prepare: |_| {},
+        words: &["create", "data", "--size", "1G", "--attach", "--tag", "owner=jo"],
+    },
+    Scenario {
+        name: "attach with tags",
+        kind: "attach",
+        prepare: new_volume,
+        words: &["attach", "data", "--tag", "owner=jo", "--tag", "tier=gold"],
+    },
     Scenario { name: "export", kind: "export", prepare: attached, words: &["export", "data", "--read-only"] },
     Scenario { name: "unexport", kind: "unexport", prepare: exported, words: &["unexport", "data"] },
     Scenario { name: "detach", kind: "detach", prepare: attached, words: &["detach", "data"] },
@@ -81,6 +96,24 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: "move",
         prepare: written,
         words: &["move", "data", "--to", "old", "--root", "--swap-root", "--yes"],
+    },
+    Scenario {
+        name: "reclaim",
+        kind: "reclaim",
+        prepare: moved,
+        words: &["reclaim", "data", "--from", "worker", "--yes"],
+    },
+    Scenario {
+        name: "reclaim by force",
+        kind: "reclaim",
+        prepare: moved_to_a_deaf_guest,
+        words: &["reclaim", "data", "--from", "worker", "--force-stop", "--yes"],
+    },
+    Scenario {
+        name: "reclaim and destroy",
+        kind: "reclaim",
+        prepare: moved,
+        words: &["reclaim", "data", "--from", "worker", "--destroy-vm", "worker"],
     },
     Scenario { name: "delete", kind: "delete", prepare: used, words: &["delete", "data", "--yes"] },
     Scenario {
@@ -152,6 +185,19 @@ fn written(appliance: &Appliance) {
     wait_for("the client to be gone", || (appliance.show("data")["export"]["clients"] == json!([])).then_some(()));
 }
 
+/// One that was exported here, and moved to another VM, which runs.
+pub fn moved(appliance: &Appliance) {
+    new_volume(appliance);
+    appliance.ok(&["attach", "data"]);
+    appliance.ok(&["export", "data", "--name", "disk", "--read-only"]);
+    appliance.ok(&["move", "data", "--to", "worker"]);
+}
+
+fn moved_to_a_deaf_guest(appliance: &Appliance) {
+    moved(appliance);
+    appliance.cloud.admin("POST", "vm", json!({"id": WORKER, "ignores_shutdown": true}));
+}
+
 fn attached_elsewhere(appliance: &Appliance) {
     new_volume(appliance);
     attach_behind_our_back(appliance, WORKER);
@@ -212,6 +258,8 @@ pub struct End {
     pub volumes: Vec<Value>,
     /// Its snapshots.
     pub snapshots: Vec<Value>,
+    /// The VMs, in CloudStack's books.
+    pub vms: Vec<Value>,
     /// What `volctl ls` shows.
     pub shown: Vec<Value>,
     /// What `volctl exports` shows.
@@ -235,9 +283,10 @@ impl End {
             calls: changes_called(&appliance.cloud),
             volumes: picked(
                 &state["volumes"],
-                &["/name", "/state", "/size", "/virtualmachineid", "/deviceid", "/removed"],
+                &["/name", "/state", "/size", "/tags", "/virtualmachineid", "/deviceid", "/removed"],
             ),
             snapshots: picked(&state["snapshots"], &["/name", "/state", "/virtualsize", "/tags", "/removed"]),
+            vms: picked(&state["virtual_machines"], &["/name", "/state"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
             exports: picked(exports, &["/read_only", "/state", "/clients"]),
             devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),

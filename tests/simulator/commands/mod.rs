@@ -5,6 +5,7 @@ mod attach_volume;
 mod create_volume;
 mod detach_volume;
 mod discovery;
+mod list_events;
 mod list_volumes;
 mod lists;
 mod paging;
@@ -20,7 +21,8 @@ use serde_json::{Value, json};
 
 use crate::api;
 use crate::error::ApiError;
-use crate::jobs::{self, Fate, NewJob};
+use crate::events;
+use crate::jobs::{self, Fate, Instance, NewJob};
 use crate::params::{Params, Spec};
 use crate::request::ApiRequest;
 use crate::simulator::Simulator;
@@ -51,7 +53,7 @@ pub enum Outcome {
     Created(NewJob),
 }
 
-static COMMANDS: [&Command; 27] = [
+static COMMANDS: [&Command; 28] = [
     &attach_volume::COMMAND,
     &snapshots::CREATE,
     &tags::CREATE,
@@ -71,6 +73,7 @@ static COMMANDS: [&Command; 27] = [
     &lists::PROJECTS,
     &lists::VIRTUAL_MACHINES,
     &lists::VM_SNAPSHOTS,
+    &list_events::COMMAND,
     &list_volumes::COMMAND,
     &lists::ZONES,
     &async_jobs::QUERY,
@@ -105,7 +108,11 @@ pub fn execute(
     let params = Params::unpack(request.sent.iter())?;
     params.check(command.params, world)?;
     let (job, is_create) = match (command.run)(simulator, world, &params)? {
-        Outcome::Done(content) => return Ok(content),
+        Outcome::Done(content) => {
+            let volume = params.text("id").map(Instance::volume);
+            events::enter(world, command.name, volume.as_ref(), "Completed", None);
+            return Ok(content);
+        }
         Outcome::Job(job) => (job, false),
         Outcome::Created(job) => (job, true),
     };

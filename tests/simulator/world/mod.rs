@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::events::Event;
 use crate::faults::Faults;
 use crate::guest::Guests;
 use crate::jobs::Job;
@@ -36,6 +37,8 @@ pub struct World {
     pub volumes: Vec<Volume>,
     /// Volume snapshots in the order of their creation, removed ones included.
     pub snapshots: Vec<Snapshot>,
+    /// What was done, in its order.
+    pub events: Vec<Event>,
     /// Jobs in the order of their submission, until they are purged.
     pub jobs: Vec<Job>,
     /// Which disks the guests really have.
@@ -63,6 +66,7 @@ impl World {
             virtual_machines: seed.virtual_machines,
             volumes: seed.volumes,
             snapshots: Vec::new(),
+            events: Vec::new(),
             jobs: Vec::new(),
             guests: Guests::default(),
             faults: Faults::default(),

@@ -1,0 +1,111 @@
+//! `volctl why`: one timeline of cause and effect, and what a volume waits for. `volctl ops` with its filters.
+
+use serde_json::{Value, json};
+
+use crate::support::appliance::Appliance;
+use crate::support::scenario::{attached, detach_behind_our_back, exported, new_volume};
+use crate::support::wait_for;
+use crate::support::wording::{message, names};
+
+fn texts(why: &Value, source: &str) -> Vec<String> {
+    let timeline = why["timeline"].as_array().unwrap();
+    let of_source = timeline.iter().filter(|cause| cause["source"] == source);
+    of_source.map(|cause| cause["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_timeline_has_who_asked_the_job_the_disk_and_the_export() {
+    let appliance = Appliance::start();
+    exported(&appliance);
+    let why = wait_for("the whole timeline", || {
+        Some(appliance.ok(&["why", "data"]))
+            .filter(|why| !texts(why, "device").is_empty() && !texts(why, "export").is_empty())
+    });
+    names(&texts(&why, "asked").join("\n"), &["attach", "by user 0", "attach data --export"]);
+    names(&texts(&why, "call").join("\n"), &["accepted the job", "job succeeded", "(job "]);
+    names(&texts(&why, "end").join("\n"), &["succeeded"]);
+    names(why["summary"].as_str().unwrap(), &["Nothing is under way", "attached here", "exported as"]);
+    let text = appliance.run(&["why", "data"]).success().stdout;
+    names(&text, &["data (", " UTC", "asked", "device", "export", "now   data is Ready"]);
+    let none = appliance.ok(&["why", "data", "--until", "2020-01-01"]);
+    assert_eq!(none["timeline"], json!([]));
+    assert_eq!(appliance.run(&["why", "data", "--since", "yesterday"]).code, 2);
+    assert_eq!(appliance.run(&["why", "data", "--since", "1h", "--until", "2h"]).code, 2);
+    appliance.json(&["why", "nothing"]).failure(3, "not_found");
+}
+
+#[test]
+fn what_was_done_outside_is_explained_by_cloudstack_and_missed_when_it_is_away() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    let id = appliance.truth("data").unwrap()["id"].clone();
+    appliance.cloud.admin("POST", "volume", json!({"id": id, "size": 2_147_483_648u64}));
+    let why = appliance.ok(&["why", "data"]);
+    let outside = texts(&why, "outside").join("\n");
+    names(&outside, &["admin", "not volctl", "VOLUME.UPDATE"]);
+    assert!(!outside.contains("VOLUME.ATTACH"), "that was us: {outside}");
+    appliance.cloud.fault(json!({"command": "*", "mode": "cut-before", "times": 100_000}));
+    let why = appliance.ok(&["why", "data"]);
+    names(&why["notes"].to_string(), &["missing", "listEvents"]);
+    names(&texts(&why, "call").join("\n"), &["job succeeded"]);
+}
+
+#[test]
+fn it_says_what_is_waited_for_and_what_can_be_done() {
+    let appliance = Appliance::start();
+    new_volume(&appliance);
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+    let id = appliance.ok(&["attach", "data", "--no-wait"])["operation"]["id"].as_str().unwrap().to_owned();
+    let why = wait_for("the attach to wait", || {
+        let why = appliance.ok(&["why", "data"]);
+        why["summary"].as_str().unwrap().contains("waiting for CloudStack to attach").then_some(why)
+    });
+    names(why["summary"].as_str().unwrap(), &["attach", &id[..8], "under way"]);
+    names(why["hint"].as_str().unwrap(), &[&format!("volctl ops wait {id}")]);
+    assert!(!why["since"].is_null());
+}
+
+#[test]
+fn a_volume_that_is_no_more_is_known_by_its_id_and_last_name() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    let id = appliance.truth("data").unwrap()["id"].as_str().unwrap().to_owned();
+    appliance.ok(&["detach", "data"]);
+    appliance.ok(&["delete", "data", "--yes", "--expunge"]);
+    appliance.ok(&["ls", "--max-age", "0"]);
+    for word in ["data", &id] {
+        let why = appliance.ok(&["why", word]);
+        assert_eq!((&why["volume_id"], &why["volume_name"]), (&json!(id), &json!("data")));
+        names(&texts(&why, "asked").join("\n"), &["attach", "detach", "delete"]);
+        names(why["summary"].as_str().unwrap(), &["no more", "delete"]);
+    }
+}
+
+#[test]
+fn operations_are_listed_as_filters_want() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    appliance.cloud.volume("other");
+    appliance.ok(&["delete", "other", "--yes"]);
+    let count = |words: &[&str]| appliance.ok(&[&["ops"], words].concat())["operations"].as_array().unwrap().len();
+    assert_eq!(count(&[]), 2);
+    assert_eq!(count(&["--kind", "attach"]), 1);
+    assert_eq!(count(&["--kind", "resize"]), 0);
+    assert_eq!(count(&["--status", "succeeded"]), 2);
+    assert_eq!(count(&["--status", "failed"]), 0);
+    assert_eq!(count(&["--volume", "other"]), 1);
+    let id = appliance.truth("data").unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!((count(&["--volume", &id]), count(&["--volume", &id[..8]]), count(&["--volume", "x"])), (1, 1, 0));
+    assert_eq!((count(&["--vm", "appliance"]), count(&["--vm", "worker"])), (1, 0));
+    assert_eq!((count(&["--user", "0"]), count(&["--user", "root"]), count(&["--user", "54321"])), (2, 2, 0));
+    assert_eq!((count(&["--since", "1h"]), count(&["--until", "1h"]), count(&["--limit", "1"])), (2, 0, 1));
+    names(&appliance.run(&["ops", "--kind", "x"]).stderr, &["create", "attach", "detach"]);
+    names(&appliance.run(&["ops", "--status", "x"]).stderr, &["running", "stuck", "abandoned"]);
+    for bad in [["--kind", "x"], ["--status", "x"], ["--user", "nobody-at-all"], ["--since", "soon"], ["--limit", "0"]]
+    {
+        assert_eq!(appliance.run(&["ops", bad[0], bad[1]]).code, 2, "{bad:?}");
+    }
+    let error = appliance.json(&["ops", "--vm", "no such vm"]).failure(3, "not_found");
+    names(message(&error), &["no such vm"]);
+    detach_behind_our_back(&appliance);
+}
