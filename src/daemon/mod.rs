@@ -93,7 +93,10 @@ fn limit_memory_pools() {
 /// Tells those whose connection started this daemon why it does not serve them.
 fn turn_callers_away(error: &Error) {
     if let Ok(Some(listener)) = systemd::inherited_listener() {
-        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
+        let why = Error::new(
+            Kind::DaemonUnreachable,
+            format_args!("the service failed: volctld cannot start: {}", error.message),
+        );
         rpc::server::turn_away(&listener, &Error { hint: error.hint.clone(), ..why.retryable(false) });
     }
 }

@@ -24,6 +24,7 @@ mod races;
 mod refusals;
 mod rights;
 mod rpc;
+mod sandbox;
 mod simulator;
 mod story;
 mod support;

@@ -87,12 +87,15 @@ impl Installed<'_> {
     fn it_says_that_it_is_not_configured(&self) {
         let error = self.volctl.refused("ls");
         assert_eq!(error.kind, Kind::DaemonUnreachable);
-        assert!(error.message.contains("volctld cannot start") && error.message.contains("endpoint"), "{error}");
-        // Asked again and again, the socket stays.
+        assert!(error.message.starts_with("the service failed: volctld cannot start: "), "{error}");
+        assert!(error.message.contains("endpoint") && error.hint.unwrap().contains("endpoint"), "what to do");
+        // Asked again and again, the socket stays, and nothing starts the service but who asks.
         for _ in 0..5 {
             self.volctl.refused("ls");
         }
         self.guest.ok("systemctl is-active volctld.socket");
+        let service = self.guest.ok("systemctl show --property=NRestarts,Result,ExecMainStatus volctld.service");
+        assert_eq!(service, "Result=exit-code\nNRestarts=0\nExecMainStatus=2");
     }
 
     fn it_is_configured(&self) {
@@ -118,7 +121,12 @@ END"#
         self.guest.ok(&format!("printf '%s\\n' '{SECRET_KEY}' >/etc/volctl/secret"));
         self.volctl.ask::<Value>("health");
         let stranger = self.guest.run("runuser -u stranger -- volctl --json ls");
-        assert_eq!(stranger.code, 8, "{stranger:?}");
+        assert!(stranger.code == 8 && stranger.stdout.contains("no right to connect"), "{stranger:?}");
+        self.guest.ok("systemctl stop volctld.socket volctld.service");
+        let error = self.volctl.refused("ls");
+        assert!(error.message.starts_with("no daemon listens on /run/volctl/volctld.sock"), "{error}");
+        assert!(error.hint.unwrap().contains("systemctl start volctld.socket"));
+        self.guest.ok("systemctl start volctld.socket");
     }
 
     fn its_unit_is_sandboxed(&self) {
@@ -289,7 +297,7 @@ END"#
             .ok("test -s /var/lib/volctl/volctl.db && test -f /etc/volctl/config.toml && test ! -e /usr/bin/volctl");
         let purged = self.guest.run("dpkg --purge volctl");
         assert_eq!(purged.code, 0, "{purged:?}");
-        assert!(purged.stderr.contains("stay attached") && purged.stderr.contains("data2"), "{purged:?}");
+        assert!(purged.stderr.contains("data2") && purged.stderr.contains("stays attached: /dev/disk"), "{purged:?}");
         self.guest.ok("test ! -e /var/lib/volctl && test ! -e /etc/volctl && test ! -e /run/volctl");
         self.guest.ok("test -s /var/backups/volctl-*/volctl.db");
     }
