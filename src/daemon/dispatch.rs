@@ -89,6 +89,7 @@ impl Dispatch {
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer).await,
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::TLS_ISSUE => self.issue(&read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WATCH => Err(operations::watch(&self.engine, read(params)?, caller).await.into()),
@@ -329,6 +330,12 @@ impl Dispatch {
         }
         let id = self.operation_id(&params.id)?;
         shown(self.engine.abandon(id, &who(peer), &params.reason).await?)
+    }
+
+    /// Nothing is journaled: nothing is changed, and nothing of it is kept.
+    fn issue(&self, params: &api::TlsIssue, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().nbd.issue(params)?)
     }
 
     fn backup(&self, params: api::StoreBackup, peer: &Peer) -> Answer {

@@ -199,6 +199,11 @@ impl Exports {
         self.locations.uris(name)
     }
 
+    /// The hosts by which clients reach the server.
+    pub fn hosts(&self) -> &[String] {
+        self.locations.hosts()
+    }
+
     /// Follows how much goes on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()

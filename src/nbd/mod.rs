@@ -20,6 +20,7 @@ mod queue;
 mod removal;
 mod served;
 mod stream;
+mod tls;
 mod traffic;
 mod transmission;
 mod uri;
@@ -135,6 +136,14 @@ impl Server {
     /// What a client could use if an export of this name were served.
     pub fn uris(&self, name: &str) -> Vec<String> {
         self.exports().uris(name)
+    }
+
+    /// Makes certificates. A server that is given no name gets those under which this one is reached.
+    ///
+    /// # Errors
+    /// `usage` where they cannot be made as asked for.
+    pub fn issue(&self, wanted: &api::TlsIssue) -> Result<api::TlsIssued> {
+        tls::authority::issue(wanted, self.exports().hosts())
     }
 
     /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told

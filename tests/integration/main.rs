@@ -28,4 +28,5 @@ mod sandbox;
 mod simulator;
 mod story;
 mod support;
+mod tls;
 mod why;
