@@ -36,6 +36,13 @@ pub fn programs() -> Vec<PathBuf> {
     ["volctl", "volctld"].map(|program| directory.join(program)).to_vec()
 }
 
+/// The package of this version.
+pub fn package() -> PathBuf {
+    let name = format!("volctl_{}_", env!("CARGO_PKG_VERSION"));
+    let is_it = |file: &PathBuf| file.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&name));
+    packages().into_iter().find(is_it).unwrap_or_else(|| panic!("{name}*.deb is missing: run `make packages`"))
+}
+
 /// The packages that `make packages` has built, and the one with a higher version that an upgrade is tried with.
 pub fn packages() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/packages");

@@ -28,6 +28,7 @@ mod story;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod support;
 mod tool;
+mod trixie;
 
 use ::volctl::model::{VmId, VolumeId};
 

@@ -71,7 +71,8 @@ fn packaged() {
 
 impl Installed<'_> {
     fn it_is_installed(&self) {
-        self.guest.ok("dpkg --install /usr/local/bin/volctl_[0-8]*.deb");
+        let package = image::package();
+        self.guest.ok(&format!("dpkg --install /usr/local/bin/{}", package.file_name().unwrap().display()));
         assert_eq!(self.guest.ok("systemctl is-enabled volctld.socket volctld.service"), "enabled\nenabled");
         self.guest.ok("systemctl is-active volctld.socket");
         let files = "/etc/volctl/config.toml /etc/volctl/secret /run/volctl /run/volctl/volctld.sock";
