@@ -71,9 +71,10 @@ pub struct NamedVolume {
 }
 
 /// What an export is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum ExportState {
     /// Wished for; not served yet, or its device is not here.
     Pending,
@@ -93,6 +94,9 @@ pub struct Export {
     pub name: String,
     /// Its volume.
     pub volume_id: VolumeId,
+    /// That volume's name as CloudStack had it last; not escaped. None where it is not known.
+    #[serde(default)]
+    pub volume_name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
     /// What a client can use as it is.

@@ -189,7 +189,8 @@ pub struct Filter {
     pub mine: bool,
     /// On this VM: a volume, an export whose device is here, an operation on this VM or on a volume that is here now.
     pub here: bool,
-    /// In this state, as it is shown, in upper or lower case.
+    /// In this state, in upper or lower case: CloudStack's state of a volume, or `held` or `stale`; an export's state; an
+    /// operation's status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }

@@ -465,6 +465,7 @@ impl Exports {
         api::Export {
             name: served.name.clone(),
             volume_id: served.volume_id,
+            volume_name: None,
             read_only: served.read_only,
             shared: served.shared,
             uris: self.locations.uris(&served.name),

@@ -36,6 +36,7 @@ impl World {
                 exports.push(self.not_served(wish));
             }
         }
+        exports.iter_mut().for_each(|export| self.name_volume(export));
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
     }
@@ -61,10 +62,16 @@ impl World {
 
     /// A volume's export.
     pub(super) fn export_of(&self, volume: VolumeId) -> Option<Export> {
-        self.nbd.of_volume(volume).or_else(|| {
-            let wish = self.store.wish_of(volume).ok().flatten()?;
-            Some(self.not_served(wish))
-        })
+        let wished = || Some(self.not_served(self.store.wish_of(volume).ok().flatten()?));
+        let mut export = self.nbd.of_volume(volume).or_else(wished)?;
+        self.name_volume(&mut export);
+        Some(export)
+    }
+
+    /// The server knows no volume's name, and the store no other than CloudStack's last.
+    fn name_volume(&self, export: &mut Export) {
+        let known = self.store.volume(export.volume_id).ok().flatten();
+        export.volume_name = known.map(|cached| cached.record.name).filter(|name| !name.is_empty());
     }
 
     fn not_served(&self, wish: Wish) -> Export {
@@ -73,6 +80,7 @@ impl World {
             uris: self.nbd.uris(&wish.name),
             name: wish.name,
             volume_id: wish.volume_id,
+            volume_name: None,
             read_only: wish.read_only,
             shared: wish.shared,
             clients: Vec::new(),
@@ -120,7 +128,10 @@ impl World {
         self.store.put_wish(&wish)?;
         self.keep_hands_off(volume.id);
         match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
-            Ok(export) => Ok(export),
+            Ok(mut export) => {
+                self.name_volume(&mut export);
+                Ok(export)
+            }
             Err(error) => {
                 self.store.forget_wish(volume.id)?;
                 Err(error)

@@ -49,6 +49,8 @@ fn packaged() {
     installed.it_is_configured();
     println!("its_unit_is_sandboxed");
     installed.its_unit_is_sandboxed();
+    println!("its_secret_may_be_a_credential");
+    installed.its_secret_may_be_a_credential();
     println!("an_operator_exports_a_volume");
     let (written, export) = installed.an_operator_exports_a_volume();
     println!("a_change_is_found_in_the_journal");
@@ -135,6 +137,16 @@ END"#
         let exposure = line.split_whitespace().find_map(|word| word.parse::<f64>().ok());
         assert!(exposure.is_some_and(|exposure| exposure <= 2.2), "{line}");
         self.guest.ok("volctl ls >/dev/null; test $(stat --format %U /proc/$(systemctl show --property=MainPID --value volctld)) = volctld");
+    }
+
+    /// As the unit's example says; the key is then root's alone.
+    fn its_secret_may_be_a_credential(&self) {
+        self.guest.ok("chown root /etc/volctl/secret && sed -i /secret_key_file/d /etc/volctl/config.toml && \
+             mkdir /run/systemd/system/volctld.service.d && \
+             grep -h ^#LoadCredential /lib/systemd/system/volctld.service | sed 's/^#/[Service]\\n/' \
+             >/run/systemd/system/volctld.service.d/secret.conf && \
+             systemctl daemon-reload && systemctl restart volctld");
+        self.volctl.ask::<Value>("health");
     }
 
     fn an_operator_exports_a_volume(&self) -> (Vec<u8>, Changed) {

@@ -256,6 +256,20 @@ impl Appliance {
     }
 
     /// Runs `volctl --json` with these words.
+    /// What the command shows on a terminal of this width, without colour; stdout and stderr are one.
+    pub fn on_terminal(&self, width: u16, words: &[&str]) -> String {
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let shell = format!("stty cols {width}; {} {}", env!("CARGO_BIN_EXE_volctl"), quoted.join(" "));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &shell, "/dev/null"]).env_clear().stdin(Stdio::null());
+        script
+            .env("PATH", "/usr/bin:/bin")
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .env("VOLCTL_SOCKET", self.socket());
+        String::from_utf8(script.output().unwrap().stdout).unwrap().replace('\r', "")
+    }
+
     pub fn json(&self, words: &[&str]) -> Ended {
         self.run(&[&["--json"], words].concat())
     }
