@@ -142,9 +142,9 @@ END"#
     /// As the unit's example says; the key is then root's alone.
     fn its_secret_may_be_a_credential(&self) {
         self.guest.ok("chown root /etc/volctl/secret && sed -i /secret_key_file/d /etc/volctl/config.toml && \
-             mkdir /run/systemd/system/volctld.service.d && \
+             mkdir /etc/systemd/system/volctld.service.d && \
              grep -h ^#LoadCredential /lib/systemd/system/volctld.service | sed 's/^#/[Service]\\n/' \
-             >/run/systemd/system/volctld.service.d/secret.conf && \
+             >/etc/systemd/system/volctld.service.d/secret.conf && \
              systemctl daemon-reload && systemctl restart volctld");
         self.volctl.ask::<Value>("health");
     }
