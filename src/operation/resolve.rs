@@ -167,7 +167,12 @@ pub(super) async fn vm(world: &World, word: &str) -> Result<VmRecord> {
         [one] => Ok(one.clone()),
         [] => {
             let all = world.cloud.vms().await.map_err(failed)?;
-            Err(not_found("VM", word, all.iter().map(|vm| vm.name.as_str()), "name it by its id"))
+            Err(not_found(
+                "VM",
+                word,
+                all.iter().map(|vm| vm.name.as_str()),
+                "`volctl vm ls` lists the VMs that this key can see",
+            ))
         }
         many => {
             let list: Vec<String> = many.iter().take(10).map(VmRecord::label).collect();
