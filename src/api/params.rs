@@ -165,6 +165,9 @@ pub struct VolumeHold {
     pub volume: String,
     /// Why, for whoever is refused; 1 to 500 characters.
     pub note: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// `volume.release`
@@ -175,6 +178,9 @@ pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
     /// had when it was held.
     pub volume: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Which of what is listed is wanted: what fulfils all of it.

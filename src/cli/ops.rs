@@ -215,13 +215,13 @@ fn unsuccessful(operation: &Operation) -> Error {
         Status::Queued | Status::Running | Status::Unwinding => Kind::Timeout,
         Status::Succeeded | Status::Failed => Kind::Internal,
     };
-    let (task, status) = (render::task(operation), render::word(operation.status));
+    let (task, status) = (operation.task(), render::word(operation.status));
     Error::new(kind, format_args!("{task} is {status} at \"{}\"", printable(&operation.step)))
 }
 
 fn ended_page(shown: &OperationShown) -> Page {
     let operation = &shown.operation;
-    let text = format!("{} {}\n", render::task(operation), render::word(operation.status));
+    let text = format!("{} {}\n", operation.task(), render::word(operation.status));
     Page { text, quiet: format!("{}\n", operation.id), notes: Vec::new() }
 }
 

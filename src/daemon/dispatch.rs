@@ -15,7 +15,8 @@ use super::looks::Looks;
 use super::metrics;
 use super::operations;
 use super::rights::Rights;
-use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
+use super::version::version;
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Listed, Request, Shown, Taken};
@@ -155,7 +156,7 @@ impl Dispatch {
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
-                answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+                answer(version(&world.nbd))
             }
             method::RPC_DISCOVER => {
                 read::<Nothing>(params)?;
@@ -291,8 +292,11 @@ impl Dispatch {
             return self.end(shown);
         }
         let (operation, seconds) = (shown.operation(), watch.timeout.unwrap_or_default());
-        let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
+        let error = Error::new(
+            Kind::Timeout,
+            format!("{} is not done within {seconds}s: {}", operation.task(), operation.step),
+        )
+        .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
     }
 
@@ -303,7 +307,7 @@ impl Dispatch {
 
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
-        answer(self.engine.world().release(&params).await?)
+        answer(self.engine.world().release(&params, holder(peer).await).await?)
     }
 
     async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {

@@ -1,6 +1,7 @@
 //! Exports as they are wished for and as they are served: serving one, showing them, and bringing back after a restart
 //! what was wished for, once its device is here and is still the same.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Between two looks: an export that fails as soon as it is served is an event too, and would be served again at once.
 const BREATH: Duration = Duration::from_millis(200);
+
+/// How long the clients of the daemon before wait for their exports: what keeps a device for a moment, such as udev, has
+/// let it go by then.
+const CLIENTS_WAIT: Duration = Duration::from_secs(2);
 
 /// The name of an export whose caller gave none.
 pub(super) fn default_name(volume: VolumeId) -> String {
@@ -212,6 +217,32 @@ impl World {
         }
     }
 
+    /// Serves the exports first whose clients the daemon before has handed over: operations go on as if it had not ended.
+    /// Whatever keeps one from being served for longer than clients can wait costs its clients their connections.
+    pub async fn take_clients_back(&self) {
+        let until = Instant::now() + CLIENTS_WAIT;
+        while !self.nbd.awaited().is_empty() && Instant::now() < until {
+            if let Err(error) = self.serve_awaited().await {
+                tracing::warn!(%error, "the exports could not be looked at");
+            }
+            if !self.nbd.awaited().is_empty() {
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+        self.nbd.await_only(&HashSet::new());
+    }
+
+    async fn serve_awaited(&self) -> Result<()> {
+        let _serving = self.serving.lock().await;
+        let wishes: Vec<_> = self.store.wishes()?.into_iter().filter(|wish| !wish.failed).collect();
+        self.nbd.await_only(&wishes.iter().map(|wish| wish.volume_id).collect());
+        let awaited = self.nbd.awaited();
+        for wish in wishes.iter().filter(|wish| awaited.contains(&wish.volume_id)) {
+            self.bring_back(wish).await?;
+        }
+        Ok(())
+    }
+
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
         match self.serve_again(wish).await {
             Ok(()) => {
@@ -259,6 +290,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
         if let Err(error) = world.keep_exports().await {
             tracing::warn!(%error, "the exports could not be looked at");
         }
+        world.nbd.open();
         tokio::select! {
             _ = devices.changed() => {}
             _ = exports.changed() => {}

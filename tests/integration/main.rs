@@ -22,6 +22,7 @@ mod metrics;
 mod outages;
 mod races;
 mod refusals;
+mod restart;
 mod rights;
 mod rpc;
 mod simulator;

@@ -26,7 +26,7 @@ pub use self::facts::Facts;
 pub use self::progress::{Progress, Waiting, lines as progress_lines};
 pub use self::table::{Cell, Column, Narrow, Table};
 pub use self::text::{folded, hanging, warned};
-pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
+pub use self::words::{age, ago, label, name, path, place, span, tags, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::{Value, json};
 use volctl::operation::pause::VARIABLE as PAUSE;
 
+use super::descriptor_store::DescriptorStore;
 use super::simulator::{API_KEY, APPLIANCE, SECRET_KEY, Simulator};
 use super::wait_for;
 
@@ -20,6 +21,8 @@ pub struct Appliance {
     daemon: Option<Child>,
     /// What the configuration says beside the usual.
     config: Config,
+    /// What the daemon runs under, where that keeps descriptors as systemd does.
+    manager: Option<DescriptorStore>,
     directory: tempfile::TempDir,
 }
 
@@ -123,7 +126,22 @@ impl Appliance {
         let devices = directory.path().join("by-id");
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
         cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
-        Self { cloud, daemon: None, config, directory }
+        Self { cloud, daemon: None, config, manager: None, directory }
+    }
+
+    /// With a daemon under a service manager that keeps descriptors.
+    pub fn managed() -> Self {
+        // The process id has to be known to the environment.
+        let launcher = ["sh", "-c", r#"LISTEN_PID=$$ exec "$0" "$@""#].map(str::to_owned).to_vec();
+        let mut appliance = Self::stopped(Config { launcher, ..Config::default() });
+        appliance.manager = Some(DescriptorStore::listen(&appliance.path("notify")));
+        appliance.start_daemon();
+        appliance
+    }
+
+    /// What the daemon runs under.
+    pub fn manager(&self) -> &DescriptorStore {
+        self.manager.as_ref().unwrap()
     }
 
     /// With a daemon that stops for ever at a point of a journal: `attach/send/before`.
@@ -194,6 +212,9 @@ impl Appliance {
             .arg(self.path("state"))
             .stdin(Stdio::null())
             .stderr(log);
+        if let Some(manager) = &self.manager {
+            manager.hand_over(&mut command);
+        }
         command
     }
 
