@@ -69,6 +69,9 @@ const INTERRUPTED: u8 = 130;
 /// no other has it, or an id's first 6 or more characters where they fit one volume only; detach, delete and recover
 /// take no such prefixes.
 ///
+/// Tables fit the terminal, also under watch; in a pipe all columns are there in full. NO_COLOR=1 takes the colour away, and
+/// CLICOLOR_FORCE=1 gives it to a pipe: CLICOLOR_FORCE=1 watch -c volctl ls
+///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or in use, 5 CloudStack refused, 6 timed out (the
 /// operation goes on), 7 daemon not reachable, 8 not permitted, 9 stuck, 130 interrupted (the operation goes on).
 #[derive(Debug, Parser)]
