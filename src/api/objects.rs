@@ -29,6 +29,9 @@ pub struct Volume {
     pub vm_id: Option<VmId>,
     /// That VM's name.
     pub vm_name: Option<String>,
+    /// Whether that VM is the one the daemon runs in; none where it is attached to none, or that is not known.
+    #[serde(default)]
+    pub this_vm: Option<bool>,
     /// CloudStack's number of the attachment.
     pub device_id: Option<u32>,
     /// Its block device here, read from the kernel for this answer.

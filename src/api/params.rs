@@ -258,6 +258,16 @@ pub struct VmGet {
     pub vm: Option<String>,
 }
 
+/// `vm.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct VmList {
+    /// A list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -368,6 +378,9 @@ pub struct SnapshotList {
     pub vm: Option<String>,
     /// With all of these tags.
     pub tags: Vec<Tag>,
+    /// Of all volumes: a list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
 }
 
 /// `snapshot.revert`

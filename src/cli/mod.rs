@@ -57,7 +57,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
-use crate::config::{Environment, Paths};
+use crate::config::{Environment, Paths, without_empty_variables};
 
 /// The exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -196,7 +196,7 @@ fn run(cli: Cli) -> u8 {
 
 /// The definition of the command line, from which the manual pages are generated.
 pub fn definition() -> clap::Command {
-    examples::add(Cli::command())
+    without_empty_variables(examples::add(Cli::command()))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod watch;
 
 use std::fs;
 use std::future::pending;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,9 +217,15 @@ impl Devices {
         if !path.is_absolute() {
             return Err(Error::new(Kind::Usage, format!("{} is not an absolute path", show(path))));
         }
-        let metadata = fs::metadata(path)
-            .map_err(|error| Error::new(Kind::NotFound, format!("{} cannot be looked at: {error}", show(path))))?;
+        let metadata = fs::metadata(path);
         let facts = self.world.look()?;
+        let metadata = metadata.map_err(|error| {
+            let what = match error.kind() {
+                ErrorKind::NotFound => format!("there is no {}", show(path)),
+                _ => format!("{} cannot be looked at: {error}", show(path)),
+            };
+            Error::new(Kind::NotFound, what).hint(format!("seen here: {}", facts.seen()))
+        })?;
         let not_found = |what: String| {
             Error::new(Kind::NotFound, format!("{} {what}", show(path))).hint(format!("seen here: {}", facts.seen()))
         };

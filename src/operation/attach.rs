@@ -130,10 +130,12 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     let mut story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     tags::refuse_other_values(&story.volume, &params.tags)?;
     story.tagging = Tagging::of(params.tags.clone());
+    let is_coming = !story.attached_there(&story.volume);
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.vm.id),
-        takes_slot: !params.root && !story.attached_there(&story.volume),
+        root_of: (params.root && is_coming).then_some(story.vm.id),
+        takes_slot: !params.root && is_coming,
         ..Draft::of(story)
     })
 }

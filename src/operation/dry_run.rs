@@ -81,6 +81,7 @@ impl World {
             notes: Vec::new(),
             plan: None,
             snapshot: None,
+            existed: None,
             departure: None,
             swapped_root: None,
         })

@@ -116,12 +116,14 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         )?;
     }
     let supersedes = detach::waiting_for_device(world, story.volume.id)?;
+    let is_coming = story.volume.vm_id != Some(story.to.id);
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.to.id),
+        root_of: (params.root && is_coming).then_some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
-        takes_slot: !params.root && story.volume.vm_id != Some(story.to.id),
+        takes_slot: !params.root && is_coming,
         ..Draft::of(story)
     })
 }
@@ -344,11 +346,11 @@ impl Story for Move {
             )
         };
         Outcome {
-            snapshot: None,
             changed: left.changed || freed.is_some() || self.attach.outcome().changed,
             notes: freed.map(note).into_iter().collect(),
             departure: left.departure,
             swapped_root: freed.map(|root| NamedVolume { id: root.id, name: root.name.clone() }),
+            ..Outcome::default()
         }
     }
 }

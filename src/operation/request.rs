@@ -103,6 +103,8 @@ pub(super) struct Draft<S> {
     pub subject: Option<Subject>,
     pub new_name: Option<String>,
     pub vm_id: Option<VmId>,
+    /// The VM to which it brings a root disk.
+    pub root_of: Option<VmId>,
     pub supersedes: Option<(OperationId, String)>,
     /// How long clients may take to finish before anything is sent.
     pub drain: Duration,
@@ -117,6 +119,7 @@ impl<S: Story> Draft<S> {
             subject: None,
             new_name: None,
             vm_id: None,
+            root_of: None,
             supersedes: None,
             drain: Duration::ZERO,
             takes_slot: false,
@@ -227,6 +230,7 @@ impl Engine {
             swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
             snapshot: outcome.as_ref().and_then(|outcome| outcome.snapshot.clone()),
+            existed: outcome.as_ref().filter(|outcome| outcome.existed).map(|_| true),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }
@@ -244,6 +248,7 @@ fn new_operation<S: Story>(draft: &Draft<S>, asked: &Asked<'_>) -> Result<NewOpe
         volume_name: draft.subject.as_ref().map(|subject| subject.name.clone()).or(draft.new_name.clone()),
         new_name: draft.new_name.clone(),
         vm_id: draft.vm_id,
+        root_of: draft.root_of,
         request_id: change.request_id.clone(),
         request: request.clone(),
         asker: asker.clone(),

@@ -9,17 +9,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::deadline::Deadline;
 use super::engine::{Note, Shown};
+use super::kept::Kept;
 use super::lane::{Lanes, Pass};
 use super::synced::SyncLogged;
 use super::tally::Tally;
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
-use crate::api::{EventKind, Status};
+use crate::api::{EventKind, Status, Vms};
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
 use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
-use crate::model::{JobId, VolumeId, VolumeRecord};
+use crate::model::{JobId, SnapshotRecord, VolumeId, VolumeRecord};
 use crate::nbd::Server;
 use crate::store::{NewEvent, OperationRow, Store, Transition};
 
@@ -44,6 +45,8 @@ pub struct World {
     pub(super) tally: Tally,
     pub(super) sync_log: SyncLogged,
     pub(super) hands_off: HandsOff,
+    pub(super) vms: Kept<Vms>,
+    pub(super) snapshots: Kept<Vec<SnapshotRecord>>,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
@@ -56,7 +59,23 @@ impl World {
         let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
         let (tally, sync_log, slots) = (Tally::default(), SyncLogged::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, hands_off, serving, slots }
+        let (vms, snapshots) = Default::default();
+        Self {
+            config,
+            store,
+            cloud,
+            devices,
+            nbd,
+            lanes,
+            this_vm,
+            tally,
+            sync_log,
+            hands_off,
+            vms,
+            snapshots,
+            serving,
+            slots,
+        }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.

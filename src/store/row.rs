@@ -24,6 +24,9 @@ pub struct Outcome {
     /// The snapshot that was taken.
     #[serde(default)]
     pub snapshot: Option<Snapshot>,
+    /// The volume of a creation was there before.
+    #[serde(default)]
+    pub existed: bool,
 }
 
 /// A row of the journal.

@@ -20,4 +20,5 @@ mod resize;
 mod snapshot;
 mod tags;
 mod vm;
+mod vm_snapshots;
 mod waiting;

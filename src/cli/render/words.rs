@@ -50,10 +50,10 @@ pub fn label(volume: &Volume) -> String {
     format!("{} ({}), {}", printable(&volume.name), volume.id, format_size(volume.size_bytes))
 }
 
-/// Where a volume is attached: `this VM` where its device is here, else the VM's name or id.
+/// Where a volume is attached: `this VM` where that is known or its device is here, else the VM's name or id.
 pub fn place(volume: &Volume) -> Option<String> {
     let vm = volume.vm_id?;
-    if volume.device.is_some() {
+    if volume.this_vm.unwrap_or(volume.device.is_some()) {
         return Some("this VM".to_owned());
     }
     Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))

@@ -18,6 +18,7 @@ CREATE TABLE operations (
     volume_name TEXT,
     new_name    TEXT,           -- of a creation
     vm_id       TEXT,
+    root_of     TEXT,           -- the VM whose root disk it puts in its place
     request_id  TEXT UNIQUE,    -- the caller's
     request     TEXT NOT NULL,  -- JSON: what was asked for; the same id with another request is a conflict
     asker       TEXT NOT NULL,  -- JSON: who, with which words, why
@@ -37,6 +38,10 @@ CREATE UNIQUE INDEX one_operation_a_volume ON operations (volume_id)
 
 -- One creation a name: until CloudStack has answered, the name is all there is.
 CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
+    WHERE status IN ('running', 'unwinding', 'stuck');
+
+-- A VM has one place for a root disk: of two for it, the later changes nothing.
+CREATE UNIQUE INDEX one_root_disk_a_vm ON operations (root_of)
     WHERE status IN ('running', 'unwinding', 'stuck');
 
 CREATE INDEX unfinished_operations ON operations (status)

@@ -20,7 +20,7 @@ const VOLUME: &[&str] = &[
     "hold",
     "cloudstack_as_of",
     "type",
-    "vm_name",
+    "this_vm", "vm_name",
     "stale",
     "tags",
 ];
