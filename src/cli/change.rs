@@ -144,13 +144,7 @@ impl ChangeFlags {
         named.zip(params).map(request).collect()
     }
 
-    fn request(
-        &self,
-        label: String,
-        method: &str,
-        params: &impl Serialize,
-        own_id: Option<String>,
-    ) -> Result<Request> {
+    fn request(&self, label: String, method: &str, params: &impl Serialize, own_id: Option<String>) -> Result<Request> {
         let change = Change {
             wait: !self.no_wait && !self.dry_run,
             queue: self.queue,
@@ -249,7 +243,7 @@ fn planned(verb: Verb, changed: &Changed, plan: &[String]) -> String {
 
 fn accepted(operation: &Operation) -> String {
     let watch = render::watch_command(operation);
-    format!("{} accepted as operation {}; watch it with: {watch}", render::task(operation), operation.id)
+    format!("{} accepted as operation {}; watch it with: {watch}", operation.task(), operation.id)
 }
 
 /// The URI if exported, else the device path, else the id; of what only was accepted, the operation's id.

@@ -24,8 +24,7 @@ const USUAL_WAIT: Duration = Duration::from_secs(1);
 const MAX_TEXT: usize = 1000;
 
 const CHECK_ENDPOINT: &str = "check [cloudstack] endpoint: it should end in /client/api";
-const CHECK_REDIRECTION: &str =
-    "set [cloudstack] endpoint to the place that answers itself: redirections are not followed; it should end in /client/api";
+const CHECK_REDIRECTION: &str = "set [cloudstack] endpoint to the place that answers itself: redirections are not followed; it should end in /client/api";
 const CHECK_SERVER: &str = "see whether the management server is up and what its log says of this moment";
 
 /// Reads the result of `command`, whose request carried `expires`.

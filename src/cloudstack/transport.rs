@@ -289,7 +289,10 @@ mod tests {
             (raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"listcapab"), "cut short"),
             (raw("220 smtp.example ESMTP\r\n"), "gave no whole answer"),
             (raw("HTTP/1.1 302 Found\r\nLocation: /client\r\nConnection: close\r\n\r\n"), "redirects to /client"),
-            (raw("HTTP/1.1 301 X\r\nLocation: https://c/client/api?x=y\r\nContent-Length: 3\r\n\r\n<p>"), "redirects to https://c/client/api"),
+            (
+                raw("HTTP/1.1 301 X\r\nLocation: https://c/client/api?x=y\r\nContent-Length: 3\r\n\r\n<p>"),
+                "redirects to https://c/client/api",
+            ),
             (raw("HTTP/1.1 502 X\r\nContent-Type: text/html\r\n\r\n<h1>Bad Gateway</h1>"), "\"Bad Gateway\""),
         ] {
             let server = Server::start([answer]).await;

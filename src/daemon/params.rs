@@ -44,7 +44,8 @@ fn sentence(path: &str, told: &str) -> String {
         let known = rest.rsplit_once(", expected ").map(|(_, known)| format!("; there are: {}", choice(known)));
         return format!("there is no parameter{at}{}", known.unwrap_or_default());
     }
-    let invalid = ["invalid type: ", "invalid value: ", "unknown variant "].iter().find_map(|kind| told.strip_prefix(kind));
+    let invalid =
+        ["invalid type: ", "invalid value: ", "unknown variant "].iter().find_map(|kind| told.strip_prefix(kind));
     match invalid.and_then(|rest| rest.rsplit_once(", expected ")) {
         Some((found, wanted)) => format!("the parameter{at} must be {}, not {}", wanted_type(wanted), value(found)),
         None => format!("the parameter{at}: {}", printable(told)),
@@ -98,8 +99,14 @@ mod tests {
         for (given, words) in [
             (json!({}), "the parameter name is missing"),
             (json!({"name": 5}), "the parameter name must be a string, not 5"),
-            (json!({"name": "a", "size_bytes": "1G"}), "the parameter size_bytes must be a whole number, 0 or more, not string \"1G\""),
-            (json!({"name": "a", "size_bytes": -1}), "the parameter size_bytes must be a whole number, 0 or more, not -1"),
+            (
+                json!({"name": "a", "size_bytes": "1G"}),
+                "the parameter size_bytes must be a whole number, 0 or more, not string \"1G\"",
+            ),
+            (
+                json!({"name": "a", "size_bytes": -1}),
+                "the parameter size_bytes must be a whole number, 0 or more, not -1",
+            ),
             (json!({"name": "a", "attach": "yes"}), "the parameter attach must be true or false, not string \"yes\""),
             (json!({"name": "a", "tags": {}}), "the parameter tags must be a list, not an object"),
             (json!({"name": null}), "the parameter name must be a string, not null"),

@@ -130,12 +130,10 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     let mut story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     tags::refuse_other_values(&story.volume, &params.tags)?;
     story.tagging = Tagging::of(params.tags.clone());
-    let is_coming = !story.attached_there(&story.volume);
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.vm.id),
-        root_of: (params.root && is_coming).then_some(story.vm.id),
-        takes_slot: !params.root && is_coming,
+        takes: (!story.attached_there(&story.volume)).then_some(story.place),
         ..Draft::of(story)
     })
 }

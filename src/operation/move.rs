@@ -116,14 +116,12 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         )?;
     }
     let supersedes = detach::waiting_for_device(world, story.volume.id)?;
-    let is_coming = story.volume.vm_id != Some(story.to.id);
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.to.id),
-        root_of: (params.root && is_coming).then_some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
-        takes_slot: !params.root && is_coming,
+        takes: (story.volume.vm_id != Some(story.to.id)).then_some(place),
         ..Draft::of(story)
     })
 }
@@ -285,7 +283,9 @@ impl Story for Move {
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
         let mut plan = if self.leaves { self.detach.plan(world).await? } else { Vec::new() };
         if let Some(root) = &self.root {
-            plan.extend(root.detach.plan(world).await?);
+            let (disk, vm) = (root.disk.label(), self.to.label());
+            let named = |step| format!("{step}: volume {disk}, the present root disk of VM {vm}, which is kept");
+            plan.extend(root.detach.plan(world).await?.into_iter().map(named));
         }
         plan.extend(self.attach.plan(world).await?);
         Ok(plan)
@@ -333,6 +333,10 @@ impl Story for Move {
 
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
+    }
+
+    fn displaced_id(&self) -> Option<VolumeId> {
+        self.root.as_ref().map(|root| root.disk.id)
     }
 
     fn outcome(&self) -> Outcome {

@@ -152,10 +152,7 @@ pub(super) fn refuse_vm_snapshots(vm: &str, snapshots: &[VmSnapshot], forbidden:
     let names: Vec<String> = snapshots.iter().take(10).map(|snapshot| printable(&snapshot.name)).collect();
     Err(Error::new(
         Kind::Conflict,
-        format!(
-            "VM {vm} has VM snapshots ({}), with which CloudStack {forbidden}; nothing was sent",
-            names.join(", ")
-        ),
+        format!("VM {vm} has VM snapshots ({}), with which CloudStack {forbidden}; nothing was sent", names.join(", ")),
     )
     .hint("delete them in CloudStack first"))
 }

@@ -88,7 +88,7 @@ fn what_cannot_be_called_is_a_clear_error() {
         (&["rpc", "volume.get", "[1]"], "not a JSON object"),
         (&["rpc", "volume.get", "{\"volume\""], "not a JSON object"),
         (&["rpc", "volume.get", "{}"], "the parameter volume is missing"),
-        (&["rpc", "volume.get", r#"{"volume": "a", "volumes": 1}"#], "unknown field `volumes`"),
+        (&["rpc", "volume.get", r#"{"volume": "a", "volumes": 1}"#], "there is no parameter volumes"),
     ] {
         names(message(&appliance.json(line).failure(2, "usage")), &[said]);
     }

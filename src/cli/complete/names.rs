@@ -13,7 +13,6 @@ use crate::api::{
     Exports, Operation, OperationList, Operations, Snapshot, SnapshotList, Snapshots, Status, VmList, VmListed, Vms,
     Volume, VolumeList, Volumes, method,
 };
-use crate::cli::render;
 use crate::model::{VolumeType, format_size};
 use crate::rpc::client::{Client, Wait};
 
@@ -147,7 +146,7 @@ fn is_wanted(operation: &Operation, names: Names) -> bool {
 }
 
 fn operation(operation: &Operation) -> Candidate {
-    let kind = render::task(operation);
+    let kind = operation.task();
     Candidate::new(operation.id.to_string(), format!("{kind}: {}", operation.step))
 }
 

@@ -170,7 +170,9 @@ fn a_snapshot_of_a_vm_begins_when_the_one_before_is_backed_up() {
     appliance.cloud.settings(json!({"latency": {"default": {"min_ms": 1, "max_ms": 1},
                                                 "backupSnapshot": {"min_ms": 1500, "max_ms": 1500}}}));
     let taking = appliance.begin(&["snapshot", "create", "--vm", "appliance"]);
-    wait_for("the copy of the first", || listed(&appliance, &[]).iter().any(|one| one["state"] == "BackingUp").then_some(()));
+    wait_for("the copy of the first", || {
+        listed(&appliance, &[]).iter().any(|one| one["state"] == "BackingUp").then_some(())
+    });
     assert_eq!(appliance.cloud.calls("createSnapshot"), 1);
     let taken = taking.end().success().json();
     assert!(taken["results"].as_array().unwrap().iter().all(|one| one["snapshot"]["state"] == "BackedUp"), "{taken}");
