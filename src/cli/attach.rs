@@ -58,6 +58,5 @@ fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
     let Some(volume) = &changed.volume else { return format!("{subject} attached") };
     let already = if changed.changed == Some(false) { "is already " } else { "" };
-    let elsewhere = if volume.device.is_none() { " (another VM: its device there is not known here)" } else { "" };
-    format!("{subject} {already}{}{elsewhere}", change::whereabouts(volume))
+    format!("{subject} {already}{}", change::whereabouts(volume))
 }
