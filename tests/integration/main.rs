@@ -14,6 +14,7 @@ mod events;
 mod fuzz_corpus;
 mod generated;
 mod health;
+mod history;
 mod human;
 mod layering;
 mod lost_answers;
