@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::objects::{OperationKind, Status};
-use crate::model::Tag;
+use crate::model::{OperationId, Tag};
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -510,4 +510,7 @@ pub struct OperationWatch {
     /// Comes back in each notification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Value>,
+    /// What was under way when an earlier connection was lost: it is told of too where it has ended since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<OperationId>,
 }

@@ -92,7 +92,7 @@ impl Watching {
 
 #[test]
 fn who_watches_sees_what_is_under_way_and_how_it_goes_on() {
-    let appliance = Appliance::start();
+    let mut appliance = Appliance::start();
     appliance.cloud.volume("data");
     appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
     let id = appliance.ok(&["attach", "data", "--no-wait"])["operation"]["id"].as_str().unwrap().to_owned();
@@ -106,7 +106,10 @@ fn who_watches_sees_what_is_under_way_and_how_it_goes_on() {
     assert_eq!(quiet.until(|line| line.trim_end() == id).last(), Some(&id));
     text.until(|line| line.contains("attach") && line.contains("data"));
 
+    // It ends where nobody can be told.
+    appliance.kill_daemon();
     appliance.cloud.admin("POST", "release-jobs", json!({}));
+    appliance.start_daemon();
     json.until(|line| document(line)["status"] == "succeeded" && document(line)["id"] == id.as_str());
     text.until(|line| line.contains("succeeded"));
     appliance.ok(&["detach", "data"]);

@@ -26,6 +26,7 @@ mod refusals;
 mod restart;
 mod rights;
 mod rpc;
+mod sandbox;
 mod simulator;
 mod story;
 mod support;
