@@ -41,6 +41,7 @@ pub struct Attach {
 impl Attach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
+        names.refuse_several_as_root(self.root)?;
         let params = |volume: &String| VolumeAttach {
             volume: volume.clone(),
             vm: self.vm.clone(),
