@@ -22,7 +22,7 @@ use super::{Halt, Next, Story};
 use crate::api::{NamedVolume, OperationKind, Status, VolumeMove};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmRecord, VolumeId, VolumeRecord, printable};
-use crate::store::Outcome;
+use crate::store::{OperationRow, Outcome};
 
 /// What a move has learned.
 #[derive(Serialize, Deserialize)]
@@ -151,7 +151,8 @@ impl Move {
                 target.refuse_snapshots()?;
                 world.refuse_if_held(root.id)?;
                 refuse_busy(root)?;
-                refuse_in_an_operation(world, root)?;
+                let other = world.store.operation_on(root.id)?;
+                refuse_in_an_operation(root, other.filter(|row| row.volume_id != Some(self.volume.id)))?;
                 let terms = Terms { drain_seconds: None, force: false };
                 let detach = Detach::new(root.clone(), &target.vm, false, terms);
                 Some(Root { disk: Subject::of(root), detach })
@@ -176,6 +177,9 @@ impl Move {
         let to = &self.to;
         let target = cx.patiently(&self.looking_at_target(), || Target::look_closely(&cx.world.cloud, to)).await?;
         self.aim(&cx.world, &target)?;
+        if let Some(root) = target.root().filter(|_| self.root.is_some()) {
+            refuse_in_an_operation(root, cx.stored(|store| store.displace(cx.row.id, root.id)).await)?;
+        }
         refuse_busy(&self.volume)?;
         self.leaves = matches!(self.detach.run(detach::Step::Check, cx).await?, Next::On);
         Ok(Next::On)
@@ -229,9 +233,9 @@ fn refuse_busy(volume: &VolumeRecord) -> Result<()> {
     }
 }
 
-/// Refuses a volume that another operation has: this one locks only the volume that it moves.
-fn refuse_in_an_operation(world: &World, volume: &VolumeRecord) -> Result<()> {
-    match world.store.operation_on(volume.id)? {
+/// Refuses a volume that another operation has.
+fn refuse_in_an_operation(volume: &VolumeRecord, other: Option<OperationRow>) -> Result<()> {
+    match other {
         None => Ok(()),
         Some(row) => Err(Error::new(
             Kind::Busy,
@@ -333,10 +337,6 @@ impl Story for Move {
 
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
-    }
-
-    fn displaced_id(&self) -> Option<VolumeId> {
-        self.root.as_ref().map(|root| root.disk.id)
     }
 
     fn outcome(&self) -> Outcome {

@@ -280,7 +280,6 @@ impl Cx {
             step: (row.step.clone(), row.step_words.clone()),
             story: row.story.clone(),
             volume_id: None,
-            displaced_id: None,
             outcome: None,
             error: Some(error),
         };

@@ -282,3 +282,17 @@ fn of_two_root_disks_for_a_vm_the_second_stays_where_it_is() {
     assert_eq!(line.end().success().json()["swapped_root"]["name"], "data");
     assert_eq!((place(&appliance, "data").0, place(&appliance, "more")), (json!(null), (json!(OLD), json!(0))));
 }
+
+#[test]
+fn a_root_disk_that_another_operation_has_does_not_make_way() {
+    let appliance = with(exported);
+    appliance.cloud.fault(json!({"command": "createSnapshot", "mode": "job-never-ends"}));
+    let snapshot = appliance.begin(&["snapshot", "create", "ROOT-old"]);
+    wait_for("the snapshot to be under way", || (appliance.cloud.calls("createSnapshot") == 1).then_some(()));
+    let error = appliance.json(&SWAP).failure(4, "busy");
+    names(message(&error), &["ROOT-old", "nothing was sent"]);
+    assert_eq!((place(&appliance, "data").0, appliance.cloud.calls("detachVolume")), (json!(APPLIANCE), 0));
+    appliance.cloud.admin("POST", "release-jobs", json!({}));
+    snapshot.end().success();
+    appliance.ok(&SWAP);
+}
