@@ -13,6 +13,7 @@ mod holds;
 mod open;
 mod operations;
 mod row;
+mod usual;
 mod volumes;
 
 use std::fs::{self, File, OpenOptions};

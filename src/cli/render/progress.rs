@@ -90,13 +90,25 @@ pub fn lines(waiting: &[Waiting<'_>], of: usize, lost: bool, height: usize, now:
 fn line(waiting: &Waiting<'_>, lost: bool, now: Timestamp) -> String {
     let step = match waiting.operation {
         _ if lost => "connecting to the daemon again".to_owned(),
-        Some(operation) => format!("{} ({})", printable(&operation.step), words::ago(now, operation.updated_at)),
+        Some(operation) => format!("{} ({})", printable(&operation.step), so_far(operation, now)),
         None => "waiting for the daemon".to_owned(),
     };
     let name = waiting.operation.and_then(|operation| Some((operation.kind, operation.volume_name.as_deref()?)));
     match name {
         Some((kind, name)) => format!("{} {}: {step}", words::word(kind), printable(name)),
         None => format!("{}: {step}", printable(waiting.label)),
+    }
+}
+
+/// How long the step takes already, next to what is usual where that is worth a word.
+fn so_far(operation: &Operation, now: Timestamp) -> String {
+    let taken = words::ago(now, operation.updated_at);
+    match &operation.usual {
+        Some(usual) if usual.to_ms >= 1000 => {
+            let (from, to) = (usual.from_ms / 1000, usual.to_ms.div_ceil(1000));
+            format!("usually {} here, now {taken}", words::span_between(from, to))
+        }
+        _ => taken,
     }
 }
 
