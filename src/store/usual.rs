@@ -11,7 +11,7 @@ use crate::error::Result;
 const FEWEST: usize = 5;
 
 impl Store {
-    /// How long a step took the last times that it was followed by another; none where these were too few.
+    /// How long a step took the last times that it went well; none where these were too few.
     pub fn usual_time(&self, kind: OperationKind, step: &str) -> Result<Option<Usual>> {
         self.read(|db| {
             let query = "SELECT ms FROM recent_step_times WHERE kind = ?1 AND step = ?2 ORDER BY ms";

@@ -27,4 +27,5 @@ mod rpc;
 mod simulator;
 mod story;
 mod support;
+mod waits;
 mod why;

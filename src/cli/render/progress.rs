@@ -128,4 +128,22 @@ mod tests {
         assert_eq!(low[4], "and 5 more; 1 of 10 ended");
         assert_eq!(lines(&waiting[..1], 1, true, 6, now), ["attach data1: connecting to the daemon again"]);
     }
+
+    #[test]
+    fn what_is_usual_stands_beside_what_it_takes_now() {
+        let mut operation: Operation = serde_json::from_value(serde_json::json!({
+            "id": "0b5e7c1a-90ab-4cde-8f01-23456789abcd", "kind": "attach", "status": "running", "step": "waiting",
+            "created_at": "1970-01-01T00:00:00Z", "updated_at": "1970-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        let now = Timestamp::from_second(31).unwrap();
+        assert_eq!(so_far(&operation, now), "31s");
+        let mut after = |from_ms, to_ms| {
+            operation.usual = Some(crate::api::Usual { from_ms, median_ms: to_ms, to_ms });
+            so_far(&operation, now)
+        };
+        assert_eq!(after(6100, 8300), "usually 6-9s here, now 31s");
+        assert_eq!(after(40_000, 90_000), "usually 40s-1m30s here, now 31s");
+        assert_eq!(after(20, 400), "31s", "what is always quick needs no word");
+    }
 }

@@ -145,7 +145,7 @@ BEGIN
 END;
 
 CREATE TRIGGER remember_step_time AFTER UPDATE OF status, step ON operations
-WHEN OLD.status = 'running' AND NEW.step <> OLD.step AND NEW.updated_at > OLD.updated_at
+WHEN OLD.status = 'running' AND (NEW.step <> OLD.step OR NEW.status = 'succeeded') AND NEW.updated_at > OLD.updated_at
 BEGIN
     INSERT INTO recent_step_times (kind, step, ms)
     VALUES (NEW.kind, OLD.step,
