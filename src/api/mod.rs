@@ -10,6 +10,7 @@ mod objects;
 pub mod openrpc;
 mod params;
 mod results;
+mod tls;
 mod why;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use metrics::*;
 pub use objects::*;
 pub use params::*;
 pub use results::*;
+pub use tls::*;
 pub use why::*;
 
 /// The version of everything here, shown as `schema` in each document that `--json` prints.
@@ -67,6 +69,7 @@ pub mod method {
     pub const EVENT_LIST: &str = "event.list";
     pub const EVENT_WATCH: &str = "event.watch";
     pub const STORE_BACKUP: &str = "store.backup";
+    pub const TLS_ISSUE: &str = "tls.issue";
     pub const SYSTEM_DRAIN: &str = "system.drain";
     pub const SYSTEM_SYNC: &str = "system.sync";
     pub const SYSTEM_HEALTH: &str = "system.health";

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType};
+use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType, printable};
 
 /// A volume as everybody sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,9 +71,10 @@ pub struct NamedVolume {
 }
 
 /// What an export is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum ExportState {
     /// Wished for; not served yet, or its device is not here.
     Pending,
@@ -93,6 +94,9 @@ pub struct Export {
     pub name: String,
     /// Its volume.
     pub volume_id: VolumeId,
+    /// That volume's name as CloudStack had it last; not escaped. None where it is not known.
+    #[serde(default)]
+    pub volume_name: Option<String>,
     /// Whether writes are refused.
     pub read_only: bool,
     /// What a client can use as it is.
@@ -210,6 +214,25 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
+    /// As people say it: `snapshot create`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Attach => "attach",
+            Self::Export => "export",
+            Self::Unexport => "unexport",
+            Self::Detach => "detach",
+            Self::Delete => "delete",
+            Self::Recover => "recover",
+            Self::Resize => "resize",
+            Self::SnapshotCreate => "snapshot create",
+            Self::SnapshotRevert => "snapshot revert",
+            Self::SnapshotDelete => "snapshot delete",
+            Self::Move => "move",
+            Self::Reclaim => "reclaim",
+        }
+    }
+
     /// Whether it would take a volume away from whoever holds it, or change what is in it: then a hold refuses it.
     pub fn is_refused_by_hold(self) -> bool {
         match self {
@@ -294,6 +317,18 @@ pub struct Usual {
     pub median_ms: u64,
     /// One of ten was longer.
     pub to_ms: u64,
+}
+
+impl Operation {
+    /// What it does, for a sentence: `detach of data1`.
+    pub fn task(&self) -> String {
+        let kind = self.kind.words();
+        match (self.volume_name.as_deref().filter(|name| !name.is_empty()), self.volume_id) {
+            (Some(name), _) => format!("{kind} of {}", printable(name)),
+            (None, Some(id)) => format!("{kind} of {id}"),
+            (None, None) => kind.to_owned(),
+        }
+    }
 }
 
 /// How a client of an export left.

@@ -165,6 +165,9 @@ pub struct VolumeHold {
     pub volume: String,
     /// Why, for whoever is refused; 1 to 500 characters.
     pub note: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// `volume.release`
@@ -175,6 +178,9 @@ pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
     /// had when it was held.
     pub volume: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Which of what is listed is wanted: what fulfils all of it.
@@ -189,7 +195,8 @@ pub struct Filter {
     pub mine: bool,
     /// On this VM: a volume, an export whose device is here, an operation on this VM or on a volume that is here now.
     pub here: bool,
-    /// In this state, as it is shown, in upper or lower case.
+    /// In this state, in upper or lower case: CloudStack's state of a volume, or `held` or `stale`; an export's state; an
+    /// operation's status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }

@@ -333,6 +333,26 @@ pub struct Version {
     pub version: String,
     /// [`SCHEMA`]
     pub schema: u32,
+    /// Another program has taken the place of the one that runs: a restart would begin that one.
+    #[serde(default)]
+    pub replaced: bool,
+    /// How many NBD clients a restart would cost their connections; the others do not notice one.
+    #[serde(default)]
+    pub clients_lost_by_restart: usize,
+}
+
+impl Version {
+    /// That clients keep a daemon from being restarted which is not the `installed` version; none where it is, or where no
+    /// client would notice. The packages' scripts read it.
+    pub fn restart_pending(&self, installed: &str) -> Option<String> {
+        let is_former = self.replaced || self.version != installed;
+        match self.clients_lost_by_restart {
+            0 => None,
+            _ if !is_former => None,
+            1 => Some("restart pending: 1 client".to_owned()),
+            clients => Some(format!("restart pending: {clients} clients")),
+        }
+    }
 }
 
 /// The parameters of the `progress` notification.

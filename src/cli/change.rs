@@ -197,7 +197,7 @@ fn planned(verb: Verb, changed: &Changed, plan: &[String]) -> String {
 
 fn accepted(operation: &Operation) -> String {
     let watch = render::watch_command(operation);
-    format!("{} accepted as operation {}; watch it with: {watch}", render::task(operation), operation.id)
+    format!("{} accepted as operation {}; watch it with: {watch}", operation.task(), operation.id)
 }
 
 /// The URI if exported, else the device path, else the id; of what only was accepted, the operation's id.

@@ -193,6 +193,17 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
         ],
     ),
+    ("tls", &[("volctl tls init", "Make certificates for this machine's NBD server and one client")]),
+    (
+        "tls init",
+        &[
+            (
+                "volctl tls init --name nbd.example --client backup1",
+                "Make an authority, the server's certificate and that of one client",
+            ),
+            ("volctl tls init --client backup2", "Add a client of the same authority"),
+        ],
+    ),
     ("sync", &[("volctl sync", "Look at CloudStack, the kernel and the exports now, and say what differed")]),
     ("store", &[("volctl store backup /var/backups/volctl.db", "Copy the journal while the daemon works with it")]),
     (

@@ -7,17 +7,52 @@ use clap::{Args, Subcommand};
 
 use super::answer::Answer;
 use super::filter::Filter;
-use super::render::{self, Cell, Output, Page, Screen, Table, read};
+use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use super::{confirm, duration};
 use crate::api::{
-    self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportsChecked, Kicked,
-    Pruned, method,
+    self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportState,
+    ExportsChecked, Kicked, Pruned, method,
 };
 use crate::model::{format_size, printable};
 
 /// The exit code where an export is not as it should be.
 const WRONG: u8 = 1;
+
+const COLUMNS: &[Column] = &[
+    Column::new("NAME"),
+    Column::new("VOLUME"),
+    Column::new("MODE"),
+    Column::new("STATE").least(8),
+    Column::number("CLIENTS"),
+    Column::number("READ").least(5),
+    Column::number("WRITTEN"),
+    Column::number("REQUESTS/S"),
+    Column::number("ERRORS"),
+    Column::number("FLUSHED"),
+    Column::new("DEVICE"),
+    Column::new("URIS"),
+];
+const NARROWING: &[Narrow] = &[
+    Narrow::Short("VOLUME"),
+    Narrow::Short("URIS"),
+    Narrow::Drop("DEVICE"),
+    Narrow::Elide("NAME", 24),
+    Narrow::Drop("FLUSHED"),
+    Narrow::Drop("REQUESTS/S"),
+    Narrow::Elide("NAME", 14),
+    Narrow::Elide("VOLUME", 24),
+    Narrow::Drop("URIS"),
+    Narrow::Elide("VOLUME", 15),
+    Narrow::Drop("ERRORS"),
+    Narrow::Drop("READ"),
+    Narrow::Drop("WRITTEN"),
+];
+const CLIENT_COLUMNS: &[Column] =
+    &[Column::new("CLIENT"), Column::new("EXPORT"), Column::number("SINCE"), Column::number("LAST REQUEST")];
+const CLIENT_NARROWING: &[Narrow] = &[Narrow::Elide("EXPORT", 16), Narrow::Elide("CLIENT", 16)];
+const CHECKED_COLUMNS: &[Column] = &[Column::new("NAME"), Column::new("STATE"), Column::new("FOUND")];
+const CHECKED_NARROWING: &[Narrow] = &[Narrow::Wrap("FOUND", 34), Narrow::Elide("NAME", 16)];
 
 /// List the exports and their clients; with -q, the names of the exports
 #[derive(Args, Debug)]
@@ -25,6 +60,9 @@ const WRONG: u8 = 1;
 pub struct Exports {
     #[command(flatten)]
     filter: Filter,
+    /// In this state
+    #[arg(long, ignore_case = true)]
+    state: Option<ExportState>,
     #[command(subcommand)]
     command: Option<ExportsCommand>,
 }
@@ -71,7 +109,7 @@ impl Exports {
         let screen = output.screen();
         match self.command {
             None => {
-                let params = ExportList { filter: self.filter.into() };
+                let params = ExportList { filter: self.filter.with_state(self.state.map(render::word)) };
                 let request = Request::new(method::EXPORT_LIST, "list the exports", &params)?;
                 Ok(output.answer(session.ask(request), |exports| page(exports, &screen)))
             }
@@ -96,27 +134,13 @@ fn kicked(kicked: &Kicked) -> Page {
 }
 
 fn page(exports: &api::Exports, screen: &Screen) -> Page {
-    let header = &[
-        "NAME",
-        "VOLUME",
-        "MODE",
-        "STATE",
-        "CLIENTS",
-        "READ",
-        "WRITTEN",
-        "REQUESTS/S",
-        "ERRORS",
-        "FLUSHED",
-        "DEVICE",
-        "URIS",
-    ];
-    let mut text = Table::new(header, exports.exports.iter().map(|export| row(export, screen))).draw(screen);
+    let rows = exports.exports.iter().map(|export| row(export, screen));
+    let mut text = Table::new("exports", COLUMNS, NARROWING, rows).draw(screen);
     let clients =
         || exports.exports.iter().flat_map(|export| export.clients.iter().map(move |client| (export, client)));
     if clients().next().is_some() {
-        let header = &["CLIENT", "EXPORT", "SINCE", "LAST REQUEST"];
         let rows = clients().map(|(export, client)| client_row(export, client, screen));
-        text = format!("{text}\n{}", Table::new(header, rows).draw(screen));
+        text = format!("{text}\n{}", Table::new("clients", CLIENT_COLUMNS, CLIENT_NARROWING, rows).draw(screen));
     }
     let quiet = exports.exports.iter().map(|export| format!("{}\n", printable(&export.name))).collect();
     Page { text, quiet, notes: Vec::new() }
@@ -128,7 +152,7 @@ fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
     let flushed = traffic.last_flush.map(|at| format!("{} ago", render::ago(screen.now, at)));
     vec![
         Cell::text(printable(&export.name)),
-        Cell::id(export.volume_id),
+        volume(export),
         Cell::text(mode(export)),
         Cell::state(render::word(export.state)),
         Cell::text(export.clients.len().to_string()),
@@ -138,8 +162,12 @@ fn row(export: &Export, screen: &Screen) -> Vec<Cell> {
         Cell::text(traffic.errors.to_string()),
         Cell::text(flushed.unwrap_or_default()),
         Cell::path(&export.device_path),
-        Cell::text(uris.join(" ")),
+        Cell::text(uris.join(" ")).or(uris.first().cloned().unwrap_or_default()),
     ]
+}
+
+fn volume(export: &Export) -> Cell {
+    export.volume_name.as_deref().map_or_else(|| Cell::id(export.volume_id), |name| Cell::text(printable(name)))
 }
 
 fn mode(export: &Export) -> &'static str {
@@ -170,9 +198,10 @@ fn check(session: &Session, output: &Output, screen: &Screen) -> Answer<u8> {
 
 fn checked_page(checked: &ExportsChecked, screen: &Screen) -> Page {
     let is_wrong = |checked: &&ExportChecked| !checked.findings.is_empty();
+    let rows = checked.exports.iter().flat_map(checked_rows);
     let quiet = checked.exports.iter().filter(is_wrong);
     Page {
-        text: Table::new(&["NAME", "STATE", "FOUND"], checked.exports.iter().flat_map(checked_rows)).draw(screen),
+        text: Table::new("exports", CHECKED_COLUMNS, CHECKED_NARROWING, rows).draw(screen),
         quiet: quiet.map(|checked| format!("{}\n", printable(&checked.export.name))).collect(),
         notes: checked.notes.clone(),
     }

@@ -1,7 +1,6 @@
 //! The flags that say which volumes, exports or operations are wanted.
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 
 use crate::api;
 use crate::model::Tag;
@@ -12,19 +11,17 @@ pub struct Filter {
     /// With this tag on the volume; of several with all
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<Tag>,
-    /// Asked for by you: of volumes and exports, who asked for the volume's last change here that was not in vain
+    /// Asked for by you; a volume and its export are yours if its last change here that did not fail was
     #[arg(long)]
     mine: bool,
-    /// On this VM
+    /// On this VM: a volume attached to it, an export whose device is here, an operation on it or on such a volume
     #[arg(long)]
     here: bool,
-    /// In this state, as it is shown
-    #[arg(long, value_name = "STATE", value_parser = NonEmptyStringValueParser::new())]
-    state: Option<String>,
 }
 
-impl From<Filter> for api::Filter {
-    fn from(flags: Filter) -> Self {
-        Self { tags: flags.tags, mine: flags.mine, here: flags.here, state: flags.state }
+impl Filter {
+    /// As it is asked for, with the state that is wanted.
+    pub fn with_state(self, state: Option<String>) -> api::Filter {
+        api::Filter { tags: self.tags, mine: self.mine, here: self.here, state }
     }
 }

@@ -3,10 +3,14 @@
 use clap::Args;
 
 use super::answer::Answer;
-use super::render::{self, Cell, Output, Page, Screen, Table};
+use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{self, Check, method};
 use crate::model::printable;
+
+const COLUMNS: &[Column] =
+    &[Column::new("CHECK"), Column::new("STATE"), Column::number("AGE").least(6), Column::new("MESSAGE")];
+const NARROWING: &[Narrow] = &[Narrow::Wrap("MESSAGE", 24)];
 
 /// Check the daemon and what it depends on; exit code 1 where something is wrong
 #[derive(Args, Debug)]
@@ -24,7 +28,7 @@ impl Health {
 }
 
 fn page(health: &api::Health, screen: &Screen) -> Page {
-    let text = Table::new(&["CHECK", "STATE", "AGE", "MESSAGE"], health.checks.iter().map(row)).draw(screen);
+    let text = Table::new("checks", COLUMNS, NARROWING, health.checks.iter().map(row)).draw(screen);
     let quiet = if health.healthy { "healthy\n" } else { "unhealthy\n" };
     Page { text, quiet: quiet.to_owned(), notes: Vec::new() }
 }

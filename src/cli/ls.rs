@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::answer::Answer;
 use super::duration;
 use super::filter::Filter;
-use super::render::{self, Cell, Output, Page, Screen, Table};
+use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{Volume, VolumeList, Volumes, method};
 use crate::model::{format_size, printable};
@@ -16,10 +17,40 @@ use crate::model::{format_size, printable};
 /// `--max-age`).
 const OLD: Duration = Duration::from_secs(30);
 
+const COLUMNS: &[Column] = &[
+    Column::new("NAME"),
+    Column::new("ID"),
+    Column::number("SIZE").least(5),
+    Column::new("STATE").least(10),
+    Column::new("VM").least(7),
+    Column::new("DEVICE"),
+    Column::new("EXPORT").least(8),
+    Column::new("TAGS"),
+];
+const NARROWING: &[Narrow] = &[
+    Narrow::Short("ID"),
+    Narrow::Short("EXPORT"),
+    Narrow::Short("DEVICE"),
+    Narrow::Cut("TAGS", 12),
+    Narrow::Elide("NAME", 36),
+    Narrow::Elide("VM", 20),
+    Narrow::Drop("TAGS"),
+    Narrow::Drop("DEVICE"),
+    Narrow::Elide("NAME", 20),
+    Narrow::Elide("VM", 12),
+    Narrow::Drop("ID"),
+    Narrow::Drop("EXPORT"),
+    Narrow::Elide("NAME", 12),
+    Narrow::Drop("VM"),
+];
+
 /// List the volumes; with -q, their ids
 ///
 /// Device and export are read live. The rest comes from CloudStack and is asked again when it is older than --max-age;
 /// when CloudStack does not answer, the last known is shown and marked STALE.
+///
+/// On a terminal a volume has a line: what finds no room is shortened (a volume's id to a beginning that other commands
+/// take) or left out. In a pipe all columns are there in full.
 #[derive(Args, Debug)]
 pub struct Ls {
     /// Ask CloudStack again for what is older than this [default: 30s]
@@ -27,11 +58,15 @@ pub struct Ls {
     max_age: Option<Duration>,
     #[command(flatten)]
     filter: Filter,
+    /// In this state of CloudStack's (Ready, Allocated, Destroy, ...), or held, or stale
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    state: Option<String>,
 }
 
 impl Ls {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = VolumeList { max_age_seconds: self.max_age.map(|age| age.as_secs()), filter: self.filter.into() };
+        let max_age_seconds = self.max_age.map(|age| age.as_secs());
+        let params = VolumeList { max_age_seconds, filter: self.filter.with_state(self.state) };
         let request = Request::new(method::VOLUME_LIST, "list the volumes", &params)?;
         let watched = output.watched();
         let screen = output.screen();
@@ -40,8 +75,7 @@ impl Ls {
 }
 
 fn page(volumes: &Volumes, screen: &Screen, watched: bool) -> Page {
-    let header = &["NAME", "ID", "SIZE", "STATE", "VM", "DEVICE", "EXPORT"];
-    let text = Table::new(header, volumes.volumes.iter().map(row)).draw(screen);
+    let text = Table::new("volumes", COLUMNS, NARROWING, volumes.volumes.iter().map(row)).draw(screen);
     let quiet = volumes.volumes.iter().map(|volume| format!("{}\n", volume.id)).collect();
     let notes = volumes.notes.iter().cloned().chain(old(&volumes.volumes, screen, watched)).collect();
     Page { text, quiet, notes }
@@ -57,6 +91,7 @@ fn row(volume: &Volume) -> Vec<Cell> {
         Cell::text(render::place(volume).unwrap_or_default().replace(' ', "-")),
         device.map_or_else(|| Cell::text(""), |device| Cell::path(&device.path)),
         export(volume),
+        Cell::text(render::tags(&volume.tags)),
     ]
 }
 

@@ -41,6 +41,7 @@ mod snapshot;
 mod store;
 mod sync;
 mod task;
+mod tls;
 mod unexport;
 mod usage;
 mod version;
@@ -131,6 +132,7 @@ enum Command {
     Metrics(metrics::Metrics),
     Sync(sync::Sync),
     Store(store::Store),
+    Tls(tls::Tls),
     Drain(drain::Drain),
     Config(config::Config),
     Rpc(rpc::Rpc),
@@ -168,6 +170,7 @@ impl Command {
             Command::Metrics(command) => command.run(session, output),
             Command::Sync(command) => command.run(session, output),
             Command::Store(command) => command.run(session, output),
+            Command::Tls(command) => command.run(session, output),
             Command::Drain(command) => command.run(session, output),
             Command::Config(command) => command.run(session.socket(), output),
             Command::Rpc(command) => command.run(session, output),

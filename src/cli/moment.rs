@@ -30,7 +30,7 @@ pub fn parse(text: &str) -> Result<Timestamp, Unreadable> {
 pub fn in_order(since: Option<Timestamp>, until: Option<Timestamp>) -> Result<(), Error> {
     match (since, until) {
         (Some(since), Some(until)) if until < since => {
-            Err(Error::new(Kind::Usage, format_args!("--until {until} is before --since {since}")))
+            Err(Error::new(Kind::Usage, format_args!("--until {until:.0} is before --since {since:.0}")))
         }
         _ => Ok(()),
     }

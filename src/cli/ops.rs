@@ -11,7 +11,7 @@ use super::confirm;
 use super::duration;
 use super::filter::Filter;
 use super::moment;
-use super::render::{self, Cell, Facts, Output, Page, Screen, Table, read};
+use super::render::{self, Cell, Column, Facts, Narrow, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use super::watch;
 use crate::api::{
@@ -20,6 +20,25 @@ use crate::api::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+
+const COLUMNS: &[Column] = &[
+    Column::new("ID"),
+    Column::new("KIND"),
+    Column::new("VOLUME"),
+    Column::new("STATUS").least(9),
+    Column::number("AGE").least(6),
+    Column::new("STEP"),
+];
+const NARROWING: &[Narrow] = &[
+    Narrow::Short("ID"),
+    Narrow::Short("VOLUME"),
+    Narrow::Short("STEP"),
+    Narrow::Elide("VOLUME", 36),
+    Narrow::Cut("STEP", 32),
+    Narrow::Elide("VOLUME", 12),
+    Narrow::Cut("STEP", 20),
+    Narrow::Drop("AGE"),
+];
 
 /// List the operations, newest first; with -q, their ids
 #[derive(Args, Debug)]
@@ -40,7 +59,7 @@ struct Wanted {
     #[arg(long)]
     kind: Option<OperationKind>,
     /// Only with this status
-    #[arg(long)]
+    #[arg(long, visible_alias = "state", ignore_case = true)]
     status: Option<Status>,
     /// Only about this volume: id, id prefix, or a name that it had
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
@@ -145,7 +164,7 @@ impl Ops {
 fn list(wanted: Wanted, session: &Session, output: &Output) -> Answer<u8> {
     let Wanted { filter, kind, status, volume, vm, user, since, until, limit } = wanted;
     moment::in_order(since, until)?;
-    let wanted = OperationList { kind, status, volume, vm, user, since, until, limit, filter: filter.into() };
+    let wanted = OperationList { kind, status, volume, vm, user, since, until, limit, filter: filter.with_state(None) };
     let request = Request::new(method::OPERATION_LIST, "list the operations", &wanted)?;
     let screen = output.screen();
     Ok(output.answer(session.ask(request), |operations| list_page(operations, &screen)))
@@ -196,20 +215,20 @@ fn unsuccessful(operation: &Operation) -> Error {
         Status::Queued | Status::Running | Status::Unwinding => Kind::Timeout,
         Status::Succeeded | Status::Failed => Kind::Internal,
     };
-    let (task, status) = (render::task(operation), render::word(operation.status));
+    let (task, status) = (operation.task(), render::word(operation.status));
     Error::new(kind, format_args!("{task} is {status} at \"{}\"", printable(&operation.step)))
 }
 
 fn ended_page(shown: &OperationShown) -> Page {
     let operation = &shown.operation;
-    let text = format!("{} {}\n", render::task(operation), render::word(operation.status));
+    let text = format!("{} {}\n", operation.task(), render::word(operation.status));
     Page { text, quiet: format!("{}\n", operation.id), notes: Vec::new() }
 }
 
 /// The operations as a table.
 pub fn table(operations: &[Operation], screen: &Screen) -> String {
     let rows = operations.iter().map(|operation| row(operation, screen));
-    Table::new(&["ID", "KIND", "VOLUME", "STATUS", "AGE", "STEP"], rows).draw(screen)
+    Table::new("operations", COLUMNS, NARROWING, rows).draw(screen)
 }
 
 fn list_page(operations: &Operations, screen: &Screen) -> Page {
@@ -229,8 +248,18 @@ fn row(operation: &Operation, screen: &Screen) -> Vec<Cell> {
         volume,
         Cell::state(render::word(operation.status)),
         Cell::text(render::ago(screen.now, operation.created_at)),
-        Cell::text(printable(where_it_stands(operation))),
+        step(operation),
     ]
+}
+
+/// In short, what CloudStack said of a failure: the row has the rest of the sentence.
+fn step(operation: &Operation) -> Cell {
+    let cell = Cell::text(printable(where_it_stands(operation)));
+    let fault = operation.error.as_ref().and_then(|error| error.cloudstack.as_ref());
+    match fault.and_then(|fault| fault.text.as_deref()) {
+        Some(said) => cell.or(printable(said)),
+        None => cell,
+    }
 }
 
 /// The step under way, or why it ended otherwise than well.
@@ -266,7 +295,7 @@ fn show_page(shown: &OperationShown, screen: &Screen) -> Page {
     for (index, moment) in shown.history.iter().enumerate() {
         facts.add(if index == 0 { "history" } else { "" }, history_line(moment));
     }
-    Page { text: facts.to_string(), quiet: format!("{}\n", operation.id), notes: Vec::new() }
+    Page { text: facts.draw(screen), quiet: format!("{}\n", operation.id), notes: Vec::new() }
 }
 
 fn asked_by(uid: u32, login: Option<u32>) -> String {

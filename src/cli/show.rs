@@ -35,7 +35,7 @@ impl Show {
 
 fn page(shown: &VolumeShown, screen: &Screen) -> Page {
     let volume = &shown.volume;
-    let text = facts(volume, screen).to_string();
+    let text = facts(volume, screen).draw(screen);
     let uri = volume.export.as_ref().and_then(|export| render::uris(export).next());
     let device = || volume.device.as_ref().map(|device| render::path(&device.path));
     let quiet = uri.or_else(device).unwrap_or_else(|| volume.id.to_string());

@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::change::{self, ChangeFlags, Verb};
 use super::confirm;
 use super::names::Names;
-use super::render::{self, Cell, Output, Page, Screen, Table, read};
+use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use crate::api::{
     Changed, Snapshot as Taken, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotRevert, Snapshots, VmGet,
@@ -15,6 +15,27 @@ use crate::api::{
 };
 use crate::error::{Error, Kind};
 use crate::model::{Tag, format_size, printable};
+
+const COLUMNS: &[Column] = &[
+    Column::new("VOLUME"),
+    Column::new("NAME"),
+    Column::new("ID"),
+    Column::new("STATE").least(8),
+    Column::number("SIZE").least(5),
+    Column::number("AGE").least(6),
+    Column::new("TAGS"),
+];
+// The beginning of a snapshot's id names no snapshot.
+const NARROWING: &[Narrow] = &[
+    Narrow::Cut("TAGS", 12),
+    Narrow::Short("VOLUME"),
+    Narrow::Elide("VOLUME", 24),
+    Narrow::Elide("NAME", 24),
+    Narrow::Drop("ID"),
+    Narrow::Elide("VOLUME", 12),
+    Narrow::Elide("NAME", 20),
+    Narrow::Drop("TAGS"),
+];
 
 /// Take, list, revert to and delete snapshots of volumes
 #[derive(Args, Debug)]
@@ -161,8 +182,8 @@ impl Ls {
 }
 
 fn page(snapshots: &Snapshots, screen: &Screen) -> Page {
-    let header = &["VOLUME", "NAME", "ID", "STATE", "SIZE", "AGE", "TAGS"];
-    let text = Table::new(header, snapshots.snapshots.iter().map(|snapshot| row(snapshot, screen))).draw(screen);
+    let rows = snapshots.snapshots.iter().map(|snapshot| row(snapshot, screen));
+    let text = Table::new("snapshots", COLUMNS, NARROWING, rows).draw(screen);
     let quiet = snapshots.snapshots.iter().map(|snapshot| format!("{}\n", snapshot.id)).collect();
     Page { text, quiet, notes: Vec::new() }
 }

@@ -21,8 +21,9 @@ impl Version {
     }
 }
 
-fn page(daemon: &api::Version) -> Page {
-    let (client, daemon) = (env!("CARGO_PKG_VERSION"), printable(&daemon.version));
-    let text = format!("volctl {client}\nvolctld {daemon}\n");
+fn page(found: &api::Version) -> Page {
+    let (client, daemon) = (env!("CARGO_PKG_VERSION"), printable(&found.version));
+    let pending = found.restart_pending(client).map(|pending| format!("{pending}\n")).unwrap_or_default();
+    let text = format!("volctl {client}\nvolctld {daemon}\n{pending}");
     Page { text, quiet: format!("{daemon}\n"), notes: Vec::new() }
 }

@@ -5,10 +5,33 @@ use clap::{Args, Subcommand};
 
 use super::answer::Answer;
 use super::ls;
-use super::render::{Cell, Facts, Output, Page, Screen, Table};
+use super::render::{Cell, Column, Facts, Narrow, Output, Page, Screen, Table};
 use super::session::{Request, Session};
 use crate::api::{VmGet, VmListed, VmShown, Vms, Volume, method};
 use crate::model::{format_size, printable};
+
+const COLUMNS: &[Column] =
+    &[Column::new("NAME"), Column::new("ID"), Column::new("STATE"), Column::number("VOLUMES"), Column::new("THIS VM")];
+// The beginning of a VM's id names no VM.
+const NARROWING: &[Narrow] = &[Narrow::Elide("NAME", 30), Narrow::Drop("ID"), Narrow::Elide("NAME", 12)];
+const VOLUME_COLUMNS: &[Column] = &[
+    Column::number("NO"),
+    Column::new("NAME"),
+    Column::new("ID"),
+    Column::number("SIZE").least(5),
+    Column::new("STATE").least(10),
+    Column::new("DEVICE"),
+    Column::new("EXPORT").least(8),
+];
+const VOLUME_NARROWING: &[Narrow] = &[
+    Narrow::Short("ID"),
+    Narrow::Short("EXPORT"),
+    Narrow::Short("DEVICE"),
+    Narrow::Elide("NAME", 36),
+    Narrow::Drop("DEVICE"),
+    Narrow::Elide("NAME", 20),
+    Narrow::Drop("ID"),
+];
 
 /// Look at the VMs that CloudStack shows this key
 #[derive(Args, Debug)]
@@ -47,7 +70,7 @@ impl Vm {
 }
 
 fn list(vms: &Vms, screen: &Screen) -> Page {
-    let text = Table::new(&["NAME", "ID", "STATE", "VOLUMES", "THIS VM"], vms.vms.iter().map(row)).draw(screen);
+    let text = Table::new("VMs", COLUMNS, NARROWING, vms.vms.iter().map(row)).draw(screen);
     Page { text, quiet: vms.vms.iter().map(|vm| format!("{}\n", vm.id)).collect(), notes: unknown(vms) }
 }
 
@@ -73,10 +96,10 @@ fn page(vm: &VmShown, screen: &Screen) -> Page {
     facts.add("state", printable(&vm.state));
     facts.add("zone", printable(&vm.zone_id));
     facts.add("this vm", vm.this_vm.map_or("not proven", |is| if is { "yes" } else { "no" }));
-    let header = &["NO", "NAME", "ID", "SIZE", "STATE", "DEVICE", "EXPORT"];
-    let volumes = Table::new(header, vm.volumes.iter().map(volume_row)).draw(screen);
+    let volumes =
+        Table::new("volumes", VOLUME_COLUMNS, VOLUME_NARROWING, vm.volumes.iter().map(volume_row)).draw(screen);
     let quiet = vm.volumes.iter().map(|volume| format!("{}\n", volume.id)).collect();
-    Page { text: format!("{facts}\n{volumes}"), quiet, notes: Vec::new() }
+    Page { text: format!("{}\n{volumes}", facts.draw(screen)), quiet, notes: Vec::new() }
 }
 
 fn volume_row(volume: &Volume) -> Vec<Cell> {

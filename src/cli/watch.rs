@@ -77,6 +77,6 @@ impl Follower for Watcher<'_> {
 
 fn line(operation: &Operation) -> String {
     let at = operation.updated_at.strftime("%Y-%m-%dT%H:%M:%SZ");
-    let (task, status) = (render::task(operation), render::word(operation.status));
+    let (task, status) = (operation.task(), render::word(operation.status));
     format!("{at}  {}  {task}  {status}  {}\n", operation.id, printable(ops::where_it_stands(operation)))
 }

@@ -120,8 +120,7 @@ pub(super) struct WireVolume {
     deviceid: Option<Scalar>,
     jobid: Option<Scalar>,
     hypervisor: Option<Scalar>,
-    #[serde(default)]
-    tags: Vec<WireTag>,
+    tags: Option<Vec<WireTag>>,
     account: Option<Scalar>,
     domainid: Option<Scalar>,
     projectid: Option<Scalar>,
@@ -310,8 +309,7 @@ pub(super) struct WireSnapshot {
     state: Option<Scalar>,
     virtualsize: Option<Scalar>,
     created: Option<Scalar>,
-    #[serde(default)]
-    tags: Vec<WireTag>,
+    tags: Option<Vec<WireTag>>,
 }
 
 impl Record for SnapshotRecord {
@@ -344,7 +342,8 @@ struct WireTag {
 }
 
 /// In the order of their keys; what has no key or value is none.
-fn tags(wire: Vec<WireTag>) -> Vec<Tag> {
+fn tags(wire: Option<Vec<WireTag>>) -> Vec<Tag> {
+    let wire = wire.unwrap_or_default();
     let mut tags: Vec<Tag> =
         wire.into_iter().filter_map(|tag| Some(Tag { key: text(tag.key)?, value: text(tag.value)? })).collect();
     tags.sort();
@@ -415,6 +414,7 @@ mod tests {
         assert_eq!(record.volume_type, VolumeType::DataDisk);
         let as_text = with(with(volume(), "size", json!("7516192768")), "deviceid", json!("1"));
         assert_eq!(read::<VolumeRecord>(as_text).unwrap(), record);
+        assert_eq!(read::<VolumeRecord>(with(volume(), "tags", json!(null))).unwrap(), record);
     }
 
     #[test]

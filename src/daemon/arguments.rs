@@ -35,7 +35,7 @@ const MANUAL: &str = "\
 Signals:
   SIGTERM, SIGINT
           Stop: answer the requests that are under way, flush the exports, and exit with 0. Operations that have not ended \
-          go on at the next start.
+          go on at the next start. Under systemd a restart then goes on with the NBD clients, see below.
   SIGHUP
           Read the configuration again. The log's filter counts from then on, everything else from the next start. A \
           configuration that cannot be read changes nothing, and the log says why.
@@ -50,12 +50,32 @@ Environment:
           part=level such as volctl::nbd=debug, or several with commas between them.
   JOURNAL_STREAM
           Set by systemd: where stderr is that stream, the log goes to journald with its fields, such as OPERATION=.
-  LISTEN_PID, LISTEN_FDS
-          Set by systemd: the one listening Unix socket that is handed over is taken instead of --socket.
-  NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
-          Set by systemd: it is told when volctld is ready, that it is alive, and when it leaves.
+  LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
+          Set by systemd: the one listening Unix socket that is handed over is taken instead of --socket; beside it comes \
+          what a volctld before has stored.
+  NOTIFY_SOCKET, FDSTORE, WATCHDOG_PID, WATCHDOG_USEC
+          Set by systemd: it is told when volctld is ready, that it is alive, and when it leaves, and keeps what the next \
+          volctld takes over.
   XDG_CONFIG_HOME, XDG_RUNTIME_DIR, XDG_STATE_HOME, HOME
           Where the files of a volctld are that an ordinary user starts.
+
+Restart:
+  systemctl restart, or an upgrade of the package
+          NBD clients do not notice. Told to stop, volctld halts each of them between two requests: what is under way is \
+          answered, the devices are flushed, and the connections are left in systemd's descriptor store with all that was \
+          agreed on, down to the bytes of a request that has arrived in part, and last of all the mark of a clean \
+          hand-over. The next volctld takes the mark out, serves each export once its device is proven by serial and size, \
+          as after any start, and goes on with its clients. The listeners are in the store all the time: a client that \
+          comes meanwhile waits.
+  A kill or a crash
+          Clients are closed, and the listeners stay. Closed, and named in the log, are also clients whose export or device \
+          is not what they were told any more.
+  What cannot be handed over
+          Clients of a volctld without systemd, and of a device that has failed or does not answer. While there are any, \
+          an upgrade leaves the volctld before running; volctl version and volctl health then say restart pending, and for \
+          how many clients.
+  systemctl stop
+          systemd closes what is in the store once the service is not about to start again.
 
 Files:
   /etc/volctl/config.toml

@@ -15,7 +15,8 @@ use super::looks::Looks;
 use super::metrics;
 use super::operations;
 use super::rights::Rights;
-use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, Version, method};
+use super::version::version;
+use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, method};
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Listed, Request, Shown, Taken};
@@ -89,6 +90,7 @@ impl Dispatch {
             method::OPERATION_RETRY => self.retry(read(params)?, &caller.peer).await,
             method::OPERATION_ABANDON => self.abandon(read(params)?, &caller.peer).await,
             method::STORE_BACKUP => self.backup(read(params)?, &caller.peer),
+            method::TLS_ISSUE => self.issue(&read(params)?, &caller.peer),
             method::SYSTEM_DRAIN => self.drain(read(params)?, &caller.peer).await,
             method::SYSTEM_SYNC => self.sync(read(params)?, &caller.peer).await,
             method::OPERATION_WATCH => Err(operations::watch(&self.engine, read(params)?, caller).await.into()),
@@ -154,7 +156,7 @@ impl Dispatch {
             }
             method::SYSTEM_VERSION => {
                 read::<Nothing>(params)?;
-                answer(Version { version: env!("CARGO_PKG_VERSION").to_owned(), schema: api::SCHEMA })
+                answer(version(&world.nbd))
             }
             method::RPC_DISCOVER => {
                 read::<Nothing>(params)?;
@@ -290,8 +292,11 @@ impl Dispatch {
             return self.end(shown);
         }
         let (operation, seconds) = (shown.operation(), watch.timeout.unwrap_or_default());
-        let error = Error::new(Kind::Timeout, format!("not done within {seconds}s: {}", operation.step))
-            .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
+        let error = Error::new(
+            Kind::Timeout,
+            format!("{} is not done within {seconds}s: {}", operation.task(), operation.step),
+        )
+        .hint(format!("the operation goes on: `volctl ops wait {}`", operation.id));
         Err(failed(error, operation))
     }
 
@@ -302,7 +307,7 @@ impl Dispatch {
 
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
-        answer(self.engine.world().release(&params).await?)
+        answer(self.engine.world().release(&params, holder(peer).await).await?)
     }
 
     async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
@@ -329,6 +334,12 @@ impl Dispatch {
         }
         let id = self.operation_id(&params.id)?;
         shown(self.engine.abandon(id, &who(peer), &params.reason).await?)
+    }
+
+    /// Nothing is journaled: nothing is changed, and nothing of it is kept.
+    fn issue(&self, params: &api::TlsIssue, peer: &Peer) -> Answer {
+        self.rights.may_change(peer)?;
+        answer(self.engine.world().nbd.issue(params)?)
     }
 
     fn backup(&self, params: api::StoreBackup, peer: &Peer) -> Answer {

@@ -5,10 +5,12 @@ use tokio::join;
 
 use super::looks::{Journal, Looks, Seen};
 use super::probe::PATIENCE;
+use super::version::version;
 use crate::api::{Check, ExportState, Health, Status};
 use crate::error::{Kind, Result};
 use crate::model::{clock_time, format_age, format_size, printable};
 use crate::operation::World;
+use crate::store::Wish;
 
 /// Looks at every part.
 pub(super) async fn check(looks: &Looks) -> Health {
@@ -124,15 +126,27 @@ fn store(world: &World, seen: &Seen) -> Check {
 fn exports(world: &World, journal: Option<&Journal>) -> Check {
     let served = world.nbd.list();
     let wishes = journal.map_or(&[][..], |journal| &journal.wishes);
+    let unfinished = journal.map_or(&[][..], |journal| &journal.unfinished);
     let is_served = |id| served.iter().any(|export| export.volume_id == id);
-    let lost = wishes.iter().filter(|wish| wish.failed && !is_served(wish.volume_id)).map(|wish| &wish.name);
+    // What an operation is at work on is on its way to an export, or away from it.
+    let is_moving = |id| unfinished.iter().any(|row| row.volume_id == Some(id));
+    let is_lost = |wish: &&Wish| !is_served(wish.volume_id) && (wish.failed || !is_moving(wish.volume_id));
+    let lost = wishes.iter().filter(is_lost).map(|wish| &wish.name);
     let failing = served.iter().filter(|export| export.state == ExportState::Failed).map(|export| &export.name);
     let failed: Vec<String> = failing.chain(lost).map(|name| printable(name)).collect();
     let wished = wishes.len().max(served.len());
     let clients: usize = served.iter().map(|export| export.clients.len()).sum();
     let listening = world.nbd.listeners().join(" and ");
     let facts = format!("{} of {wished} served, clients: {clients}; listening on {listening}", served.len());
-    let looked = if failed.is_empty() { Ok(facts) } else { Err(format!("failed: {}; {facts}", failed.join(", "))) };
+    let socket = &world.config.nbd.unix_socket;
+    let looked = match failed.as_slice() {
+        [] if !socket.exists() => Err(format!(
+            "{} is gone, and nobody can connect there until volctld is restarted; {facts}",
+            socket.display()
+        )),
+        [] => Ok(facts),
+        failed => Err(format!("not served: {}: `volctl exports check` says why; {facts}", failed.join(", "))),
+    };
     then("exports", looked, journal.map(|journal| journal.read_at))
 }
 
@@ -172,5 +186,11 @@ fn sync(world: &World) -> Check {
 
 fn daemon(looks: &Looks) -> Check {
     let up = format_age(looks.since.duration_until(Timestamp::now()));
-    now("daemon", Ok(format!("volctld {}, up for {up}", env!("CARGO_PKG_VERSION"))))
+    let running = version(&looks.world().nbd);
+    let pending = match running.restart_pending(&running.version) {
+        Some(pending) => format!("; {pending}"),
+        None if running.replaced => "; another one is installed: `systemctl restart volctld`".to_owned(),
+        None => String::new(),
+    };
+    now("daemon", Ok(format!("volctld {}, up for {up}{pending}", running.version)))
 }

@@ -13,7 +13,9 @@ mod metrics;
 mod operations;
 mod probe;
 mod rights;
+mod version;
 
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,11 +31,11 @@ use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
 use crate::nbd::Server;
 use crate::operation::{Engine, World, keep_exports, keep_history, keep_in_step, keep_tally};
+use crate::rpc;
 use crate::rpc::server::{Limits, Load};
 use crate::rpc::socket::{SocketFile, listen_on};
 use crate::store::Store;
-use crate::systemd::ServiceManager;
-use crate::{rpc, systemd};
+use crate::systemd::{Inherited, ServiceManager, Stored, inherited};
 
 use arguments::Arguments;
 pub use arguments::definition;
@@ -53,31 +55,42 @@ pub fn main() -> ExitCode {
     }
     let log = Log::start();
     limit_memory_pools();
+    match inherited() {
+        Ok(Inherited { control, stored }) => {
+            let callers = control.as_ref().and_then(|control| control.try_clone().ok());
+            let served = serve(arguments, &log, control, stored);
+            served.unwrap_or_else(|error| fail(&error, callers))
+        }
+        Err(error) => fail(&error, None),
+    }
+}
+
+/// Serves until it is told to stop or has nothing to do.
+fn serve(arguments: Arguments, log: &Log, control: Option<StdListener>, stored: Vec<Stored>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(MOST_BLOCKING)
         .enable_all()
         .build();
-    let result = match runtime {
-        Ok(runtime) => {
-            let ended = runtime.block_on(start(arguments, &log));
-            // A device that hangs holds a thread for as long as it likes; the daemon leaves all the same.
-            runtime.shutdown_background();
-            ended
-        }
-        Err(error) => Err(Error::new(Kind::Internal, format!("the runtime cannot be started: {error}"))),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            turn_callers_away(&error);
-            eprintln!("volctld: {error}");
-            if let Some(hint) = error.hint {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(error.kind.exit_code())
-        }
+    let runtime =
+        runtime.map_err(|error| Error::new(Kind::Internal, format!("the runtime cannot be started: {error}")))?;
+    let ended = runtime.block_on(start(arguments, log, control, stored));
+    // A device that hangs holds a thread for as long as it likes; the daemon leaves all the same.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Says why it does not serve: on stderr, and to those whose connection started it.
+fn fail(error: &Error, callers: Option<StdListener>) -> ExitCode {
+    if let Some(callers) = callers {
+        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
+        rpc::server::turn_away(&callers, &Error { hint: error.hint.clone(), ..why.retryable(false) });
     }
+    eprintln!("volctld: {error}");
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(error.kind.exit_code())
 }
 
 /// glibc gives each thread a pool of its own, up to eight a processor, and gives little of it back.
@@ -90,24 +103,16 @@ fn limit_memory_pools() {
     }
 }
 
-/// Tells those whose connection started this daemon why it does not serve them.
-fn turn_callers_away(error: &Error) {
-    if let Ok(Some(listener)) = systemd::inherited_listener() {
-        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
-        rpc::server::turn_away(&listener, &Error { hint: error.hint.clone(), ..why.retryable(false) });
-    }
-}
-
-async fn start(arguments: Arguments, log: &Log) -> Result<()> {
+async fn start(arguments: Arguments, log: &Log, control: Option<StdListener>, stored: Vec<Stored>) -> Result<()> {
     let environment = Environment::of_process();
     let paths = Paths::of(&environment);
     let config = Config::load(arguments.config.as_deref(), &environment)?;
     log.filter(&config.daemon.log)?;
     let store = Store::open(&arguments.state_dir.unwrap_or(paths.state_dir))?;
-    let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket))?;
+    let (listener, own_file) = listener(&arguments.socket.unwrap_or(paths.socket), control)?;
     let shutdown = signals()?;
     tokio::spawn(reloads(arguments.config, environment, log.clone(), caught(SignalKind::hangup())?));
-    let served = run(config, store, listener, shutdown).await;
+    let served = run(config, store, listener, stored, shutdown).await;
     if let Some(file) = own_file {
         file.remove();
     }
@@ -115,12 +120,11 @@ async fn start(arguments: Arguments, log: &Log) -> Result<()> {
 }
 
 /// systemd's socket, or one of our own with its file.
-fn listener(path: &Path) -> Result<(UnixListener, Option<SocketFile>)> {
+fn listener(path: &Path, control: Option<StdListener>) -> Result<(UnixListener, Option<SocketFile>)> {
     let unusable =
         |error: std::io::Error| Error::new(Kind::Internal, format!("the control socket cannot be used: {error}"));
-    if let Some(inherited) = systemd::inherited_listener()? {
-        inherited.set_nonblocking(true).map_err(unusable)?;
-        return Ok((UnixListener::from_std(inherited).map_err(unusable)?, None));
+    if let Some(control) = control {
+        return Ok((UnixListener::from_std(control).map_err(unusable)?, None));
     }
     let (bound, file) = listen_on(path, "volctld")?;
     rights::give_to_lookers(path)?;
@@ -156,11 +160,19 @@ async fn reloads(path: Option<PathBuf>, environment: Environment, log: Log, mut 
 }
 
 /// Serves on a bound listener until it is told to stop or has been idle for long enough.
-async fn run(config: Config, store: Store, listener: UnixListener, mut stop: watch::Receiver<bool>) -> Result<()> {
+async fn run(
+    config: Config,
+    store: Store,
+    listener: UnixListener,
+    stored: Vec<Stored>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
     let idle_timeout = config.daemon.idle_timeout;
-    let engine = compose(config, store).await?;
+    let manager = Arc::new(ServiceManager::from_environment());
+    let engine = compose(config, store, manager.clone(), stored).await?;
     let world = engine.world().clone();
     let historian = tokio::spawn(keep_history(world.clone()));
+    world.take_clients_back().await;
     engine.resume()?;
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
@@ -170,14 +182,14 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     let activity = idle::Activity::default();
     let handler = Arc::new(Dispatch::new(engine.clone(), Rights::of_this_machine(), activity.clone()));
     let serving = tokio::spawn(rpc::server::serve(listener, handler, closed, Limits::default(), load));
-    let manager = ServiceManager::from_environment();
     manager.ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    tokio::select! {
-        _ = stop.wait_for(|stop| *stop) => tracing::info!("told to stop"),
-        () = watched(&manager) => {}
-        () = idle::long_enough(&engine, &activity, idle_timeout) => tracing::info!("idle"),
-    }
+    let told_to_stop = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => true,
+        () = watched(&manager) => false,
+        () = idle::long_enough(&engine, &activity, idle_timeout) => false,
+    };
+    tracing::info!("{}", if told_to_stop { "told to stop" } else { "idle" });
     manager.stopping();
     keeper.abort();
     reconciler.abort();
@@ -185,7 +197,13 @@ async fn run(config: Config, store: Store, listener: UnixListener, mut stop: wat
     close.send_replace(true);
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();
-    let _ = tokio::join!(serving, world.nbd.shutdown());
+    let leaving = async {
+        match told_to_stop {
+            true => world.nbd.hand_over().await,
+            false => world.nbd.shutdown().await,
+        }
+    };
+    let _ = tokio::join!(serving, leaving);
     historian.abort();
     if let Err(error) = world.keep_tally().and_then(|()| world.store.settle()) {
         tracing::warn!(%error, "the state store is left as it is");
@@ -202,10 +220,10 @@ async fn watched(manager: &ServiceManager) {
     }
 }
 
-async fn compose(config: Config, store: Store) -> Result<Engine> {
+async fn compose(config: Config, store: Store, manager: Arc<ServiceManager>, stored: Vec<Stored>) -> Result<Engine> {
     let cloud = CloudStack::new(&config.cloudstack)?;
     let devices = Devices::start(&config.device)?;
-    let nbd = Server::bind(&config.nbd).await?;
+    let nbd = Server::bind(&config.nbd, manager, stored).await?;
     rights::give_to_changers(&config.nbd.unix_socket)?;
     Ok(Engine::new(Arc::new(World::new(config, store, cloud, devices, nbd))))
 }

@@ -13,8 +13,8 @@ use super::protocol::{BlockSizes, Errno, Extent};
 use super::queue::Queue;
 
 /// Zeroes are written, and discards and zeroing are asked of the kernel, in pieces of so many bytes at most, so that
-/// none lasts long and each can be the last one when the export closes.
-const PIECE: u64 = 64 << 20;
+/// none lasts long and each can be the last one when the export closes or its clients are handed over.
+const PIECE: u64 = 16 << 20;
 
 /// The page cache reads and writes in units of so many bytes.
 const PAGE: u32 = 4096;
@@ -128,10 +128,13 @@ impl Backend {
         Ok(posix_fadvise(&self.file, offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED)?)
     }
 
-    /// Tells the device that a range is not needed. A hint: where it takes none, nothing happens.
-    pub fn trim(&self, offset: u64, length: u64, stop: impl Fn() -> bool) -> io::Result<()> {
-        for (offset, length) in pieces(offset, length) {
-            stopped(&stop)?;
+    /// Tells the device that a range is not needed. A hint: where it takes none, nothing happens. `stop` is asked between
+    /// pieces; gives how many bytes are dealt with.
+    pub fn trim(&self, start: u64, whole: u64, stop: impl Fn() -> bool) -> io::Result<u64> {
+        for (offset, length) in pieces(start, whole) {
+            if stop() {
+                return Ok(offset - start);
+            }
             let trimmed = match self.device {
                 None => self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length),
                 Some(queue) => match whole_blocks(offset, length, queue.logical_block.into()) {
@@ -140,17 +143,20 @@ impl Backend {
                 },
             };
             match trimmed {
-                Err(error) if not_supported(&error) => return Ok(()),
+                Err(error) if not_supported(&error) => break,
                 other => other?,
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
-    /// Makes a range read as zeroes; without `may_punch` its space stays allocated. `stop` is asked between pieces.
-    pub fn write_zeroes(&self, offset: u64, length: u64, may_punch: bool, stop: impl Fn() -> bool) -> io::Result<()> {
-        for (offset, length) in pieces(offset, length) {
-            stopped(&stop)?;
+    /// Makes a range read as zeroes; without `may_punch` its space stays allocated. `stop` is asked between pieces; gives
+    /// how many bytes are dealt with.
+    pub fn write_zeroes(&self, start: u64, whole: u64, may_punch: bool, stop: impl Fn() -> bool) -> io::Result<u64> {
+        for (offset, length) in pieces(start, whole) {
+            if stop() {
+                return Ok(offset - start);
+            }
             match self.device {
                 None => self.zero_range(offset, length, may_punch)?,
                 Some(queue) => match whole_blocks(offset, length, queue.logical_block.into()) {
@@ -159,22 +165,28 @@ impl Backend {
                 },
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
-    /// Does the same where that takes no writing of zeroes; false, and nothing is changed, where it would.
-    pub fn zero_fast(&self, offset: u64, length: u64, may_punch: bool, stop: impl Fn() -> bool) -> io::Result<bool> {
+    /// Does the same where that takes no writing of zeroes; none, and nothing is changed, where it would.
+    pub fn zero_fast(
+        &self,
+        offset: u64,
+        length: u64,
+        may_punch: bool,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Option<u64>> {
         if let Some(queue) = self.device
             && !(queue.zeroes && whole_blocks(offset, length, queue.logical_block.into()) == Some((offset, length)))
         {
-            return Ok(false);
+            return Ok(None);
         }
         let first = length.min(PIECE);
         let mode = if may_punch { FallocateFlags::FALLOC_FL_PUNCH_HOLE } else { FallocateFlags::FALLOC_FL_ZERO_RANGE };
         match self.allocate(mode, offset, first) {
-            Err(error) if not_supported(&error) => Ok(false),
+            Err(error) if not_supported(&error) => Ok(None),
             Err(error) => Err(error),
-            Ok(()) => self.write_zeroes(offset + first, length - first, may_punch, stop).map(|()| true),
+            Ok(()) => self.write_zeroes(offset + first, length - first, may_punch, stop).map(|done| Some(first + done)),
         }
     }
 
@@ -230,13 +242,8 @@ pub(super) fn errno(error: &io::Error) -> Errno {
         Some(libc::EPERM | libc::EACCES | libc::EROFS) => Errno::Perm,
         Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Errno::NoSpc,
         Some(libc::ENOMEM) => Errno::NoMem,
-        Some(libc::ESHUTDOWN) => Errno::Shutdown,
         _ => Errno::Io,
     }
-}
-
-fn stopped(stop: &impl Fn() -> bool) -> io::Result<()> {
-    if stop() { Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)) } else { Ok(()) }
 }
 
 fn not_supported(error: &io::Error) -> bool {
@@ -321,7 +328,7 @@ mod tests {
     #[test]
     fn fast_zeroes_are_zeroes() {
         let backend = backend(&vec![0xaa; 4 * MIB as usize]);
-        assert!(backend.zero_fast(MIB + 1, MIB, true, || false).unwrap());
+        assert_eq!(backend.zero_fast(MIB + 1, MIB, true, || false).unwrap(), Some(MIB));
         let mut expected = vec![0xaa; 4 * MIB as usize];
         expected[MIB as usize + 1..2 * MIB as usize + 1].fill(0);
         assert!(contents(&backend) == expected);
@@ -348,11 +355,15 @@ mod tests {
     }
 
     #[test]
-    fn a_closing_export_ends_a_long_request() {
+    fn a_long_request_can_be_cut_between_pieces() {
         let backend = backend(&[0xaa; 8192]);
-        let error = backend.write_zeroes(0, 8192, true, || true).unwrap_err();
-        assert_eq!(errno(&error), Errno::Shutdown);
+        assert_eq!(backend.write_zeroes(0, 8192, true, || true).unwrap(), 0);
+        assert_eq!(backend.trim(0, 8192, || true).unwrap(), 0);
         assert_eq!(contents(&backend), [0xaa; 8192]);
+        let asked = std::cell::Cell::new(0);
+        let second = || asked.replace(asked.get() + 1) == 1;
+        assert_eq!(backend.write_zeroes(0, 3 * PIECE, true, second).unwrap(), PIECE);
+        assert_eq!(contents(&backend), [0; 8192]);
     }
 
     #[test]

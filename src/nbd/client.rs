@@ -6,15 +6,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use crate::api;
 use crate::model::clock_time;
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Peer {
     Tcp(SocketAddr),
     Unix { pid: Option<i32>, uid: u32 },
@@ -27,6 +28,13 @@ impl Peer {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix { .. } => None,
         }
+    }
+}
+
+impl Peer {
+    /// Whether it is the daemon itself.
+    pub fn is_this_process(&self) -> bool {
+        matches!(self, Peer::Unix { pid: Some(pid), .. } if u32::try_from(*pid) == Ok(std::process::id()))
     }
 }
 
@@ -46,15 +54,18 @@ pub(super) struct Client {
     since: Timestamp,
     /// Microseconds since the epoch; 0 before the first.
     last_request: AtomicI64,
+    /// That request is not answered yet.
+    busy: AtomicBool,
     socket: Arc<OwnedFd>,
     /// It has to go.
     kicked: AtomicBool,
 }
 
 impl Client {
-    /// A client that comes in now, over this socket.
-    pub fn new(peer: Peer, socket: Arc<OwnedFd>) -> Self {
-        Self { peer, since: Timestamp::now(), last_request: AtomicI64::new(0), socket, kicked: AtomicBool::new(false) }
+    /// A client that has come in over this socket.
+    pub fn new(peer: Peer, since: Timestamp, socket: Arc<OwnedFd>) -> Self {
+        let (last_request, busy) = (AtomicI64::new(0), AtomicBool::new(false));
+        Self { peer, since, last_request, busy, socket, kicked: AtomicBool::new(false) }
     }
 
     /// Who it is.
@@ -67,6 +78,23 @@ impl Client {
         if let Ok(now) = clock_gettime(ClockId::CLOCK_REALTIME_COARSE) {
             self.last_request.store(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000, Ordering::Relaxed);
         }
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that its last request is answered.
+    pub fn note_answer(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether its device has not dealt with a request for a second.
+    pub fn hangs(&self) -> bool {
+        let is_old = |at: Timestamp| Timestamp::now().duration_since(at) > SignedDuration::from_secs(1);
+        self.busy.load(Ordering::Relaxed) && self.last_request().is_some_and(is_old)
+    }
+
+    /// When it came.
+    pub fn since(&self) -> Timestamp {
+        self.since
     }
 
     /// Makes it go: its thread ends after the request that is under way.

@@ -91,9 +91,24 @@ impl Session {
         self.seat.client.note_request();
     }
 
+    /// Notes that the last request is answered.
+    pub fn note_answer(&self) {
+        self.seat.client.note_answer();
+    }
+
     /// Whether the client has to go.
     pub fn is_kicked(&self) -> bool {
         self.seat.client.is_kicked()
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.seat.client
+    }
+
+    /// Leaves without a word: the client goes on with another process.
+    pub fn hand_over(mut self) {
+        self.seat.handed_over = true;
     }
 }
 
@@ -101,6 +116,7 @@ struct Seat {
     exports: Arc<Exports>,
     name: String,
     client: Arc<Client>,
+    handed_over: bool,
 }
 
 impl Drop for Seat {
@@ -109,10 +125,13 @@ impl Drop for Seat {
         if let Some(entry) = table.get_mut(&self.name) {
             entry.clients.retain(|client| !Arc::ptr_eq(client, &self.client));
             let cut_off = entry.served.stop.is_raised() || self.client.is_kicked();
-            self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
+            let left = Some(left).filter(|_| !self.handed_over);
+            if left.is_some() {
+                self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
+            }
             let address = self.client.peer().to_string();
-            entry.last_client = Some(LastClient { address, at: Timestamp::now(), left: Some(left) });
+            entry.last_client = Some(LastClient { address, at: Timestamp::now(), left });
         }
         self.exports.publish(&table);
     }
@@ -199,6 +218,11 @@ impl Exports {
         self.locations.uris(name)
     }
 
+    /// The hosts by which clients reach the server.
+    pub fn hosts(&self) -> &[String] {
+        self.locations.hosts()
+    }
+
     /// Follows how much goes on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
@@ -269,13 +293,50 @@ impl Exports {
             tracing::warn!("NBD client {peer} refused: export {} is written by {first}", printable(name));
             return Err(Refusal::Taken(first));
         }
-        let client = Arc::new(Client::new(peer, socket));
-        entry.clients.push(Arc::clone(&client));
-        let served = Arc::clone(&entry.served);
-        self.herald.connected(&served, peer);
+        self.herald.connected(&entry.served, peer);
+        let (size, client) = (entry.served.backend.size(), Client::new(peer, Timestamp::now(), socket));
+        let session = self.seat(entry, client, size);
         self.publish(&table);
-        let size = served.backend.size();
-        Ok(Session { served, size, seat: Seat { exports: Arc::clone(self), name: name.to_owned(), client } })
+        Ok(session)
+    }
+
+    /// Lets a client in that another process has let in before, and told of this offer; the export must still be as it was
+    /// told.
+    pub fn enter_again(
+        self: &Arc<Self>,
+        (name, volume): (&str, VolumeId),
+        told: &Offer,
+        headers: Headers,
+        client: Client,
+    ) -> Result<Session, &'static str> {
+        let mut table = self.table();
+        let entry =
+            table.get_mut(name).filter(|entry| entry.served.volume_id == volume).ok_or("its export is no more")?;
+        if entry.phase == Phase::Closing || entry.served.is_gone() {
+            return Err("its export is on its way out");
+        }
+        if !entry.served.offer(headers).keeps(told) {
+            return Err("its export is not what it was told");
+        }
+        let session = self.seat(entry, client, told.size);
+        self.publish(&table);
+        Ok(session)
+    }
+
+    fn seat(self: &Arc<Self>, entry: &mut Entry, client: Client, size: u64) -> Session {
+        let (client, served) = (Arc::new(client), Arc::clone(&entry.served));
+        entry.clients.push(Arc::clone(&client));
+        let (exports, name) = (Arc::clone(self), served.name.clone());
+        Session { served, size, seat: Seat { exports, name, client, handed_over: false } }
+    }
+
+    /// Clients that cannot be handed over as things are: their device has failed, or does not answer.
+    pub fn tied(&self) -> usize {
+        let table = self.table();
+        let tied = table
+            .values()
+            .flat_map(|entry| entry.clients.iter().filter(|client| entry.served.failed() || client.hangs()));
+        tied.count()
     }
 
     /// The names that a client may enter.
@@ -460,6 +521,7 @@ impl Exports {
         api::Export {
             name: served.name.clone(),
             volume_id: served.volume_id,
+            volume_name: None,
             read_only: served.read_only,
             shared: served.shared,
             uris: self.locations.uris(&served.name),

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::client::Peer;
 use super::exports::{Exports, Refusal, Session};
 use super::protocol::{
@@ -30,7 +32,7 @@ pub(super) struct Agreed {
 }
 
 /// How client and server talk after the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Terms {
     /// The headers of requests and replies.
     pub headers: Headers,

@@ -4,25 +4,29 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::client::Peer;
+use super::connection::Connection;
 use super::exports::Exports;
 use super::handshake::{Agreed, handshake};
 use super::stream::{Latch, Stream, Until};
-use super::transmission;
+use super::take_over::Estate;
+use super::transmission::{self, End};
 use crate::config::Network;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::socket::{SocketFile, listen_on};
 
 /// Connections in all.
 const MAXIMUM_CONNECTIONS: usize = 512;
+/// How long a client that came during a restart waits for the exports to be back.
+const OPENING: Duration = Duration::from_secs(3);
 /// How long a client has to choose its export.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long accepting rests after an error: what is short then, file descriptors say, is short for a while.
@@ -35,45 +39,99 @@ const KEEPALIVE: (u32, u32, u32) = (60, 10, 6);
 /// What all clients' threads share.
 pub(super) struct Hall {
     pub exports: Arc<Exports>,
+    /// Raised when all that is to be exported is, unless it cannot be.
+    pub opened: Latch,
     /// Raised when the server ends.
     pub stop: Latch,
+    /// How many clients are choosing an export.
+    pub choosing: watch::Sender<usize>,
+    /// Raised when the clients are to be handed over to another process.
+    pub halt: Arc<Latch>,
+    /// Those that are.
+    pub halted: Mutex<Vec<Connection>>,
     places: Arc<Semaphore>,
 }
 
 impl Hall {
     pub fn new(exports: Arc<Exports>) -> io::Result<Self> {
-        Ok(Self { exports, stop: Latch::new()?, places: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)) })
+        let places = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
+        let halt = Arc::new(Latch::new()?);
+        let (opened, stop, choosing, halted) =
+            (Latch::new()?, Latch::new()?, watch::Sender::default(), Mutex::default());
+        Ok(Self { exports, opened, stop, choosing, halt, halted, places })
     }
 
     /// Gives a client a thread, or refuses it.
     fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            tracing::warn!("NBD client {peer} refused: there are {MAXIMUM_CONNECTIONS} connections");
-            return;
-        };
         let hall = Arc::clone(self);
-        let attended = socket.and_then(|socket| {
-            std::thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK).spawn(move || {
-                let _place = place;
-                if let Err(error) = hall.attend(Arc::new(socket), peer) {
-                    tracing::debug!("NBD client {peer} is gone: {error}");
-                }
-            })
-        });
+        self.choosing.send_modify(|clients| *clients += 1);
+        let choice = Choice(Arc::clone(self));
+        let attended = socket.and_then(|socket| self.spawn(peer, move || hall.attend(Arc::new(socket), peer, choice)));
         if let Err(error) = attended {
             tracing::warn!("NBD client {peer} refused: {error}");
         }
     }
 
-    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer) -> io::Result<()> {
-        let mut stream = Stream::new(Arc::clone(&socket));
+    fn spawn(&self, peer: Peer, attend: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| io::Error::other(format!("there are {MAXIMUM_CONNECTIONS} connections")))?;
+        let thread = std::thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK);
+        let attended = thread.spawn(move || {
+            let _place = place;
+            if let Err(error) = attend() {
+                tracing::debug!("NBD client {peer} is gone: {error}");
+            }
+        });
+        attended.map(drop)
+    }
+
+    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer, choice: Choice) -> io::Result<()> {
+        if !peer.is_this_process() {
+            self.opened.wait(OPENING)?;
+        }
+        let mut stream = Stream::new(Arc::clone(&socket), Arc::clone(&self.halt));
         let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + HANDSHAKE) };
         setsockopt(&socket, sockopt::SendTimeout, &seconds(HANDSHAKE))?;
-        if let Some(Agreed { session, terms }) = handshake(&mut stream, &self.exports, peer, until)? {
-            setsockopt(&socket, sockopt::SendTimeout, &seconds(Duration::ZERO))?;
-            transmission::serve(&mut stream, &session, terms)?;
+        let agreed = handshake(&mut stream, &self.exports, peer, until)?;
+        drop(choice);
+        match agreed {
+            Some(agreed) => self.serve(stream, agreed),
+            None => stream.end(),
         }
-        stream.end()
+    }
+
+    fn serve(&self, mut stream: Stream, Agreed { session, terms }: Agreed) -> io::Result<()> {
+        match transmission::serve(&mut stream, &session, terms)? {
+            End::Over => stream.end(),
+            End::Halted => {
+                let connection = Connection::of(stream, &session, terms);
+                // Before the seat is left: whoever finds all seats empty finds all connections here.
+                self.halted.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                session.hand_over();
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with a client of another process.
+    pub fn resume(self: &Arc<Self>, connection: Connection) {
+        let peer = connection.state.peer;
+        let hall = Arc::clone(self);
+        let resumed = connection.enter(&self.exports, &self.halt).and_then(|(stream, agreed)| {
+            self.spawn(peer, move || hall.serve(stream, agreed)).map_err(|error| error.to_string())
+        });
+        if let Err(why) = resumed {
+            tracing::warn!("NBD client {peer} is closed after the restart: {why}");
+        }
+    }
+}
+
+/// A client that is choosing an export.
+struct Choice(Arc<Hall>);
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        self.0.choosing.send_modify(|clients| *clients -= 1);
     }
 }
 
@@ -81,13 +139,17 @@ fn seconds(duration: Duration) -> TimeVal {
     TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), 0)
 }
 
-/// Listens on a TCP address; the address that was bound comes back with the listener.
-pub(super) async fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+/// Listens on a TCP address, as the process before may have done already; the address that was bound comes back with the
+/// listener.
+pub(super) async fn bind_tcp(address: SocketAddr, estate: &mut Estate) -> Result<(TcpListener, SocketAddr)> {
     let refused = |error| {
         Error::new(Kind::Config, format!("NBD cannot listen on {address}: {error}"))
             .hint("see what has the port with `ss -ltnp`, or change [nbd] listen")
     };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let listener = match estate.tcp(address) {
+        Some(listener) => TcpListener::from_std(listener).map_err(refused)?,
+        None => TcpListener::bind(address).await.map_err(refused)?,
+    };
     let bound = listener.local_addr().map_err(refused)?;
     Ok((listener, bound))
 }
@@ -149,7 +211,7 @@ fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> 
 }
 
 /// Loopback clients of a loopback listener are this machine's; all others need a network that allows them.
-fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
+pub(super) fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
     listener.is_loopback() && client.is_loopback() || allow.iter().any(|network| contains(network, client))
 }
 
@@ -164,9 +226,12 @@ fn contains(network: &Network, address: IpAddr) -> bool {
     differing.checked_shr(host_bits).unwrap_or(0) == 0
 }
 
-/// Binds the Unix socket.
-pub(super) fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile)> {
-    let (listener, file) = listen_on(path, "NBD").map_err(|error| error.hint("[nbd] unix_socket names the socket"))?;
+/// Binds the Unix socket, as the process before may have done already.
+pub(super) fn bind_unix(path: &Path, estate: &mut Estate) -> Result<(UnixListener, SocketFile)> {
+    let (listener, file) = match estate.unix(path) {
+        Some(inherited) => inherited,
+        None => listen_on(path, "NBD").map_err(|error| error.hint("[nbd] unix_socket names the socket"))?,
+    };
     let listener = UnixListener::from_std(listener)
         .map_err(|error| Error::new(Kind::Config, format!("NBD cannot listen on {}: {error}", path.display())))?;
     Ok((listener, file))

@@ -9,7 +9,9 @@
 mod backend;
 mod check;
 mod client;
+mod connection;
 mod exports;
+mod hand_over;
 mod handshake;
 mod herald;
 mod ioctl;
@@ -20,6 +22,8 @@ mod queue;
 mod removal;
 mod served;
 mod stream;
+mod take_over;
+mod tls;
 mod traffic;
 mod transmission;
 mod uri;
@@ -27,8 +31,10 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -46,8 +52,11 @@ use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 use crate::rpc::socket::SocketFile;
+use crate::systemd::{ServiceManager, Stored};
+use connection::Connection;
 use exports::Exports;
 use listen::Hall;
+use take_over::Estate;
 use uri::Locations;
 
 /// The server; clones are the same one.
@@ -62,24 +71,42 @@ struct Shared {
     socket: PathBuf,
     socket_file: SocketFile,
     listeners: Vec<String>,
+    manager: Arc<ServiceManager>,
+    /// Clients of the process before, whose exports are not served yet.
+    waiting: Mutex<Vec<Connection>>,
 }
 
 impl Server {
-    /// Listens on all that the configuration names, and accepts clients from now on.
-    pub async fn bind(config: &config::Nbd) -> Result<Self> {
+    /// Listens on all that the configuration names, and accepts clients from now on. What the process before has stored
+    /// with the manager is taken over: its listeners at once, its clients as soon as their exports are served.
+    pub async fn bind(config: &config::Nbd, manager: Arc<ServiceManager>, stored: Vec<Stored>) -> Result<Self> {
+        let is_restart = !stored.is_empty();
+        let mut estate = Estate::of(stored);
         let mut listeners = Vec::new();
         for address in &config.listen {
-            listeners.push(listen::bind_tcp(*address).await?);
+            listeners.push(listen::bind_tcp(*address, &mut estate).await?);
         }
-        let (unix_listener, socket_file) = listen::bind_unix(&config.unix_socket)?;
+        let (unix_listener, socket_file) = listen::bind_unix(&config.unix_socket, &mut estate)?;
+        let sockets = listeners.iter().map(|(listener, _)| listener.as_fd()).chain([unix_listener.as_fd()]);
+        let mut waiting = estate.settle(&manager, &sockets.collect::<Vec<_>>());
 
         let bound: Vec<_> = listeners.iter().map(|(_, bound)| *bound).collect();
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         let hostname = hostname.to_string_lossy();
+        waiting.retain(|connection| {
+            let is_admitted = take_over::is_admitted(connection, &bound, &config.allow);
+            if !is_admitted {
+                tracing::warn!("NBD client {} is closed: it is in no network of [nbd] allow", connection.state.peer);
+            }
+            is_admitted
+        });
         let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
         let hall = Hall::new(Arc::new(Exports::new(locations)));
         let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
 
+        if !is_restart {
+            hall.opened.raise();
+        }
         let mut acceptors = JoinSet::new();
         for (listener, bound) in listeners {
             acceptors.spawn(listen::accept_tcp(listener, bound, config.allow.clone(), Arc::clone(&hall)));
@@ -89,8 +116,14 @@ impl Server {
         let socket = config.unix_socket.clone();
         let unix = format!("unix:{}", printable(&socket.to_string_lossy()));
         let listeners = bound.iter().map(ToString::to_string).chain([unix]).collect();
-        let shared = Shared { hall, acceptors: Mutex::new(acceptors), socket, socket_file, listeners };
+        let (acceptors, waiting) = (Mutex::new(acceptors), Mutex::new(waiting));
+        let shared = Shared { hall, acceptors, socket, socket_file, listeners, manager, waiting };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Greets clients from now on, where they have come over from the process before: all exports are back that can be.
+    pub fn open(&self) {
+        self.shared.hall.opened.raise();
     }
 
     /// Serves a device. It is active once a client of the server's own Unix socket was told the right size; where that
@@ -99,7 +132,11 @@ impl Server {
         let (name, size) = (spec.name.clone(), spec.size_bytes);
         self.exports().insert(spec)?;
         let found = match probe::size_of(&self.shared.socket, &name).await {
-            Ok(found) if found == size => return self.exports().activate(&name),
+            Ok(found) if found == size => {
+                let export = self.exports().activate(&name)?;
+                self.resume(&name);
+                return Ok(export);
+            }
             Ok(found) => format!("it says {found} bytes, and {size} were expected"),
             Err(error) => printable(&error.to_string()),
         };
@@ -135,6 +172,14 @@ impl Server {
     /// What a client could use if an export of this name were served.
     pub fn uris(&self, name: &str) -> Vec<String> {
         self.exports().uris(name)
+    }
+
+    /// Makes certificates. A server that is given no name gets those under which this one is reached.
+    ///
+    /// # Errors
+    /// `usage` where they cannot be made as asked for.
+    pub fn issue(&self, wanted: &api::TlsIssue) -> Result<api::TlsIssued> {
+        tls::authority::issue(wanted, self.exports().hosts())
     }
 
     /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told
@@ -208,13 +253,60 @@ impl Server {
         self.exports().herald().listen(listener);
     }
 
+    /// Goes on with the clients of the process before that are an export's.
+    fn resume(&self, name: &str) {
+        let mut waiting = self.waiting();
+        for connection in waiting.extract_if(.., |connection| connection.state.export == name) {
+            self.shared.hall.resume(connection);
+        }
+    }
+
+    /// The volumes of exports for which clients of the process before wait.
+    pub fn awaited(&self) -> HashSet<VolumeId> {
+        self.waiting().iter().map(|connection| connection.state.volume_id).collect()
+    }
+
+    /// Closes those that wait for exports of other volumes.
+    pub fn await_only(&self, volumes: &HashSet<VolumeId>) {
+        let mut waiting = self.waiting();
+        for connection in waiting.extract_if(.., |connection| !volumes.contains(&connection.state.volume_id)) {
+            let (peer, name) = (connection.state.peer, printable(&connection.state.export));
+            tracing::warn!("NBD client {peer} is closed after the restart: export {name} has not come back");
+        }
+    }
+
+    /// How many clients a restart of the daemon would cost their connections.
+    pub fn clients_lost_by_restart(&self) -> usize {
+        if self.shared.manager.keeps_descriptors() { self.exports().tied() } else { self.activity().borrow().clients }
+    }
+
+    /// Ends the server so that the next process goes on with its clients where the service manager keeps descriptors;
+    /// else as [`Server::shutdown`] does. Takes 300 ms at most, unless a device has not done its requests and written
+    /// all that it was given by then.
+    pub async fn hand_over(&self) {
+        if !self.shared.manager.keeps_descriptors() {
+            return self.shutdown().await;
+        }
+        self.shared.acceptors.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        hand_over::hand_over(&self.shared.hall, &self.shared.manager).await;
+    }
+
     /// Ends the server: accepts nobody, answers the requests in flight, flushes all exports, and removes the socket's
     /// file. Takes 300 ms at most.
     pub async fn shutdown(&self) {
         self.shared.acceptors.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        if self.shared.manager.keeps_descriptors()
+            && let Err(error) = self.shared.manager.forget(hand_over::LISTENER)
+        {
+            tracing::warn!("systemd keeps the NBD listeners, which nobody serves: {error}");
+        }
         self.shared.socket_file.remove();
         self.shared.hall.stop.raise();
         removal::leave(self.exports()).await;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn exports(&self) -> &Arc<Exports> {

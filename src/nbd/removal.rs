@@ -124,7 +124,7 @@ pub(super) async fn leave(exports: &Exports) {
 }
 
 /// Brings an export to stable storage, and says when that was.
-async fn flush(served: Arc<Served>) -> Result<Timestamp> {
+pub(super) async fn flush(served: Arc<Served>) -> Result<Timestamp> {
     let label = printable(&served.name);
     let flushed = tokio::task::spawn_blocking(move || {
         served.flush().inspect_err(|error| {

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::backend::{self, Backend};
 use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
@@ -138,7 +140,6 @@ impl Served {
             tracing::error!("export {} failed: {error}", printable(&self.name));
         }
         let text = match errno {
-            Errno::Shutdown => "the export is being closed",
             Errno::NoSpc => "no space is left behind the export",
             Errno::Perm => "the device refuses it",
             Errno::NoMem => "the server is out of memory",
@@ -149,7 +150,7 @@ impl Served {
 }
 
 /// What a client learns before it enters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Offer {
     /// Bytes.
     pub size: u64,
@@ -157,6 +158,17 @@ pub(super) struct Offer {
     pub flags: u16,
     /// What its requests should keep to.
     pub block_sizes: BlockSizes,
+}
+
+impl Offer {
+    /// Whether a client that was told of another offer finds in this one all that it relies on.
+    pub fn keeps(&self, told: &Offer) -> bool {
+        let modes = [self.flags, told.flags].map(|flags| flags & transmission_flag::READ_ONLY);
+        modes[0] == modes[1]
+            && told.flags & !self.flags == 0
+            && told.size <= self.size
+            && self.block_sizes.minimum <= told.block_sizes.minimum
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {

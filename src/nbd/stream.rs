@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
+use nix::sys::time::TimeVal;
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
@@ -25,6 +26,8 @@ pub(super) const HEAD: usize = 64;
 const IDLE: Duration = Duration::from_secs(1);
 /// A client whose connection we end has so long to read what we said before.
 const LINGER: Duration = Duration::from_millis(500);
+/// While a client does not take what it is sent, we look so often whether the connection is to be handed over.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// A condition that becomes true once, and wakes all who wait for it beside a socket.
 pub(super) struct Latch {
@@ -53,6 +56,13 @@ impl Latch {
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
     }
+
+    /// Waits until it is raised, or for that long.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout)?;
+        Ok(())
+    }
 }
 
 /// What a wait for bytes ended with.
@@ -62,7 +72,7 @@ pub(super) enum Filled {
     Ready,
     /// The client sends no more.
     Ended,
-    /// The latch was raised, and nothing more had arrived.
+    /// A latch was raised, and nothing more had arrived.
     Woken,
     /// The time is over.
     TimedOut,
@@ -77,9 +87,22 @@ pub(super) struct Until<'a> {
     pub deadline: Option<Instant>,
 }
 
+/// What of a connection is not with the kernel.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Rest {
+    /// Received, and yet to be dealt with.
+    pub unread: Vec<u8>,
+    /// Yet to be sent.
+    pub unsent: Vec<u8>,
+}
+
 /// A client's socket with its buffers.
 pub(super) struct Stream {
     socket: Arc<OwnedFd>,
+    /// Raised when the connection is to be handed over: nothing is waited for any more.
+    halt: Arc<Latch>,
+    /// What cannot be sent at once is tried for ever.
+    patient: bool,
     input: Vec<u8>,
     /// What has arrived and was not consumed, as a range of `input`.
     start: usize,
@@ -91,8 +114,34 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Takes a connected socket, in blocking mode. Whoever else has it may shut it down, which ends every wait here.
-    pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, input: Vec::new(), start: 0, end: 0, output: Vec::new(), filled: 0 }
+    /// What waits to be sent when `halt` is raised, and is not more than buffers hold, is kept.
+    pub fn new(socket: Arc<OwnedFd>, halt: Arc<Latch>) -> Self {
+        Self::resumed(socket, halt, Rest::default())
+    }
+
+    /// Takes a connection over from another process.
+    pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
+        let (end, filled) = (rest.unread.len(), rest.unsent.len());
+        Self { socket, halt, patient: false, input: rest.unread, start: 0, end, output: rest.unsent, filled }
+    }
+
+    /// What another process needs to go on with the connection.
+    pub fn into_rest(mut self) -> Rest {
+        self.output.truncate(self.filled);
+        Rest { unread: self.arrived().to_vec(), unsent: self.output }
+    }
+
+    /// Whether the connection is to be handed over.
+    pub fn is_halted(&self) -> bool {
+        self.halt.is_raised()
+    }
+
+    /// From now on the client may take its time to take what it is sent.
+    pub fn be_patient(&mut self) -> io::Result<()> {
+        let interval = TimeVal::new(0, LOOK_UP.subsec_micros().into());
+        setsockopt(&self.socket, sockopt::SendTimeout, &interval)?;
+        self.patient = true;
+        Ok(())
     }
 
     /// The socket.
@@ -109,6 +158,12 @@ impl Stream {
     pub fn consume(&mut self, count: usize) {
         self.start += count;
         debug_assert!(self.start <= self.end);
+    }
+
+    /// Puts bytes before what has arrived.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.input = [bytes, self.arrived()].concat();
+        (self.start, self.end) = (0, self.input.len());
     }
 
     /// Waits until at least `wanted` bytes have arrived, at most [`PIECE`].
@@ -145,7 +200,7 @@ impl Stream {
 
     /// Sends what waits if `count` bytes more would be too many to hold.
     pub fn reserve(&mut self, count: usize) -> io::Result<()> {
-        if self.filled + count > OUTPUT_LIMIT { self.send() } else { Ok(()) }
+        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count) } else { Ok(()) }
     }
 
     /// How much waits to be sent.
@@ -160,15 +215,25 @@ impl Stream {
 
     /// Sends what waits.
     pub fn send(&mut self) -> io::Result<()> {
+        self.send_all_but(OUTPUT_LIMIT)
+    }
+
+    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on.
+    fn send_all_but(&mut self, kept: usize) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.filled {
-            match send(self.socket.as_raw_fd(), &self.output[sent..self.filled], MsgFlags::MSG_NOSIGNAL) {
+            let may_keep = self.is_halted() && self.filled - sent <= kept;
+            let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+            match send(self.socket.as_raw_fd(), &self.output[sent..self.filled], MsgFlags::MSG_NOSIGNAL | wait) {
                 Ok(count) => sent += count,
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if may_keep => break,
+                Err(Errno::EAGAIN) if self.patient => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        self.filled = 0;
+        self.output.copy_within(sent..self.filled, 0);
+        self.filled -= sent;
         Ok(())
     }
 
@@ -230,9 +295,10 @@ impl Stream {
                 Some(Duration::ZERO) => return Ok(Filled::TimedOut),
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
-            let latch = until.latch.map_or(self.socket.as_fd(), |latch| latch.event.as_fd());
-            let mut sources = [self.socket.as_fd(), latch].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let polled = if until.latch.is_some() { 2 } else { 1 };
+            let latch = until.latch.unwrap_or(&self.halt).event.as_fd();
+            let sources = [self.socket.as_fd(), self.halt.event.as_fd(), latch];
+            let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let polled = if until.latch.is_some() { 3 } else { 2 };
             match poll(&mut sources[..polled], timeout) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) if sources[0].any() != Some(false) => return Ok(Filled::Ready),
@@ -279,7 +345,7 @@ mod tests {
 
     fn pair() -> (Stream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Stream::new(Arc::new(ours.into())), theirs)
+        (Stream::new(Arc::new(ours.into()), Arc::new(Latch::new().unwrap())), theirs)
     }
 
     fn within(duration: Duration) -> Until<'static> {

@@ -27,11 +27,39 @@ type Flow = io::Result<ControlFlow<()>>;
 const GO_ON: Flow = Ok(ControlFlow::Continue(()));
 const END: Flow = Ok(ControlFlow::Break(()));
 
-/// Serves requests until the client leaves, breaks the protocol, or the export closes.
-pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<()> {
+/// How serving ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The connection has nothing more to say.
+    Over,
+    /// Between two requests, since another process is to go on.
+    Halted,
+}
+
+/// Serves requests until the client leaves, breaks the protocol, the export closes, or the connection is to be handed
+/// over.
+pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
+    stream.be_patient()?;
     let mut transmission = Transmission { stream, session, terms };
-    while transmission.one_request()?.is_continue() {}
-    Ok(())
+    while !transmission.is_halted() {
+        let flow = transmission.one_request()?;
+        session.note_answer();
+        if flow.is_break() {
+            return Ok(End::Over);
+        }
+    }
+    transmission.stream.send()?;
+    Ok(End::Halted)
+}
+
+/// What has arrived of a payload.
+enum Taken {
+    /// All of it, which was written, or not.
+    Whole(Result<(), Fault>),
+    /// So many bytes, which were written; the client sends no more, or not now.
+    Part(u64),
+    /// A part of one that is not written.
+    PartOfRefused,
 }
 
 struct Transmission<'a> {
@@ -41,11 +69,18 @@ struct Transmission<'a> {
 }
 
 impl Transmission<'_> {
+    /// Whether another process is to go on; never with a client that has to go.
+    fn is_halted(&self) -> bool {
+        self.stream.is_halted() && !self.session.served().stop.is_raised() && !self.session.is_kicked()
+    }
+
     fn one_request(&mut self) -> Flow {
         let headers = self.terms.headers;
         let (size, stop) = (headers.request_size(), &self.session.served().stop);
-        if self.stream.fill(size, Until { latch: Some(stop), deadline: None })? != Filled::Ready {
-            return END;
+        match self.stream.fill(size, Until { latch: Some(stop), deadline: None })? {
+            Filled::Ready => {}
+            Filled::Woken if self.is_halted() => return GO_ON,
+            _ => return END,
         }
         let Some(request) = Request::parse(&self.stream.arrived()[..size], headers) else {
             tracing::debug!("an NBD client sent what is no request");
@@ -62,18 +97,36 @@ impl Transmission<'_> {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
         }
         if payload > 0 {
-            let Some(taken) = self.take_payload(&request, payload, allowed)? else { return END };
-            allowed = taken;
+            match self.take_payload(&request, payload, allowed)? {
+                Taken::Whole(outcome) => allowed = outcome,
+                Taken::Part(taken) if self.is_halted() => return self.cut(&request, taken),
+                Taken::Part(_) | Taken::PartOfRefused => return END,
+            }
         }
         match request.command {
             command::DISC => END,
             command::READ if allowed.is_ok() && request.length > 0 => self.read(&request),
             command::BLOCK_STATUS if allowed.is_ok() => self.block_status(&request),
-            _ => {
-                let outcome = allowed.and_then(|()| self.execute(&request));
-                self.answer(&request, outcome)
-            }
+            _ => match allowed.and_then(|()| self.execute(&request)) {
+                Ok(done) if done < request.length && self.is_halted() => self.cut(&request, done),
+                Ok(done) if done < request.length => self.answer(&request, Err(CLOSING)),
+                outcome => self.answer(&request, outcome.map(drop)),
+            },
         }
+    }
+
+    /// Leaves the rest of a request to the next process: as a request of its own, with the same cookie, that the client
+    /// might have sent.
+    fn cut(&mut self, request: &Request, done: u64) -> Flow {
+        let mut rest = request.rest(done);
+        if request.command == command::WRITE {
+            self.session.served().traffic.count_written(done);
+        } else if done > 0 {
+            // It was fast so far.
+            rest.flags &= !command_flag::FAST_ZERO;
+        }
+        self.stream.put_back(&rest.encode(self.terms.headers));
+        GO_ON
     }
 
     fn allowed(&self, request: &Request) -> Result<(), Fault> {
@@ -211,17 +264,17 @@ impl Transmission<'_> {
     }
 
     /// Takes the payload piece by piece as it arrives and writes it; what is not allowed, or comes after a failure, is
-    /// dropped. Nothing where the client ends before its payload does.
-    fn take_payload(
-        &mut self,
-        request: &Request,
-        payload: u64,
-        mut outcome: Result<(), Fault>,
-    ) -> io::Result<Option<Result<(), Fault>>> {
+    /// dropped.
+    fn take_payload(&mut self, request: &Request, payload: u64, mut outcome: Result<(), Fault>) -> io::Result<Taken> {
         let served = self.session.served();
         for (offset, length) in pieces(request.offset, payload) {
             if self.stream.fill(length, Until::default())? != Filled::Ready {
-                return Ok(None);
+                let taken = Taken::Part(offset.wrapping_sub(request.offset));
+                return Ok(if outcome.is_ok() && request.command == command::WRITE {
+                    taken
+                } else {
+                    Taken::PartOfRefused
+                });
             }
             if outcome.is_ok() {
                 let written = served.backend.write(&self.stream.arrived()[..length], offset);
@@ -229,33 +282,41 @@ impl Transmission<'_> {
             }
             self.stream.consume(length);
         }
-        Ok(Some(outcome))
+        Ok(Taken::Whole(outcome))
     }
 
-    /// Does what is asked for and has no data to send; the payload of a WRITE is written by now.
-    fn execute(&self, request: &Request) -> Result<(), Fault> {
+    /// Does what is asked for and has no data to send; the payload of a WRITE is written by now. Gives how much of the
+    /// range is dealt with: all of it, unless the export closes or the connection is to be handed over.
+    fn execute(&self, request: &Request) -> Result<u64, Fault> {
         let served = self.session.served();
         let (backend, offset, length) = (&served.backend, request.offset, request.length);
-        let stop = || served.stop.is_raised();
+        let stop = || served.stop.is_raised() || self.is_halted();
         let fault = |error: io::Error| served.fault(&error);
-        match request.command {
-            command::FLUSH => return served.flush().map_err(fault),
-            _ if length == 0 => return Ok(()),
-            command::CACHE => return backend.cache(offset, length).map_err(fault),
+        let done = match request.command {
+            command::FLUSH => return served.flush().map_err(fault).map(|()| length),
+            _ if length == 0 => return Ok(length),
+            command::CACHE => return backend.cache(offset, length).map_err(fault).map(|()| length),
             command::TRIM => backend.trim(offset, length, stop).map_err(fault)?,
-            command::WRITE => served.traffic.count_written(length),
+            command::WRITE => {
+                served.traffic.count_written(length);
+                length
+            }
             command::WRITE_ZEROES => {
                 let may_punch = !request.has(command_flag::NO_HOLE);
-                if !request.has(command_flag::FAST_ZERO) {
-                    backend.write_zeroes(offset, length, may_punch, stop).map_err(fault)?;
-                } else if !backend.zero_fast(offset, length, may_punch, stop).map_err(fault)? {
-                    return Err(NOT_FAST);
-                }
-                served.traffic.count_written(length);
+                let zeroed = match request.has(command_flag::FAST_ZERO) {
+                    true => backend.zero_fast(offset, length, may_punch, stop),
+                    false => backend.write_zeroes(offset, length, may_punch, stop).map(Some),
+                };
+                let done = zeroed.map_err(fault)?.ok_or(NOT_FAST)?;
+                served.traffic.count_written(done);
+                done
             }
             _ => return Err(UNKNOWN_COMMAND),
+        };
+        if done == length && request.has(command_flag::FUA) {
+            served.flush().map_err(fault)?;
         }
-        if request.has(command_flag::FUA) { served.flush().map_err(fault) } else { Ok(()) }
+        Ok(done)
     }
 
     /// Answers without data.

@@ -14,6 +14,7 @@ const PATH: &AsciiSet = &NAME.remove(b'/');
 /// Where clients find the server.
 pub(super) struct Locations {
     authorities: Vec<String>,
+    hosts: Vec<String>,
     socket: PathBuf,
 }
 
@@ -35,7 +36,16 @@ impl Locations {
                 authorities.push(authority);
             }
         }
-        Self { authorities, socket: socket.to_owned() }
+        let mut hosts: Vec<String> = authorities.iter().map(|authority| host(authority)).collect();
+        if hosts.is_empty() {
+            hosts.push(hostname.to_owned());
+        }
+        Self { authorities, hosts, socket: socket.to_owned() }
+    }
+
+    /// The hosts by which clients reach the server; this machine's name where it is on no network.
+    pub fn hosts(&self) -> &[String] {
+        &self.hosts
     }
 
     /// The URIs of an export: over TCP first, the Unix socket last.
@@ -57,6 +67,12 @@ fn with_port(host: &str, port: u16) -> String {
         Some((_, given)) if given.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:{port}"),
     }
+}
+
+/// The host of `host:port`, an IPv6 address without its brackets.
+fn host(authority: &str) -> String {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_matches(['[', ']']).to_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Exports as they are wished for and as they are served: serving one, showing them, and bringing back after a restart
 //! what was wished for, once its device is here and is still the same.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Between two looks: an export that fails as soon as it is served is an event too, and would be served again at once.
 const BREATH: Duration = Duration::from_millis(200);
 
+/// How long the clients of the daemon before wait for their exports: what keeps a device for a moment, such as udev, has
+/// let it go by then.
+const CLIENTS_WAIT: Duration = Duration::from_secs(2);
+
 /// The name of an export whose caller gave none.
 pub(super) fn default_name(volume: VolumeId) -> String {
     format!("vol-{volume}")
@@ -36,6 +41,7 @@ impl World {
                 exports.push(self.not_served(wish));
             }
         }
+        exports.iter_mut().for_each(|export| self.name_volume(export));
         exports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(exports)
     }
@@ -61,10 +67,16 @@ impl World {
 
     /// A volume's export.
     pub(super) fn export_of(&self, volume: VolumeId) -> Option<Export> {
-        self.nbd.of_volume(volume).or_else(|| {
-            let wish = self.store.wish_of(volume).ok().flatten()?;
-            Some(self.not_served(wish))
-        })
+        let wished = || Some(self.not_served(self.store.wish_of(volume).ok().flatten()?));
+        let mut export = self.nbd.of_volume(volume).or_else(wished)?;
+        self.name_volume(&mut export);
+        Some(export)
+    }
+
+    /// The server knows no volume's name, and the store no other than CloudStack's last.
+    fn name_volume(&self, export: &mut Export) {
+        let known = self.store.volume(export.volume_id).ok().flatten();
+        export.volume_name = known.map(|cached| cached.record.name).filter(|name| !name.is_empty());
     }
 
     fn not_served(&self, wish: Wish) -> Export {
@@ -73,6 +85,7 @@ impl World {
             uris: self.nbd.uris(&wish.name),
             name: wish.name,
             volume_id: wish.volume_id,
+            volume_name: None,
             read_only: wish.read_only,
             shared: wish.shared,
             clients: Vec::new(),
@@ -120,7 +133,10 @@ impl World {
         self.store.put_wish(&wish)?;
         self.keep_hands_off(volume.id);
         match self.nbd.add(spec(&wish, held, device.size_bytes)).await {
-            Ok(export) => Ok(export),
+            Ok(mut export) => {
+                self.name_volume(&mut export);
+                Ok(export)
+            }
             Err(error) => {
                 self.store.forget_wish(volume.id)?;
                 Err(error)
@@ -201,6 +217,32 @@ impl World {
         }
     }
 
+    /// Serves the exports first whose clients the daemon before has handed over: operations go on as if it had not ended.
+    /// Whatever keeps one from being served for longer than clients can wait costs its clients their connections.
+    pub async fn take_clients_back(&self) {
+        let until = Instant::now() + CLIENTS_WAIT;
+        while !self.nbd.awaited().is_empty() && Instant::now() < until {
+            if let Err(error) = self.serve_awaited().await {
+                tracing::warn!(%error, "the exports could not be looked at");
+            }
+            if !self.nbd.awaited().is_empty() {
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+        self.nbd.await_only(&HashSet::new());
+    }
+
+    async fn serve_awaited(&self) -> Result<()> {
+        let _serving = self.serving.lock().await;
+        let wishes: Vec<_> = self.store.wishes()?.into_iter().filter(|wish| !wish.failed).collect();
+        self.nbd.await_only(&wishes.iter().map(|wish| wish.volume_id).collect());
+        let awaited = self.nbd.awaited();
+        for wish in wishes.iter().filter(|wish| awaited.contains(&wish.volume_id)) {
+            self.bring_back(wish).await?;
+        }
+        Ok(())
+    }
+
     async fn bring_back(&self, wish: &Wish) -> Result<()> {
         match self.serve_again(wish).await {
             Ok(()) => {
@@ -248,6 +290,7 @@ pub async fn keep(world: Arc<World>, mut ended: tokio::sync::watch::Receiver<u64
         if let Err(error) = world.keep_exports().await {
             tracing::warn!(%error, "the exports could not be looked at");
         }
+        world.nbd.open();
         tokio::select! {
             _ = devices.changed() => {}
             _ = exports.changed() => {}

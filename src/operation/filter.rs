@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::tags;
 use super::world::World;
-use crate::api::{Export, ExportState, Filter, Volume};
+use crate::api::{Export, Filter, Volume};
 use crate::error::Result;
 use crate::model::{Tag, VmId, VolumeId};
 use crate::store::OperationRow;
@@ -38,20 +38,21 @@ impl Wanted<'_> {
         *self.filter == Filter::default()
     }
 
-    /// Whether a volume is wanted.
+    /// Whether a volume is wanted. Its state is each of the words that are shown for it.
     pub fn has_volume(&self, volume: &Volume) -> bool {
         self.has_tags(&volume.tags)
             && self.has_mine(|| self.mine.contains(&volume.id))
             && self.has_here(|| volume.device.is_some() || self.is_this_vm(volume.vm_id))
-            && self.has_state(&volume.state)
+            && self.has_state(&[&volume.state, is(volume.hold.is_some(), "held"), is(volume.stale, "stale")])
     }
 
-    /// Whether an export is wanted, by its volume and its own state. It is here as soon as its device is.
+    /// Whether an export is wanted, by its volume and its own state. It is here while its device is.
     pub fn has_export(&self, export: &Export) -> Result<bool> {
+        let device = if self.filter.here { self.world.devices.find(&export.volume_id.serial())? } else { None };
         Ok(self.has_volumes_tags(Some(export.volume_id))?
             && self.has_mine(|| self.mine.contains(&export.volume_id))
-            && self.has_here(|| export.state != ExportState::Pending)
-            && self.has_state(&word(export.state)))
+            && self.has_here(|| device.is_some())
+            && self.has_state(&[&word(export.state)]))
     }
 
     /// Whether an operation is wanted: one that the caller asked for, on this VM or on a volume that is here now.
@@ -61,7 +62,7 @@ impl Wanted<'_> {
         Ok(self.has_volumes_tags(row.volume_id)?
             && self.has_mine(|| row.asker.person() == Some(self.caller))
             && self.has_here(|| self.is_this_vm(vm))
-            && self.has_state(&word(row.status)))
+            && self.has_state(&[&word(row.status)]))
     }
 
     fn has_volumes_tags(&self, id: Option<VolumeId>) -> Result<bool> {
@@ -84,13 +85,18 @@ impl Wanted<'_> {
         !self.filter.here || is_here()
     }
 
-    fn has_state(&self, state: &str) -> bool {
-        self.filter.state.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(state))
+    fn has_state(&self, words: &[&str]) -> bool {
+        let is_one = |wanted: &String| words.iter().any(|word| wanted.eq_ignore_ascii_case(word));
+        self.filter.state.as_ref().is_none_or(is_one)
     }
 
     fn is_this_vm(&self, vm: Option<VmId>) -> bool {
         vm.is_some_and(|vm| self.world.is_here(vm))
     }
+}
+
+fn is(so: bool, word: &str) -> &str {
+    if so { word } else { "" }
 }
 
 /// A state as the socket writes it.

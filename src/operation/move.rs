@@ -121,7 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         vm_id: Some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
-        takes_slot: !params.root && story.volume.vm_id != Some(story.to.id),
+        takes: (story.volume.vm_id != Some(story.to.id)).then_some(place),
         ..Draft::of(story)
     })
 }
@@ -283,7 +283,9 @@ impl Story for Move {
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
         let mut plan = if self.leaves { self.detach.plan(world).await? } else { Vec::new() };
         if let Some(root) = &self.root {
-            plan.extend(root.detach.plan(world).await?);
+            let (disk, vm) = (root.disk.label(), self.to.label());
+            let named = |step| format!("{step}: volume {disk}, the present root disk of VM {vm}, which is kept");
+            plan.extend(root.detach.plan(world).await?.into_iter().map(named));
         }
         plan.extend(self.attach.plan(world).await?);
         Ok(plan)
@@ -331,6 +333,10 @@ impl Story for Move {
 
     fn volume_id(&self) -> Option<VolumeId> {
         Some(self.volume.id)
+    }
+
+    fn displaced_id(&self) -> Option<VolumeId> {
+        self.root.as_ref().map(|root| root.disk.id)
     }
 
     fn outcome(&self) -> Outcome {

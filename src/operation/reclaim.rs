@@ -398,7 +398,10 @@ impl Story for Reclaim {
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
         let mut plan = Vec::new();
         if self.is_there {
-            plan.extend(self.stop.plan());
+            let stop = self.stop.plan();
+            let by_force = VmChange::new(self.from.clone(), Wanted::StoppedByForce).plan().filter(|_| self.force_stop);
+            plan.extend(stop);
+            plan.extend(by_force.map(|ask| format!("where it does not stop by itself, {ask}")));
             plan.extend(self.detach.plan(world).await?);
         }
         plan.extend(self.attach.plan(world).await?);

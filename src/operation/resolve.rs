@@ -46,6 +46,7 @@ pub(super) async fn volume(world: &World, word: &str, meaning: Meaning) -> Resul
 pub(super) async fn all_volumes(world: &World) -> Result<Vec<VolumeRecord>, CallError> {
     let as_of = Timestamp::now();
     let records = world.cloud.volumes().await?;
+    let _alone = world.keep();
     let kept = world.note_list(&records, as_of).and_then(|()| world.store.replace_volumes(&records, as_of));
     if let Err(error) = kept {
         tracing::warn!(%error, "what CloudStack said could not be kept");
@@ -113,11 +114,10 @@ pub(super) fn ambiguous(word: &str, labels: impl ExactSizeIterator<Item = String
 
 fn missing(word: &str, candidates: &[VolumeRecord]) -> Error {
     if let Some(deleted) = candidates.iter().find(|record| record.name == word || record.id.to_string() == word) {
-        return Error::new(
-            Kind::Conflict,
-            format!("volume {} is deleted (state {})", deleted.label(), printable(&deleted.state)),
-        )
-        .hint(format!("`volctl recover {}` brings it back", deleted.id));
+        let what = format!("volume {} is deleted (state {})", deleted.label(), printable(&deleted.state));
+        let error = Error::new(Kind::Conflict, what);
+        let hint = format!("`volctl recover {}` brings it back", deleted.id);
+        return if deleted.state == "Destroy" { error.hint(hint) } else { error };
     }
     let lower = word.to_ascii_lowercase();
     if let Some(begun) =
@@ -167,7 +167,12 @@ pub(super) async fn vm(world: &World, word: &str) -> Result<VmRecord> {
         [one] => Ok(one.clone()),
         [] => {
             let all = world.cloud.vms().await.map_err(failed)?;
-            Err(not_found("VM", word, all.iter().map(|vm| vm.name.as_str()), "name it by its id"))
+            Err(not_found(
+                "VM",
+                word,
+                all.iter().map(|vm| vm.name.as_str()),
+                "`volctl vm ls` lists the VMs that this key can see",
+            ))
         }
         many => {
             let list: Vec<String> = many.iter().take(10).map(VmRecord::label).collect();

@@ -1,6 +1,6 @@
 //! What a step sees: the outside worlds, and its own operation as others watch it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,6 +44,8 @@ pub struct World {
     pub(super) tally: Tally,
     pub(super) sync_log: SyncLogged,
     pub(super) hands_off: HandsOff,
+    /// Held by whoever compares what CloudStack said with the store and keeps it: what differs is taken down once.
+    keeping: Mutex<()>,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
@@ -56,12 +58,14 @@ impl World {
         let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
         let (tally, sync_log, slots) = (Tally::default(), SyncLogged::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, hands_off, serving, slots }
+        let keeping = Mutex::default();
+        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, hands_off, keeping, serving, slots }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
     pub(super) async fn look_up(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
         let found = self.cloud.volume(id).await?;
+        let _alone = self.keep();
         let kept = self.note_look(id, found.as_ref()).and_then(|()| match &found {
             Some(record) => self.store.put_volume(record, Timestamp::now()),
             None => self.store.forget_volume(id),
@@ -70,6 +74,11 @@ impl World {
             tracing::warn!(volume = %id, %error, "what CloudStack said could not be kept");
         }
         Ok(found)
+    }
+
+    /// The right to compare what CloudStack said with the store, and to keep it.
+    pub(super) fn keep(&self) -> MutexGuard<'_, ()> {
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,6 +273,7 @@ impl Cx {
             step: (row.step.clone(), row.step_words.clone()),
             story: row.story.clone(),
             volume_id: None,
+            displaced_id: None,
             outcome: None,
             error: Some(error),
         };

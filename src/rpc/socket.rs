@@ -18,6 +18,12 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// Of a listener that another process has begun; none where no socket is at its path any more.
+    pub fn of_listener(path: &Path) -> Option<Self> {
+        let identity = identity(path).ok().filter(|_| is_socket(path))?;
+        Some(Self { path: path.to_owned(), identity })
+    }
+
     /// Removes the file, unless something else has taken its place.
     pub fn remove(&self) {
         if identity(&self.path).ok() == Some(self.identity)

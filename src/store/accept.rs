@@ -235,6 +235,7 @@ mod tests {
             step: ("done".into(), "done".into()),
             story: "{}".into(),
             volume_id: None,
+            displaced_id: None,
             outcome: None,
             error: None,
         }

@@ -33,10 +33,10 @@ impl Store {
         })
     }
 
-    /// A volume's operations, and those that were to create one of its name and never learned which; oldest first.
+    /// A volume's operations, those that it made way for, and those that were to create one of its name and never learned which; oldest first.
     pub fn operations_about(&self, volume: Option<VolumeId>, name: &str) -> Result<Vec<OperationRow>> {
         let id = volume.map(|id| id.to_string());
-        let rest = "WHERE volume_id = ?1 OR (volume_id IS NULL AND new_name = ?2) ORDER BY seq DESC LIMIT ?3";
+        let rest = "WHERE volume_id = ?1 OR displaced_id = ?1 OR (volume_id IS NULL AND new_name = ?2) ORDER BY seq DESC LIMIT ?3";
         let mut rows = self.read(|db| many(db, rest, params![id, name, MOST_OPERATIONS]))?;
         rows.reverse();
         Ok(rows)
@@ -57,7 +57,7 @@ impl Store {
                 db,
                 "WHERE events.seq IN (
                     WITH mine AS (SELECT id, created_at, finished_at FROM operations
-                                  WHERE volume_id = ?1 OR (volume_id IS NULL AND new_name = ?3))
+                                  WHERE volume_id = ?1 OR displaced_id = ?1 OR (volume_id IS NULL AND new_name = ?3))
                     SELECT seq FROM events WHERE volume_id = ?1
                     UNION SELECT seq FROM events WHERE serial = ?2
                     UNION SELECT seq FROM events JOIN mine ON mine.id = events.operation

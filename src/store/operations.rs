@@ -29,6 +29,8 @@ pub struct Transition {
     pub story: String,
     /// The volume, once a creation has learned it.
     pub volume_id: Option<VolumeId>,
+    /// Another volume that makes way for it.
+    pub displaced_id: Option<VolumeId>,
     /// The outcome, at the end.
     pub outcome: Option<Outcome>,
     /// Why it unwinds, failed or is stuck.
@@ -52,7 +54,7 @@ impl Store {
                 .execute(
                     "UPDATE operations SET status = ?2, step = ?3, step_words = ?4, story = ?5,
                             volume_id = coalesce(?6, volume_id), outcome = ?7, error = ?8, updated_at = ?9,
-                            finished_at = ?10,
+                            finished_at = ?10, displaced_id = coalesce(?11, displaced_id),
                             unwinding = CASE ?2 WHEN 'stuck' THEN unwinding ELSE ?2 = 'unwinding' END
                      WHERE id = ?1 AND status IN ('queued', 'running', 'unwinding', 'stuck')",
                     params![
@@ -66,6 +68,7 @@ impl Store {
                         to.error.as_ref().map(to_json).transpose()?,
                         now,
                         finished,
+                        to.displaced_id.map(|id| id.to_string()),
                     ],
                 )
                 .map_err(sql)?;
@@ -247,7 +250,7 @@ impl Store {
     pub fn is_at_work_on(&self, volume: &VolumeRecord) -> Result<bool> {
         self.read(|db| {
             let query = "SELECT EXISTS (SELECT 1 FROM operations WHERE status IN ('running', 'unwinding')
-                                        AND (volume_id = ?1 OR new_name = ?2))";
+                                        AND (volume_id = ?1 OR displaced_id = ?1 OR new_name = ?2))";
             db.query_row(query, [&volume.id.to_string(), &volume.name], |row| row.get(0)).map_err(sql)
         })
     }

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use volctl::api::Usage;
 use volctl::config;
@@ -45,7 +46,7 @@ fn serve(device_path: PathBuf, unix_socket: PathBuf, address: SocketAddr) -> Res
     };
     let settings = config::Nbd { listen: vec![address], unix_socket, advertise: None, allow: Vec::new() };
     tokio::runtime::Runtime::new()?.block_on(async {
-        let server = Server::bind(&settings).await?;
+        let server = Server::bind(&settings, Arc::default(), Vec::new()).await?;
         server.add(spec).await?;
         std::future::pending().await
     })

@@ -336,9 +336,9 @@ fn lists_are_plain_columns_in_a_pipe() {
     assert_eq!(
         ended.stdout,
         format!(
-            "NAME                 ID                                    SIZE  STATE        VM       DEVICE                                       EXPORT\n\
-             data1                {VOLUME}  10G   Ready        this-VM  {DEVICE}  -\n\
-             two words\\u{{1b}}[31m  {VOLUME}  10G   Ready,STALE  this-VM  {DEVICE}  vol-{VOLUME}\n"
+            "NAME                 ID                                     SIZE  STATE        VM       DEVICE                                       EXPORT                                    TAGS\n\
+             data1                {VOLUME}    10G  Ready        this-VM  {DEVICE}  -                                         -\n\
+             two words\\u{{1b}}[31m  {VOLUME}    10G  Ready,STALE  this-VM  {DEVICE}  vol-{VOLUME}  -\n"
         )
     );
     assert!(ended.stderr.starts_with("note: CloudStack: no\nnote: CloudStack's part is "), "{}", ended.stderr);
@@ -438,7 +438,7 @@ fn an_unhealthy_daemon_is_exit_1() {
     let peer = Peer::answering(vec![Ok(json!({ "healthy": false, "checks": [check] }))]);
     let ended = peer.run("health");
     assert_eq!(ended.code, 1);
-    assert_eq!(ended.stdout, "CHECK       STATE  AGE  MESSAGE\ncloudstack  bad    4m   no answer for 4m\n");
+    assert_eq!(ended.stdout, "CHECK       STATE     AGE  MESSAGE\ncloudstack  bad        4m  no answer for 4m\n");
     let ended = peer.run("health --json");
     assert_eq!((ended.code, ended.json()["healthy"].as_bool()), (1, Some(false)));
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::appliance::{Appliance, Config};
 use crate::support::nbd::Client;
 use crate::support::wait_for;
+use crate::support::wording::names;
 
 /// Runs a client, which must succeed; gives what it prints.
 fn run(program: &str, words: &[&str]) -> String {
@@ -239,6 +240,10 @@ fn an_export_whose_device_is_not_there_yet_waits_for_it() {
     fs::remove_file(&link).unwrap();
     appliance.start_daemon();
     export_in_state(&appliance, "pending");
+    let health = appliance.json(&["health"]).json();
+    let part = health["checks"].as_array().unwrap().iter().find(|check| check["name"] == "exports").unwrap();
+    assert_eq!(part["ok"], false, "{part}");
+    names(part["message"].as_str().unwrap(), &["not served: disk", "0 of 1"]);
     std::os::unix::fs::symlink(node, &link).unwrap();
     export_in_state(&appliance, "active");
     Client::enter(&appliance.path("nbd.sock"), "disk").unwrap().read(0, 512).unwrap();

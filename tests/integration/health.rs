@@ -81,6 +81,15 @@ fn a_cloudstack_that_hangs_or_is_cut_off_is_not_waited_for() {
 }
 
 #[test]
+fn an_nbd_socket_that_is_gone_is_told() {
+    let appliance = settled();
+    fs::remove_file(appliance.path("nbd.sock")).unwrap();
+    let (health, bad) = health(&appliance);
+    assert_eq!(bad, ["exports"], "{health}");
+    says(&health, "exports", &["nbd.sock is gone", "restarted"]);
+}
+
+#[test]
 fn a_refused_key_is_told_with_its_time() {
     let appliance = settled();
     appliance.cloud.fault(json!({"command": "*", "times": 1_000_000, "mode": "error", "code": 401, "text": "no"}));

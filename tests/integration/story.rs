@@ -18,6 +18,7 @@ mod r#move;
 mod reclaim;
 mod resize;
 mod snapshot;
+mod tables;
 mod tags;
 mod vm;
 mod waiting;

@@ -51,6 +51,51 @@ fn what_was_done_outside_is_explained_by_cloudstack_and_missed_when_it_is_away()
 }
 
 #[test]
+fn what_volctl_did_to_another_volume_or_by_a_reclaim_is_not_told_as_done_outside() {
+    let appliance = Appliance::start();
+    exported(&appliance);
+    appliance.ok(&["ls"]);
+    appliance.ok(&["move", "data", "--to", "old", "--root", "--swap-root", "--yes"]);
+    appliance.ok(&["reclaim", "data", "--from", "old", "--yes"]);
+    appliance.ok(&["sync"]);
+    for volume in ["data", "ROOT-old"] {
+        let why = appliance.ok(&["why", volume]);
+        let outside = texts(&why, "outside").join("\n");
+        assert!(!outside.contains("TACH") && !outside.contains("it was on"), "{volume}: {outside}");
+        names(&texts(&why, "asked").join("\n"), &["move", "--swap-root"]);
+    }
+    let root = appliance.ok(&["why", "ROOT-old"]);
+    names(&texts(&root, "step").join("\n"), &["asking CloudStack to detach the root disk that makes way"]);
+    names(root["summary"].as_str().unwrap(), &["not attached", "The last operation, move", "succeeded"]);
+}
+
+#[test]
+fn a_way_back_is_told_once() {
+    let appliance = Appliance::start();
+    exported(&appliance);
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-fail", "code": 530, "text": "not now"}));
+    appliance.json(&["move", "data", "--to", "worker"]).failure(5, "cloudstack_refused");
+    let steps = texts(&appliance.ok(&["why", "data"]), "step");
+    assert_eq!(steps.iter().filter(|step| step.contains("undoing it, since")).count(), 1, "{steps:#?}");
+}
+
+#[test]
+fn a_hold_is_told_with_who_and_why() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    appliance.ok(&["hold", "data", "--note", "ask Ann"]);
+    let why =
+        wait_for("the hold", || Some(appliance.ok(&["why", "data"])).filter(|why| texts(why, "asked").len() == 2));
+    names(&texts(&why, "asked")[1], &["holds it: \"ask Ann\""]);
+    names(why["summary"].as_str().unwrap(), &["It is held by", "\"ask Ann\""]);
+    appliance.ok(&["release", "data"]);
+    let why =
+        wait_for("the release", || Some(appliance.ok(&["why", "data"])).filter(|why| texts(why, "asked").len() == 3));
+    names(&texts(&why, "asked")[2], &["released it", "it was held by", "\"ask Ann\""]);
+    assert!(!why["summary"].as_str().unwrap().contains("held"), "{why}");
+}
+
+#[test]
 fn it_says_what_is_waited_for_and_what_can_be_done() {
     let appliance = Appliance::start();
     new_volume(&appliance);

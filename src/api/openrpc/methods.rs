@@ -67,6 +67,7 @@ pub fn document() -> Value {
         types.at_once::<OperationGet, OperationShown>(method::OPERATION_RETRY, "Let a stuck operation look again"),
         types.at_once::<OperationAbandon, OperationShown>(method::OPERATION_ABANDON, "Give an operation up"),
         types.at_once::<StoreBackup, BackedUp>(method::STORE_BACKUP, "Copy the state store"),
+        types.at_once::<TlsIssue, TlsIssued>(method::TLS_ISSUE, "Make certificates for the NBD server and its clients"),
         types.at_once::<SystemDrain, Drained>(method::SYSTEM_DRAIN, "Take nothing new, and let what is under way end"),
         types.at_once::<Nothing, Synced>(method::SYSTEM_SYNC, "Compare store, CloudStack, kernel and exports"),
     ];

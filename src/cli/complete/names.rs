@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::Candidate;
 use crate::api::{Exports, Operation, OperationList, Operations, Status, Volume, VolumeList, Volumes, method};
-use crate::cli::render;
 use crate::model::{VolumeType, format_size};
 use crate::rpc::client::{Client, Wait};
 
@@ -119,7 +118,7 @@ fn is_wanted(operation: &Operation, names: Names) -> bool {
 }
 
 fn operation(operation: &Operation) -> Candidate {
-    let kind = render::task(operation);
+    let kind = operation.task();
     Candidate::new(operation.id.to_string(), format!("{kind}: {}", operation.step))
 }
 

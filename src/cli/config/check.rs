@@ -9,10 +9,13 @@ use serde_json::{Value, json};
 use super::mistakes;
 use crate::api::{Finding, Verdict};
 use crate::cli::answer::Answer;
-use crate::cli::render::{Cell, Output, Page, Screen, Table};
+use crate::cli::render::{Cell, Column, Narrow, Output, Page, Screen, Table};
 use crate::config::{Environment, Paths};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+
+const COLUMNS: &[Column] = &[Column::new("CHECK"), Column::new("STATE"), Column::new("MESSAGE")];
+const NARROWING: &[Narrow] = &[Narrow::Wrap("MESSAGE", 24)];
 
 /// Say everything that is wrong in a configuration; exit code 1 where something is
 ///
@@ -98,7 +101,7 @@ fn page(document: &Value, mistakes: &[Error], findings: &[Finding], screen: &Scr
     let ok = document["ok"] == true;
     let mut text: String = mistakes.iter().map(lines).collect();
     if !findings.is_empty() {
-        text += &Table::new(&["CHECK", "STATE", "MESSAGE"], findings.iter().map(row)).draw(screen);
+        text += &Table::new("findings", COLUMNS, NARROWING, findings.iter().map(row)).draw(screen);
     }
     if ok {
         text += &format!("{file}: nothing is wrong\n");

@@ -1,7 +1,8 @@
-//! Metrics as text: OpenMetrics in the way that Prometheus' own tools read it too, so that one text serves a scrape,
-//! `promtool`, and the textfile collector of node_exporter.
+//! Metrics as text that is OpenMetrics and that Prometheus' own tools read too: one text serves a scrape, `promtool`, and
+//! the textfile collector of node_exporter.
 //!
-//! Those tools look for a counter's type and help under its whole name, `_total` included; its unit stands in the name.
+//! A counter goes without a type, and is known by its `_total`: OpenMetrics has the type under the name without that
+//! end, those tools have it under the whole name, and each refuses the other's way. The JSON has every type.
 
 use std::fmt::Write as _;
 
@@ -14,11 +15,12 @@ pub fn text(metrics: &Metrics) -> String {
 }
 
 fn family(family: &Family) -> String {
-    let (name, kind) = (&family.name, super::word(family.metric_type));
-    let mut text = format!("# TYPE {name} {kind}\n");
-    // A unit is the end of the name, which that of a counter is not.
-    if let Some(unit) = family.unit.as_ref().filter(|_| family.metric_type != MetricType::Counter) {
-        text += &format!("# UNIT {name} {unit}\n");
+    let name = &family.name;
+    let mut text = String::new();
+    if family.metric_type != MetricType::Counter {
+        text += &format!("# TYPE {name} {}\n", super::word(family.metric_type));
+        // A unit is the end of the name, which that of a counter is not.
+        text += &family.unit.as_ref().map(|unit| format!("# UNIT {name} {unit}\n")).unwrap_or_default();
     }
     text += &format!("# HELP {name} {}\n", escaped(&family.help));
     family.samples.iter().for_each(|sample| text += &line(sample));
@@ -69,7 +71,7 @@ mod tests {
         assert_eq!(
             text(&metrics),
             "# TYPE a_bytes gauge\n# UNIT a_bytes bytes\n# HELP a_bytes How many.\na_bytes 18446744073709551615\n\
-             # TYPE b_bytes_total counter\n# HELP b_bytes_total How many.\nb_bytes_total 18446744073709551615\n# EOF\n"
+             # HELP b_bytes_total How many.\nb_bytes_total 18446744073709551615\n# EOF\n"
         );
     }
 }

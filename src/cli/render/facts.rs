@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{Screen, hanging};
+
 /// Words and values, in the order in which they were added.
 #[derive(Default)]
 pub struct Facts(Vec<(&'static str, String)>);
@@ -18,11 +20,11 @@ impl Facts {
             self.add(word, value);
         }
     }
-}
 
-impl fmt::Display for Facts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The lines; a sentence that is longer than the terminal is wide goes on below itself.
+    pub fn draw(&self, screen: &Screen) -> String {
         let width = self.0.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
-        self.0.iter().try_for_each(|(word, value)| writeln!(f, "{word:width$}  {value}"))
+        let line = |(word, value): &(&str, String)| hanging(&format!("{word:width$}  "), value, screen);
+        self.0.iter().map(line).collect()
     }
 }

@@ -10,8 +10,11 @@ mod text;
 mod words;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -21,9 +24,9 @@ use self::document::{answer_document, error_document, results_document, with_sch
 pub use self::event::line as event_line;
 pub use self::facts::Facts;
 pub use self::progress::{Progress, Waiting, lines as progress_lines};
-pub use self::table::{Cell, Table};
+pub use self::table::{Cell, Column, Narrow, Table};
 pub use self::text::{hanging, warned};
-pub use self::words::{age, ago, label, name, path, place, span, tags, task, uris, watch_command, word};
+pub use self::words::{age, ago, label, name, path, place, span, tags, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
@@ -45,7 +48,7 @@ pub enum Format {
 /// What text is drawn for.
 #[derive(Clone, Debug)]
 pub struct Screen {
-    /// Columns of the terminal; none in a pipe.
+    /// Columns of the terminal; none where a program reads.
     pub width: Option<u16>,
     /// Whether colour is wanted.
     pub colour: bool,
@@ -69,20 +72,23 @@ pub struct Page {
 pub struct Output {
     format: Format,
     screen: Screen,
+    stdout_terminal: bool,
     stderr_terminal: bool,
     stdin_terminal: bool,
 }
 
 impl Output {
-    /// Looks at what stdin, stdout and stderr are, and at `NO_COLOR` and `TERM`.
+    /// Looks at what stdin, stdout and stderr are, and at `NO_COLOR`, `CLICOLOR_FORCE`, `TERM` and `COLUMNS`.
     pub fn new(format: Format) -> Self {
         let terminal = io::stdout().is_terminal();
-        let width = terminal.then(|| comfy_table::Table::new().width().unwrap_or(80));
+        let width = if terminal { Some(comfy_table::Table::new().width().unwrap_or(80)) } else { told_width() };
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let plain = set("NO_COLOR").is_some() || set("TERM").is_some_and(|term| term == "dumb");
+        let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let colour = forced || (terminal && set("TERM").is_none_or(|term| term != "dumb"));
         Self {
             format,
-            screen: Screen { width, colour: terminal && !plain, now: Timestamp::now() },
+            screen: Screen { width, colour: colour && set("NO_COLOR").is_none(), now: Timestamp::now() },
+            stdout_terminal: terminal,
             stderr_terminal: io::stderr().is_terminal(),
             stdin_terminal: io::stdin().is_terminal(),
         }
@@ -125,7 +131,7 @@ impl Output {
 
     /// Whether a person looks at stdout and no JSON or identifier is wanted.
     pub fn draws(&self) -> bool {
-        self.screen.width.is_some() && self.format == Format::Text
+        self.stdout_terminal && self.format == Format::Text
     }
 
     /// Prints lines for a program, and says the exit code.
@@ -222,7 +228,7 @@ impl Output {
     }
 
     fn document(&self, document: &Value, code: u8) -> u8 {
-        let text = if self.screen.width.is_some() { format!("{document:#}\n") } else { format!("{document}\n") };
+        let text = if self.stdout_terminal { format!("{document:#}\n") } else { format!("{document}\n") };
         self.print(&text, code)
     }
 
@@ -260,6 +266,17 @@ impl Output {
     fn stderr(&self, text: &str) {
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+/// The width that `watch` and its like tell: they take stdout and stderr by one pipe, and show what comes. A pipe of its
+/// own has a program behind it, whatever `COLUMNS` says.
+fn told_width() -> Option<u16> {
+    let width = std::env::var("COLUMNS").ok()?.parse().ok()?;
+    let file = |stream: &dyn AsFd| {
+        let metadata = File::from(stream.as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    (file(&io::stdout())? == file(&io::stderr())?).then_some(width).filter(|width| *width > 0)
 }
 
 /// The one code of several: 0 if all did, the code of all if all failed alike, 130 after Ctrl-C, else 1.

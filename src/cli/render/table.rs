@@ -1,19 +1,18 @@
-//! Tables: for a terminal fitted to its width, for a pipe plain columns that nothing truncates.
+//! Tables: for a terminal fitted to its width, for a pipe plain columns that nothing shortens.
+
+mod fit;
 
 use std::path::Path;
 
-use comfy_table::{Cell as Drawn, Color, ColumnConstraint, ContentArrangement, presets};
+use comfy_table::{
+    Attribute, Cell as Drawn, CellAlignment, Color, ColumnConstraint, ContentArrangement, Width, presets,
+};
 
-use super::{Facts, Screen, words};
+use self::fit::Strip;
+use super::{Screen, hanging, words};
 
 /// Spaces between two columns; also in a pipe, so that `awk -F '  +'` splits them whatever a name holds.
 const GAP: u16 = 2;
-
-/// A wrapped column is at least this wide.
-const NARROWEST: usize = 20;
-
-/// How many characters of an identifier are shown where it does not fit.
-const SHORT_ID: usize = 8;
 
 /// How a cell is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +23,21 @@ enum Tone {
     Bad,
 }
 
-/// One cell: its text, and a shorter one for a terminal that is too narrow for the row.
+/// What stands for a text that finds no room.
+#[derive(Debug, PartialEq, Eq)]
+enum Short {
+    /// Nothing shorter says it.
+    None,
+    /// Another text.
+    Text(String),
+    /// As many of its first characters as tell it from the column's others.
+    Prefix,
+}
+
+/// One cell: its text, and what stands for it where the row finds no room.
 pub struct Cell {
     full: String,
-    short: Option<String>,
+    short: Short,
     tone: Tone,
 }
 
@@ -35,17 +45,15 @@ impl Cell {
     /// A text; `-` where it is empty, so that columns can be counted.
     pub fn text(text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { full: if text.is_empty() { "-".to_owned() } else { text }, short: None, tone: Tone::Plain }
+        Self { full: if text.is_empty() { "-".to_owned() } else { text }, short: Short::None, tone: Tone::Plain }
     }
 
-    /// An identifier: its first characters where the row does not fit.
+    /// An identifier, of which a beginning will do.
     pub fn id(id: impl ToString) -> Self {
-        let full = id.to_string();
-        let short = full.chars().take(SHORT_ID).collect();
-        Self::text(full).or(short)
+        Self { short: Short::Prefix, ..Self::text(id.to_string()) }
     }
 
-    /// A path: its last part where the row does not fit.
+    /// A path, of which the last part will do.
     pub fn path(path: &Path) -> Self {
         let cell = Self::text(words::path(path));
         match path.file_name() {
@@ -54,92 +62,141 @@ impl Cell {
         }
     }
 
-    /// A state, coloured by what it means.
+    /// A state, coloured by what it means; what stands behind a comma adds to it.
     pub fn state(state: impl Into<String>) -> Self {
         let cell = Self::text(state);
-        let tone = match cell.full.as_str() {
-            "Ready" | "BackedUp" | "active" | "succeeded" | "ok" => Tone::Good,
+        let tone = match cell.full.split(',').next().unwrap_or_default() {
+            _ if cell.full.ends_with("STALE") => Tone::Bad,
+            "Ready" | "Running" | "BackedUp" | "active" | "succeeded" | "ok" => Tone::Good,
+            "Allocated" | "Stopped" | "skipped" | "-" => Tone::Plain,
             "Destroy" | "Expunging" | "Expunged" | "Error" | "failed" | "stuck" | "abandoned" | "bad" => Tone::Bad,
-            stale if stale.ends_with("STALE") => Tone::Bad,
             _ => Tone::Waiting,
         };
         Self { tone, ..cell }
     }
 
-    /// What to show where the row does not fit.
+    /// What to show where the row finds no room.
     #[must_use]
     pub fn or(self, short: String) -> Self {
-        Self { short: Some(short), ..self }
+        Self { short: Short::Text(short), ..self }
     }
+}
+
+/// A column: its word, where its cells stand, and how wide it is at least, so that a list that is drawn again and again
+/// stays where it is while states change.
+#[derive(Debug)]
+pub struct Column {
+    word: &'static str,
+    alignment: CellAlignment,
+    least: usize,
+}
+
+impl Column {
+    /// A column of texts.
+    pub const fn new(word: &'static str) -> Self {
+        Self { word, alignment: CellAlignment::Left, least: 0 }
+    }
+
+    /// A column of numbers, sizes or ages.
+    pub const fn number(word: &'static str) -> Self {
+        Self { alignment: CellAlignment::Right, ..Self::new(word) }
+    }
+
+    /// The same, at least so wide.
+    #[must_use]
+    pub const fn least(self, least: usize) -> Self {
+        Self { least, ..self }
+    }
+}
+
+/// One thing that makes a table narrower, by the word of a column.
+#[derive(Clone, Copy, Debug)]
+pub enum Narrow {
+    /// The short texts will do.
+    Short(&'static str),
+    /// The column is left out.
+    Drop(&'static str),
+    /// Names lose their middle, down to so many columns; where two would be the same they are wrapped instead.
+    Elide(&'static str, usize),
+    /// Sentences lose their end, down to so many columns.
+    Cut(&'static str, usize),
+    /// Sentences go on below, down to so many columns.
+    Wrap(&'static str, usize),
 }
 
 /// Rows of cells under a header.
 pub struct Table {
-    header: &'static [&'static str],
+    what: &'static str,
+    columns: &'static [Column],
+    narrowing: &'static [Narrow],
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// A table of rows; each has as many cells as the header.
-    pub fn new(header: &'static [&'static str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
-        Self { header, rows: rows.into_iter().collect() }
+    /// A table of these things (`volumes`); each row has as many cells as there are columns. Where a terminal is too
+    /// narrow for all of it, what `narrowing` has is done in its order until it fits.
+    pub fn new(
+        what: &'static str,
+        columns: &'static [Column],
+        narrowing: &'static [Narrow],
+        rows: impl IntoIterator<Item = Vec<Cell>>,
+    ) -> Self {
+        Self { what, columns, narrowing, rows: rows.into_iter().collect() }
     }
 
-    /// The lines of the table, without trailing spaces, each ended by a newline. A terminal that is too narrow gets the
-    /// short texts, with only the last column wrapped; where that leaves no room, each row stands by itself in full.
+    /// The lines of the table, without trailing spaces, each ended by a newline. A terminal on which it finds no room
+    /// even so gets each row by itself, in full; an empty table is a sentence there.
     pub fn draw(&self, screen: &Screen) -> String {
-        let full = self.build(screen, |cell| &cell.full);
-        let Some(width) = screen.width.filter(|width| natural_width(&full) > usize::from(*width)) else {
-            return lines(&full);
-        };
-        let mut short = self.build(screen, |cell| cell.short.as_ref().unwrap_or(&cell.full));
-        let last = short.column_max_content_widths().last().copied().map_or(0, usize::from);
-        if natural_width(&short) - last + last.min(NARROWEST) > usize::from(width) {
-            return self.records();
+        match (screen.width, self.rows.is_empty()) {
+            (None, _) => lines(&build(&fit::whole(self), screen)),
+            (Some(_), true) => format!("no {}\n", self.what),
+            (Some(width), false) => match fit::fitted(self, usize::from(width)) {
+                Some(strips) => lines(&build(&strips, screen)),
+                None => self.records(screen),
+            },
         }
-        short.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-        for column in short.column_iter_mut().take(self.header.len() - 1) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        lines(&short)
     }
 
-    fn records(&self) -> String {
-        let record = |row: &Vec<Cell>| {
-            let mut facts = Facts::default();
-            self.header.iter().zip(row).for_each(|(word, cell)| facts.add(word, &cell.full));
-            facts.to_string()
-        };
+    fn records(&self, screen: &Screen) -> String {
+        let widest = self.columns.iter().map(|column| column.word.len()).max().unwrap_or(0);
+        let fact =
+            |(column, cell): (&Column, &Cell)| hanging(&format!("{:widest$}  ", column.word), &cell.full, screen);
+        let record = |row: &Vec<Cell>| self.columns.iter().zip(row).map(fact).collect::<String>();
         self.rows.iter().map(record).collect::<Vec<_>>().join("\n")
     }
+}
 
-    fn build<'a>(&'a self, screen: &Screen, text: impl Fn(&'a Cell) -> &'a String) -> comfy_table::Table {
-        let mut table = comfy_table::Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        if screen.colour {
-            table.enforce_styling();
-        } else {
-            table.force_no_tty();
-        }
-        table.set_header(self.header);
-        for row in &self.rows {
-            table.add_row(row.iter().map(|cell| drawn(text(cell), cell.tone, screen.colour)));
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, GAP));
-        }
-        table
+fn build(strips: &[Strip<'_>], screen: &Screen) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if screen.colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
     }
+    table.set_header(strips.iter().map(|strip| heading(strip.column.word, screen.colour)));
+    let height = strips.first().map_or(0, |strip| strip.texts.len());
+    for row in 0..height {
+        table.add_row(strips.iter().map(|strip| drawn(&strip.texts[row], strip.cells[row].tone, screen.colour)));
+    }
+    for (column, strip) in table.column_iter_mut().zip(strips) {
+        let width = u16::try_from(strip.width).unwrap_or(u16::MAX).min(u16::MAX - GAP);
+        // None behind the last, whose colour would keep it.
+        let gap = if std::ptr::eq(strip, &strips[strips.len() - 1]) { 0 } else { GAP };
+        column.set_padding((0, gap));
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + gap)));
+        column.set_cell_alignment(strip.column.alignment);
+    }
+    table
 }
 
 fn lines(table: &comfy_table::Table) -> String {
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-fn natural_width(table: &comfy_table::Table) -> usize {
-    let widths = table.column_max_content_widths();
-    let gaps = usize::from(GAP) * widths.len().saturating_sub(1);
-    widths.into_iter().map(usize::from).sum::<usize>() + gaps
+fn heading(word: &str, colour: bool) -> Drawn {
+    let cell = Drawn::new(word);
+    if colour { cell.add_attribute(Attribute::Bold) } else { cell }
 }
 
 fn drawn(text: &str, tone: Tone, colour: bool) -> Drawn {
@@ -153,54 +210,4 @@ fn drawn(text: &str, tone: Tone, colour: bool) -> Drawn {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::render::tests::screen;
-
-    fn table() -> Table {
-        let row = |name: &str| {
-            vec![
-                Cell::text(name),
-                Cell::id("5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6"),
-                Cell::state("Ready"),
-                Cell::text(""),
-                Cell::text("y"),
-            ]
-        };
-        Table::new(&["NAME", "ID", "STATE", "VM", "LAST"], [row("data1"), row("a long name")])
-    }
-
-    #[test]
-    fn a_pipe_gets_everything_in_aligned_columns() {
-        assert_eq!(
-            table().draw(&screen(None)),
-            "NAME         ID                                    STATE  VM  LAST\n\
-             data1        5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6  Ready  -   y\n\
-             a long name  5f0c8a52-1b2c-4d3e-9f40-a1b2c3d4e5f6  Ready  -   y\n"
-        );
-    }
-
-    #[test]
-    fn a_narrow_terminal_gets_short_identifiers() {
-        assert!(table().draw(&screen(Some(66))).contains("a1b2c3d4e5f6"));
-        let narrow = table().draw(&screen(Some(65)));
-        assert!(narrow.contains("a long name  5f0c8a52  Ready"), "{narrow}");
-        assert!(!narrow.contains("a1b2c3d4e5f6"));
-    }
-
-    #[test]
-    fn a_terminal_too_narrow_for_a_table_gets_records() {
-        let long = vec![Cell::text("data1"), Cell::text("x".repeat(30)), Cell::text("y".repeat(30))];
-        let table = Table::new(&["NAME", "FIRST", "LAST"], [long]);
-        let (x, y) = ("x".repeat(30), "y".repeat(30));
-        assert_eq!(table.draw(&screen(Some(50))), format!("NAME   data1\nFIRST  {x}\nLAST   {y}\n"));
-        assert!(table.draw(&screen(Some(60))).starts_with("NAME   FIRST "));
-    }
-
-    #[test]
-    fn colour_is_only_where_it_is_wanted() {
-        let coloured = Screen { colour: true, ..screen(Some(100)) };
-        assert!(table().draw(&coloured).contains("\u{1b}["));
-        assert!(!table().draw(&screen(Some(100))).contains('\u{1b}'));
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! Running text: wrapped under a head where a terminal is narrow, coloured where that is wanted.
 
+use console::measure_text_width;
+
 use super::Screen;
 
 /// A text is not wrapped to less than this.
@@ -7,13 +9,13 @@ const NARROWEST: usize = 30;
 
 /// A text after a head; on a terminal its further lines stand below its first.
 pub fn hanging(head: &str, text: &str, screen: &Screen) -> String {
-    let indent = head.chars().count();
+    let indent = measure_text_width(head);
     let room = screen.width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(indent).max(NARROWEST));
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in text.split(' ') {
         let last = lines.len() - 1;
-        let taken = lines[last].chars().count();
-        if taken > 0 && taken.saturating_add(1 + word.chars().count()) > room {
+        let taken = measure_text_width(&lines[last]);
+        if taken > 0 && taken.saturating_add(1 + measure_text_width(word)) > room {
             lines.push(word.to_owned());
         } else {
             lines[last] += if taken > 0 { " " } else { "" };

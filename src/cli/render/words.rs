@@ -84,16 +84,6 @@ pub fn tags(tags: &[Tag]) -> String {
     tags.iter().map(Tag::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What an operation does: `attach of data1`.
-pub fn task(operation: &Operation) -> String {
-    let kind = word(operation.kind).replace('_', " ");
-    match (operation.volume_name.as_deref().filter(|name| !name.is_empty()), operation.volume_id) {
-        (Some(name), _) => format!("{kind} of {}", printable(name)),
-        (None, Some(id)) => format!("{kind} of {id}"),
-        (None, None) => kind,
-    }
-}
-
 /// The command that watches an operation.
 pub fn watch_command(operation: &Operation) -> String {
     format!("volctl ops wait {}", operation.id)

@@ -7,6 +7,8 @@ mod option;
 mod reply;
 mod request;
 
+use serde::{Deserialize, Serialize};
+
 pub use option::{
     InfoRequest, MetaRequest, OptionHead, OptionReplyHead, export_name_reply, greeting, info_block_size, info_export,
     info_name, meta_context, option_reply, parse_info_export, server_entry,
@@ -103,7 +105,7 @@ pub const MAXIMUM_PAYLOAD: u32 = 32 << 20;
 pub const MAXIMUM_STRING: usize = 4096;
 
 /// The sizes that a client's requests should keep to, in bytes; powers of 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockSizes {
     /// The smallest length and alignment.
     pub minimum: u32,

@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Errno, Fault, MAXIMUM_STRING, Request, command, length_of};
 
 const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
@@ -30,7 +32,7 @@ pub struct Extent {
 }
 
 /// The headers of requests and replies, as client and server have agreed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Headers {
     /// Compact requests, simple replies.
     Simple,

@@ -35,6 +35,25 @@ impl Request {
         })
     }
 
+    /// As a client sends it.
+    pub fn encode(&self, headers: Headers) -> Vec<u8> {
+        let is_extended = headers == Headers::Extended;
+        let magic = if is_extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
+        let mut bytes = magic.to_be_bytes().to_vec();
+        bytes.extend(self.flags.to_be_bytes());
+        bytes.extend(self.command.to_be_bytes());
+        bytes.extend(self.cookie.to_be_bytes());
+        bytes.extend(self.offset.to_be_bytes());
+        // A compact request had its length in the last four of them.
+        bytes.extend(&self.length.to_be_bytes()[if is_extended { 0 } else { 4 }..]);
+        bytes
+    }
+
+    /// What is left of it once so many bytes from its start are dealt with.
+    pub fn rest(&self, done: u64) -> Self {
+        Self { offset: self.offset + done, length: self.length - done, ..*self }
+    }
+
     /// Whether a command flag is set.
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
@@ -74,9 +93,12 @@ mod tests {
             length: 512,
         };
         assert_eq!(parsed, expected);
+        assert_eq!(parsed.encode(Headers::Simple), bytes(REQUEST_MAGIC, 6, &512_u32.to_be_bytes()));
         let extended = bytes(EXTENDED_REQUEST_MAGIC, 6, &(1_u64 << 40).to_be_bytes());
         let parsed = Request::parse(&extended, Headers::Extended).unwrap();
         assert_eq!(parsed, Request { length: 1 << 40, ..expected });
+        assert_eq!(parsed.encode(Headers::Extended), extended);
+        assert_eq!(parsed.rest(512), Request { offset: 4608, length: (1 << 40) - 512, ..expected });
     }
 
     #[test]

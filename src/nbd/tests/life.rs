@@ -353,17 +353,17 @@ async fn the_socket_is_for_its_group_and_replaces_only_a_dead_one() {
     let config = Place::config(&directory);
     let path = &config.unix_socket;
 
-    let server = Server::bind(&config).await.unwrap();
+    let server = Server::bind(&config, Arc::default(), Vec::new()).await.unwrap();
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o660);
-    let second = Server::bind(&config).await.err().unwrap();
+    let second = Server::bind(&config, Arc::default(), Vec::new()).await.err().unwrap();
     assert_eq!(second.kind, Kind::Conflict);
     server.shutdown().await;
 
     drop(UnixListener::bind(path).unwrap());
-    let server = Server::bind(&config).await.unwrap();
+    let server = Server::bind(&config, Arc::default(), Vec::new()).await.unwrap();
     fs::remove_file(path).unwrap();
     fs::write(path, "somebody's").unwrap();
-    let refused = Server::bind(&config).await.err().unwrap();
+    let refused = Server::bind(&config, Arc::default(), Vec::new()).await.err().unwrap();
     assert_eq!(refused.kind, Kind::Conflict);
     server.shutdown().await;
     assert_eq!(fs::read(path).unwrap(), b"somebody's");

@@ -12,6 +12,7 @@ mod trixie;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -34,7 +35,7 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::bind(&Self::config(&directory)).await.unwrap();
+        let server = Server::bind(&Self::config(&directory), Arc::default(), Vec::new()).await.unwrap();
         Self { server, directory }
     }
 

@@ -16,6 +16,7 @@ CREATE TABLE operations (
     step_words  TEXT NOT NULL,  -- the same for people
     volume_id   TEXT,           -- none while a creation has not learned it
     volume_name TEXT,
+    displaced_id TEXT,          -- another volume that it detaches, to make way for its own
     new_name    TEXT,           -- of a creation
     vm_id       TEXT,
     request_id  TEXT UNIQUE,    -- the caller's
@@ -43,6 +44,8 @@ CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
 CREATE INDEX operations_of_volume ON operations (volume_id);
+
+CREATE INDEX operations_displacing ON operations (displaced_id) WHERE displaced_id IS NOT NULL;
 
 CREATE INDEX ended_operations ON operations (finished_at) WHERE finished_at IS NOT NULL;
 

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -40,7 +41,7 @@ impl Door {
         file.set_len(SIZE).expect("a size");
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(async {
-            let server = Server::bind(&settings).await.expect("a server");
+            let server = Server::bind(&settings, Arc::default(), Vec::new()).await.expect("a server");
             let spec = ExportSpec {
                 name: "disk".to_owned(),
                 volume_id: VolumeId::random(),

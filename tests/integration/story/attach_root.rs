@@ -88,6 +88,19 @@ fn each_rule_has_its_sentence_before_anything_is_sent() {
 }
 
 #[test]
+fn a_vm_has_one_root_disk_of_a_list() {
+    let appliance = rootless();
+    appliance.cloud.volume("other");
+    for verb in
+        [&["attach", "data", "other", "--vm", "old"][..], &["attach", "data", "other", "--vm", "old", "--dry-run"]]
+    {
+        let error = appliance.json(&[verb, &["--root"]].concat()).failure(4, "conflict");
+        names(message(&error), &["the root disk", OLD, "none was begun"]);
+    }
+    assert_eq!(appliance.cloud.calls("attachVolume"), 0);
+}
+
+#[test]
 fn a_vm_that_has_a_root_disk_keeps_it() {
     let appliance = Appliance::start();
     appliance.cloud.volume("data");

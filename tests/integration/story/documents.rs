@@ -25,8 +25,19 @@ const VOLUME: &[&str] = &[
     "tags",
 ];
 const DEVICE: &[&str] = &["path", "node", "serial", "size_bytes"];
-const EXPORT: &[&str] =
-    &["name", "volume_id", "read_only", "shared", "uris", "clients", "traffic", "device_path", "state", "usage"];
+const EXPORT: &[&str] = &[
+    "name",
+    "volume_id",
+    "volume_name",
+    "read_only",
+    "shared",
+    "uris",
+    "clients",
+    "traffic",
+    "device_path",
+    "state",
+    "usage",
+];
 const TRAFFIC: &[&str] = &["requests", "requests_per_second", "errors", "last_flush"];
 const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
 const CLIENT: &[&str] = &["address", "since", "last_request"];

@@ -80,13 +80,13 @@ fn tables_are_plain_columns_in_a_pipe() {
     appliance.ok(&["create", "data2", "--size", "1G"]);
     let ended = appliance.run(&["ls"]).success();
     let rows: Vec<Vec<&str>> = ended.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "ID", "SIZE", "STATE", "VM", "DEVICE", "EXPORT"]);
+    assert_eq!(rows[0], ["NAME", "ID", "SIZE", "STATE", "VM", "DEVICE", "EXPORT", "TAGS"]);
     let volume = appliance.show("data1");
     let row = rows.iter().find(|row| row[0] == "data1").unwrap();
     let (id, export) = (volume["id"].as_str().unwrap(), volume["export"]["name"].as_str().unwrap());
-    assert_eq!(row[1..], [id, "2G", "Ready", "this-VM", volume["device"]["path"].as_str().unwrap(), export]);
+    assert_eq!(row[1..], [id, "2G", "Ready", "this-VM", volume["device"]["path"].as_str().unwrap(), export, "-"]);
     let row = rows.iter().find(|row| row[0] == "data2").unwrap();
-    assert_eq!(row[2..], ["1G", "Allocated", "-", "-", "-"]);
+    assert_eq!(row[2..], ["1G", "Allocated", "-", "-", "-", "-"]);
     assert!(rows.iter().any(|row| row[0] == "ROOT-worker" && row[4] == "worker"), "{rows:?}");
 
     for (line, words) in [

@@ -65,6 +65,8 @@ fn several_go_at_once() {
 fn a_swapped_root_disk_is_kept_and_named() {
     let appliance = with(exported);
     let root = appliance.truth("ROOT-old").unwrap()["id"].clone();
+    let plan = appliance.ok(&[&SWAP[..], &["--dry-run"]].concat())["plan"].to_string();
+    names(&plan, &["detachVolume", "volume ROOT-old (", "present root disk of VM old", "is kept"]);
     let moved = appliance.ok(&SWAP);
     assert_eq!(moved["swapped_root"], json!({"id": root, "name": "ROOT-old"}));
     names(&notes(&moved), &["ROOT-old", root.as_str().unwrap(), "root disk of VM old", "nothing of it was deleted"]);

@@ -162,6 +162,10 @@ fn a_guest_that_does_not_stop_is_stopped_by_force_only_where_that_is_asked_for()
     assert_eq!((vm_state(&appliance, WORKER), place(&appliance, "data")), ("Running".into(), json!(WORKER)));
     assert_eq!(calls(&appliance, &["stopVirtualMachine", "detachVolume"]), [1, 1]);
 
+    let plan = appliance.ok(&[&FROM_WORKER[..], &["--force-stop", "--dry-run"]].concat())["plan"].clone();
+    names(plan[0].as_str().unwrap(), &["stopVirtualMachine", "forced=false"]);
+    names(plan[1].as_str().unwrap(), &["does not stop by itself", "stopVirtualMachine", "forced=true"]);
+
     let reclaimed = appliance.ok(&[&FROM_WORKER[..], &["--force-stop"]].concat());
     names(&notes(&reclaimed), &["worker", "by force"]);
     assert_eq!((vm_state(&appliance, WORKER), place(&appliance, "data")), ("Stopped".into(), json!(APPLIANCE)));

@@ -78,6 +78,9 @@ fn lists_are_filtered_and_all_filters_hold() {
     assert_eq!(ls(&["--mine"]), ["a", "b", "c"]);
     assert_eq!(ls(&["--mine", "--here", "--tag", "job=1", "--state", "ready"]), ["a", "b"]);
     assert_eq!(ls(&["--state", "Allocated"]), ["other"]);
+    appliance.run(&["hold", "b", "--note", "not now"]).success();
+    assert_eq!(ls(&["--state", "held"]), ["b"]);
+    appliance.run(&["release", "b"]).success();
     assert_eq!(appliance.run(&["ls", "-q", "--state", "Allocated"]).success().stdout, format!("{other}\n"));
     assert_eq!(appliance.run(&["ls", "--tag", "job"]).code, 2);
 
@@ -87,6 +90,7 @@ fn lists_are_filtered_and_all_filters_hold() {
     assert_eq!(exports(&["--tag", "job=1"]), 2);
     assert_eq!(exports(&["--tag", "tier=gold", "--mine", "--here", "--state", "active"]), 1);
     assert_eq!(exports(&["--state", "failed"]), 0);
+    assert_eq!(appliance.run(&["exports", "--state", "fine"]).code, 2);
 
     appliance.cloud.fault(json!({"command": "detachVolume", "mode": "job-fail", "code": 431, "text": "no"}));
     appliance.json(&["detach", "b"]).failure(5, "cloudstack_refused");

@@ -120,6 +120,21 @@ fn whoever_only_watches_ends_nothing() {
 }
 
 #[test]
+fn each_of_several_that_are_waited_for_is_named() {
+    let appliance = held();
+    appliance.ok(&["create", "data2", "--size", "1G"]);
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
+    let attach = |line: &[&str]| appliance.ok(line)["operation"]["id"].as_str().unwrap().to_owned();
+    let ids = [attach(&["attach", "data1", "--no-wait"]), attach(&["attach", "data2", "--vm", "worker", "--no-wait"])];
+    let ended = appliance.run(&["ops", "wait", &ids[0], &ids[1], "--timeout", "1s"]);
+    assert_eq!(ended.code, 6, "{ended:?}");
+    names(&ended.stderr, &["attach of data1 is not done within 1s", "attach of data2 is not done within 1s"]);
+    names(&ended.stderr, &[&ids[0], &ids[1]]);
+    release(&appliance);
+    appliance.ok(&["ops", "wait", &ids[0], &ids[1]]);
+}
+
+#[test]
 fn the_same_request_is_the_same_operation() {
     let mut appliance = Appliance::start();
     appliance.ok(&["create", "data1", "--size", "1G", "--request-id", "first"]);

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::{Value, json};
 use volctl::operation::pause::VARIABLE as PAUSE;
 
+use super::descriptor_store::DescriptorStore;
 use super::simulator::{API_KEY, APPLIANCE, SECRET_KEY, Simulator};
 use super::wait_for;
 
@@ -20,6 +21,8 @@ pub struct Appliance {
     daemon: Option<Child>,
     /// What the configuration says beside the usual.
     config: Config,
+    /// What the daemon runs under, where that keeps descriptors as systemd does.
+    manager: Option<DescriptorStore>,
     directory: tempfile::TempDir,
 }
 
@@ -123,7 +126,22 @@ impl Appliance {
         let devices = directory.path().join("by-id");
         let cloud = Simulator::start(&["--devices", devices.to_str().unwrap()]);
         cloud.settings(json!({"device_delay_ms": 10, "latency": {"default": {"min_ms": 1, "max_ms": 1}}}));
-        Self { cloud, daemon: None, config, directory }
+        Self { cloud, daemon: None, config, manager: None, directory }
+    }
+
+    /// With a daemon under a service manager that keeps descriptors.
+    pub fn managed() -> Self {
+        // The process id has to be known to the environment.
+        let launcher = ["sh", "-c", r#"LISTEN_PID=$$ exec "$0" "$@""#].map(str::to_owned).to_vec();
+        let mut appliance = Self::stopped(Config { launcher, ..Config::default() });
+        appliance.manager = Some(DescriptorStore::listen(&appliance.path("notify")));
+        appliance.start_daemon();
+        appliance
+    }
+
+    /// What the daemon runs under.
+    pub fn manager(&self) -> &DescriptorStore {
+        self.manager.as_ref().unwrap()
     }
 
     /// With a daemon that stops for ever at a point of a journal: `attach/send/before`.
@@ -194,6 +212,9 @@ impl Appliance {
             .arg(self.path("state"))
             .stdin(Stdio::null())
             .stderr(log);
+        if let Some(manager) = &self.manager {
+            manager.hand_over(&mut command);
+        }
         command
     }
 
@@ -256,6 +277,20 @@ impl Appliance {
     }
 
     /// Runs `volctl --json` with these words.
+    /// What the command shows on a terminal of this width, without colour; stdout and stderr are one.
+    pub fn on_terminal(&self, width: u16, words: &[&str]) -> String {
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let shell = format!("stty cols {width}; {} {}", env!("CARGO_BIN_EXE_volctl"), quoted.join(" "));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &shell, "/dev/null"]).env_clear().stdin(Stdio::null());
+        script
+            .env("PATH", "/usr/bin:/bin")
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .env("VOLCTL_SOCKET", self.socket());
+        String::from_utf8(script.output().unwrap().stdout).unwrap().replace('\r', "")
+    }
+
     pub fn json(&self, words: &[&str]) -> Ended {
         self.run(&[&["--json"], words].concat())
     }

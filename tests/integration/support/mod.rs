@@ -1,6 +1,7 @@
 //! What the tests share: the processes that they start, and how to wait for a condition.
 
 pub mod appliance;
+pub mod descriptor_store;
 pub mod journal;
 pub mod matrix;
 pub mod nbd;
