@@ -332,6 +332,9 @@ pub struct VmRecord {
     /// Whose it is.
     #[serde(default)]
     pub owner: Owner,
+    /// Whether CloudStack refuses to destroy it.
+    #[serde(default)]
+    pub is_protected: bool,
 }
 
 impl VmRecord {

@@ -169,6 +169,7 @@ pub(super) struct WireVm {
     account: Option<Scalar>,
     domainid: Option<Scalar>,
     projectid: Option<Scalar>,
+    deleteprotection: Option<Scalar>,
 }
 
 impl Record for VmRecord {
@@ -184,6 +185,7 @@ impl Record for VmRecord {
             zone_id: needed("a VM's zoneid", wire.zoneid)?,
             hypervisor: text(wire.hypervisor),
             owner: owner(wire.account, wire.domainid, wire.projectid),
+            is_protected: wire.deleteprotection.and_then(Scalar::flag).unwrap_or(false),
         })
     }
 

@@ -72,7 +72,7 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
         "projectid": vm.projectid, "project": project_name(vm.projectid.as_deref(), world),
         "osdisplayname": "Debian GNU/Linux 12 (64-bit)", "cpunumber": 2, "memory": 2048,
         "rootdeviceid": has_root.then_some(0), "nic": [], "tags": [], "details": {"rootDiskController": "virtio"},
-        "deleteprotection": false, "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
+        "deleteprotection": vm.deleteprotection, "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
         "instancename": world.settings.is_admin().then(|| format!("i-2-{}-VM", vm.name)),
     }))
 }

@@ -243,12 +243,15 @@ impl SnapshotCreate {
         });
         match left {
             None => error.hint(GENERIC),
-            Some(left) => error.hint(format!(
-                "snapshot {} is left in state {}: `volctl snapshot delete {}` deletes it; {GENERIC}",
-                left.label(),
-                printable(&left.state),
-                left.id
-            )),
+            Some(left) => {
+                let first = if left.is_unfinished() { "once that has changed " } else { "" };
+                error.hint(format!(
+                    "snapshot {} is left in state {}: {first}`volctl snapshot delete {}` deletes it; {GENERIC}",
+                    left.label(),
+                    printable(&left.state),
+                    left.id
+                ))
+            }
         }
     }
 
