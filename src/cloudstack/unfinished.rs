@@ -77,7 +77,7 @@ impl CloudStack {
         if self.shared.unfinished.refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        if !last.as_ref().is_some_and(|listed| listed.asked.elapsed() <= oldest) {
+        if last.as_ref().is_none_or(|listed| listed.asked.elapsed() > oldest) {
             let asked = Instant::now();
             match self.pending_jobs().await {
                 Ok(pending) => *last = Some(Listed { asked, pending }),
