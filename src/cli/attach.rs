@@ -41,6 +41,7 @@ pub struct Attach {
 impl Attach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
+        names.refuse_several_as_root(self.root)?;
         let params = |volume: &String| VolumeAttach {
             volume: volume.clone(),
             vm: self.vm.clone(),
@@ -58,6 +59,5 @@ fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
     let Some(volume) = &changed.volume else { return format!("{subject} attached") };
     let already = if changed.changed == Some(false) { "is already " } else { "" };
-    let elsewhere = if volume.device.is_none() { " (another VM: its device there is not known here)" } else { "" };
-    format!("{subject} {already}{}{elsewhere}", change::whereabouts(volume))
+    format!("{subject} {already}{}", change::whereabouts(volume))
 }

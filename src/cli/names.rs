@@ -39,6 +39,18 @@ impl Names {
         refuse_too_many(all.len())?;
         Ok(Self { words: all, is_list })
     }
+
+    /// Refuses more than one volume where `--root` makes it the root disk of a VM, which has one.
+    ///
+    /// # Errors
+    /// `usage` where there are several.
+    pub fn refuse_several_as_root(&self, root: bool) -> Result<()> {
+        if !root || self.words.len() == 1 {
+            return Ok(());
+        }
+        let what = format!("a VM has one root disk, and {} volumes are named", self.words.len());
+        Err(Error::new(Kind::Usage, what).hint("name one volume with --root; nothing was sent"))
+    }
 }
 
 /// A name a line; what is blank is passed over.

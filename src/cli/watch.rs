@@ -39,8 +39,10 @@ impl Watcher<'_> {
         self.shown.retain(|(_, ended)| ended.is_none_or(|ended| ended.elapsed() < AFTERGLOW));
         let screen = self.output.screen();
         let operations: Vec<Operation> = self.shown.iter().map(|(operation, _)| operation.clone()).collect();
-        let table =
-            if operations.is_empty() { "nothing is under way\n".to_owned() } else { ops::table(&operations, &screen) };
+        let table = match operations.as_slice() {
+            [] => "nothing is under way\n".to_owned(),
+            several => render::folded(&ops::table(several, &screen), self.output.height()),
+        };
         // Home, each line to its end, and what is below.
         self.output.stream(&format!("\u{1b}[H{}\u{1b}[J", table.replace('\n', "\u{1b}[K\n")))
     }

@@ -1,7 +1,7 @@
 //! Several changes at once: all of them are looked at before any is begun, and then each is an operation of its own.
 //!
 //! What says that the list itself is wrong refuses it whole: a name that is not there or fits several, a volume that is
-//! named twice, more attachments than the VM has slots, two root disks of one VM. What is in the way of one volume only (busy, held, attached
+//! named twice, more attachments than the VM has slots. What is in the way of one volume only (busy, held, attached
 //! elsewhere) refuses that one, and the others go on.
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Engine;
-use super::place::Place;
 use super::request::{Drafted, Request};
 use super::world::World;
 use crate::api::{Asker, Begun, BegunOne, Change, OperationKind};
@@ -42,7 +41,6 @@ impl Engine {
             return Ok(Begun { results: drafts.into_iter().map(refused).collect() });
         }
         refuse_twice(&drafts)?;
-        refuse_two_roots(&drafts)?;
         // Of two lists at once the second sees what the first takes.
         let _slots = self.world().slots.lock().await;
         self.world().refuse_too_few_slots(&drafts).await?;
@@ -80,9 +78,9 @@ impl Engine {
 }
 
 /// The changes that would be new.
-fn new_ones(drafts: &[Result<Drafted>]) -> impl Iterator<Item = (&NewOperation, Option<Place>)> {
+fn new_ones(drafts: &[Result<Drafted>]) -> impl Iterator<Item = (&NewOperation, bool)> {
     drafts.iter().filter_map(|drafted| match drafted {
-        Ok(Drafted::New { new, takes }) => Some((&**new, *takes)),
+        Ok(Drafted::New { new, takes_slot }) => Some((&**new, *takes_slot)),
         _ => None,
     })
 }
@@ -112,24 +110,11 @@ fn refuse_twice(drafts: &[Result<Drafted>]) -> Result<()> {
     Ok(())
 }
 
-/// A VM starts from one disk.
-fn refuse_two_roots(drafts: &[Result<Drafted>]) -> Result<()> {
-    let mut seen = HashSet::new();
-    let mut vms = new_ones(drafts).filter(|(_, takes)| *takes == Some(Place::Root)).filter_map(|(new, _)| new.vm_id);
-    match vms.find(|vm| !seen.insert(*vm)) {
-        Some(vm) => {
-            let what = format!("several volumes are to be the root disk of VM {vm}, which has one; none was begun");
-            Err(Error::new(Kind::Conflict, what).hint("name one volume"))
-        }
-        None => Ok(()),
-    }
-}
-
 impl World {
     /// Refuses more attachments than a VM has slots for, with those that are under way.
     async fn refuse_too_few_slots(&self, drafts: &[Result<Drafted>]) -> Result<()> {
         let mut wanted: BTreeMap<VmId, usize> = BTreeMap::new();
-        for vm in new_ones(drafts).filter(|(_, takes)| *takes == Some(Place::Data)).filter_map(|(new, _)| new.vm_id) {
+        for vm in new_ones(drafts).filter(|(_, takes_slot)| *takes_slot).filter_map(|(new, _)| new.vm_id) {
             *wanted.entry(vm).or_default() += 1;
         }
         for (vm, wanted) in wanted {

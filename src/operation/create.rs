@@ -141,8 +141,7 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         subject: volume.as_ref().map(Subject::of),
         new_name: Some(params.name.clone()),
         vm_id: story.vm.as_ref().map(|vm| vm.id),
-        takes: (story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()))
-            .then_some(Place::Data),
+        takes_slot: story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()),
         ..Draft::of(story)
     })
 }

@@ -121,7 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         vm_id: Some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
-        takes: (story.volume.vm_id != Some(story.to.id)).then_some(place),
+        takes_slot: !params.root && story.volume.vm_id != Some(story.to.id),
         ..Draft::of(story)
     })
 }

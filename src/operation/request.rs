@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::place::Place;
 use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{
@@ -66,8 +65,8 @@ pub(super) enum Drafted {
     /// A new operation.
     New {
         new: Box<NewOperation>,
-        /// What it takes of its VM that is free now.
-        takes: Option<Place>,
+        /// Whether it takes a slot of its VM that is free now.
+        takes_slot: bool,
     },
     /// Of a dry run: what it would do.
     Plan(Box<Changed>),
@@ -107,13 +106,21 @@ pub(super) struct Draft<S> {
     pub supersedes: Option<(OperationId, String)>,
     /// How long clients may take to finish before anything is sent.
     pub drain: Duration,
-    /// As what it attaches a volume that its VM does not have yet.
-    pub takes: Option<Place>,
+    /// Whether it attaches a data disk that its VM does not have yet.
+    pub takes_slot: bool,
 }
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO, takes: None }
+        Self {
+            story,
+            subject: None,
+            new_name: None,
+            vm_id: None,
+            supersedes: None,
+            drain: Duration::ZERO,
+            takes_slot: false,
+        }
     }
 }
 
@@ -187,11 +194,11 @@ impl Engine {
     }
 
     async fn drafted<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Drafted> {
-        let (new, takes) = (new_operation(&draft, asked)?, draft.takes);
+        let (new, takes_slot) = (new_operation(&draft, asked)?, draft.takes_slot);
         if asked.change.dry_run {
             return Ok(Drafted::Plan(Box::new(Box::pin(self.dry_run(draft.story, new)).await?)));
         }
-        Ok(Drafted::New { new: Box::new(new), takes })
+        Ok(Drafted::New { new: Box::new(new), takes_slot })
     }
 
     fn take(&self, drafted: Drafted, change: &Change) -> Result<Taken> {
