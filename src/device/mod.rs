@@ -176,6 +176,13 @@ impl Devices {
         Ok(gone.is_some())
     }
 
+    /// Returns once the device of a serial has come, where it is not here now, or else has gone.
+    pub async fn wait_turned(&self, serial: &Serial) {
+        let was = self.world.look().is_ok_and(|facts| facts.present(serial));
+        // The judgement does not fail, and there is no deadline.
+        let _ = self.wait_until(None, |facts| Ok((facts.present(serial) != was).then_some(()))).await;
+    }
+
     /// Looks now, at each event, now and then, and at the deadline. A look that fails is made again.
     async fn wait_until<T>(
         &self,

@@ -150,9 +150,6 @@ impl Move {
                 refuse_unfit(&self.volume, &target.vm, self.place)?;
                 target.refuse_snapshots()?;
                 world.refuse_if_held(root.id)?;
-                refuse_busy(root)?;
-                let other = world.store.operation_on(root.id)?;
-                refuse_in_an_operation(root, other.filter(|row| row.volume_id != Some(self.volume.id)))?;
                 let terms = Terms { drain_seconds: None, force: false };
                 let detach = Detach::new(root.clone(), &target.vm, false, terms);
                 Some(Root { disk: Subject::of(root), detach })
@@ -178,6 +175,7 @@ impl Move {
         let target = cx.patiently(&self.looking_at_target(), || Target::look_closely(&cx.world.cloud, to)).await?;
         self.aim(&cx.world, &target)?;
         if let Some(root) = target.root().filter(|_| self.root.is_some()) {
+            refuse_busy(root)?;
             refuse_in_an_operation(root, cx.stored(|store| store.displace(cx.row.id, root.id)).await)?;
         }
         refuse_busy(&self.volume)?;

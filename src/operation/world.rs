@@ -15,7 +15,7 @@ use super::synced::SyncLogged;
 use super::tally::Tally;
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
-use crate::api::{EventKind, Status, Vms};
+use crate::api::{EventKind, Status, Usual, Vms};
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
 use crate::device::{Devices, HandsOff};
@@ -268,8 +268,20 @@ impl Cx {
             tracing::warn!(operation = %row.id, volume = row.volume_id.map(|id| id.to_string()), "{:?}: {error}", row.status);
         }
         self.row = row.clone();
-        self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
+        let usual = self.usual_time_of(&row);
+        self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None, usual });
         true
+    }
+
+    /// How long the step of an operation usually takes here; for people and for the pace of polls only.
+    fn usual_time_of(&self, row: &OperationRow) -> Option<Usual> {
+        if row.status != Status::Running {
+            return None;
+        }
+        self.world.store.usual_time(row.kind, &row.step).unwrap_or_else(|error| {
+            tracing::warn!(operation = %row.id, %error, "how long its step usually takes cannot be read");
+            None
+        })
     }
 
     /// A row that this version cannot read is for a human; it is never dropped.

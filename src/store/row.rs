@@ -85,6 +85,7 @@ impl OperationRow {
             error: self.failure(),
             created_at: self.created_at,
             updated_at: self.updated_at,
+            usual: None,
             finished_at: self.finished_at,
         }
     }

@@ -31,4 +31,5 @@ mod simulator;
 mod story;
 mod support;
 mod tls;
+mod waits;
 mod why;

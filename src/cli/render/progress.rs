@@ -90,13 +90,25 @@ pub fn lines(waiting: &[Waiting<'_>], of: usize, lost: bool, height: usize, now:
 fn line(waiting: &Waiting<'_>, lost: bool, now: Timestamp) -> String {
     let step = match waiting.operation {
         _ if lost => "connecting to the daemon again".to_owned(),
-        Some(operation) => format!("{} ({})", printable(&operation.step), words::ago(now, operation.updated_at)),
+        Some(operation) => format!("{} ({})", printable(&operation.step), so_far(operation, now)),
         None => "waiting for the daemon".to_owned(),
     };
     let name = waiting.operation.and_then(|operation| Some((operation.kind, operation.volume_name.as_deref()?)));
     match name {
         Some((kind, name)) => format!("{} {}: {step}", words::word(kind), printable(name)),
         None => format!("{}: {step}", printable(waiting.label)),
+    }
+}
+
+/// How long the step takes already, next to what is usual where that is worth a word.
+fn so_far(operation: &Operation, now: Timestamp) -> String {
+    let taken = words::ago(now, operation.updated_at);
+    match &operation.usual {
+        Some(usual) if usual.to_ms >= 1000 => {
+            let (from, to) = (usual.from_ms / 1000, usual.to_ms.div_ceil(1000));
+            format!("usually {} here, now {taken}", words::span_between(from, to))
+        }
+        _ => taken,
     }
 }
 
@@ -115,5 +127,23 @@ mod tests {
         assert_eq!((low.len(), low[3].as_str()), (5, "attach data4: waiting for the daemon"));
         assert_eq!(low[4], "and 5 more; 1 of 10 ended");
         assert_eq!(lines(&waiting[..1], 1, true, 6, now), ["attach data1: connecting to the daemon again"]);
+    }
+
+    #[test]
+    fn what_is_usual_stands_beside_what_it_takes_now() {
+        let mut operation: Operation = serde_json::from_value(serde_json::json!({
+            "id": "0b5e7c1a-90ab-4cde-8f01-23456789abcd", "kind": "attach", "status": "running", "step": "waiting",
+            "created_at": "1970-01-01T00:00:00Z", "updated_at": "1970-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        let now = Timestamp::from_second(31).unwrap();
+        assert_eq!(so_far(&operation, now), "31s");
+        let mut after = |from_ms, to_ms| {
+            operation.usual = Some(crate::api::Usual { from_ms, median_ms: to_ms, to_ms });
+            so_far(&operation, now)
+        };
+        assert_eq!(after(6100, 8300), "usually 6-9s here, now 31s");
+        assert_eq!(after(40_000, 90_000), "usually 40s-1m30s here, now 31s");
+        assert_eq!(after(20, 400), "31s", "what is always quick needs no word");
     }
 }

@@ -15,6 +15,11 @@ pub fn span(seconds: u64) -> String {
     format_age(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
 }
 
+/// A range of seconds, with its unit once where both ends have the same.
+pub fn span_between(from: u64, to: u64) -> String {
+    if to < 60 { format!("{from}-{to}s") } else { format!("{}-{}", span(from), span(to)) }
+}
+
 /// Whole seconds from a moment until now; 0 for one that is ahead.
 pub fn age(now: Timestamp, at: Timestamp) -> Duration {
     now.duration_since(at).try_into().unwrap_or_default()
