@@ -59,7 +59,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
-use crate::config::{Environment, Paths};
+use crate::config::{Environment, Paths, without_empty_variables};
 use crate::error::Result;
 
 /// The exit code after Ctrl-C.
@@ -215,7 +215,7 @@ fn socket(global: Global, output: &Output) -> Result<PathBuf> {
 
 /// The definition of the command line, from which the manual pages are generated.
 pub fn definition() -> clap::Command {
-    examples::add(Cli::command())
+    without_empty_variables(examples::add(Cli::command()))
 }
 
 #[cfg(test)]

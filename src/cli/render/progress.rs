@@ -109,7 +109,7 @@ pub fn lines(
 fn step(waiting: &Waiting<'_>, lost: bool, now: Timestamp) -> String {
     match waiting.operation {
         _ if lost => "connecting to the daemon again".to_owned(),
-        Some(operation) => format!("{} ({})", printable(&operation.step), words::ago(now, operation.updated_at)),
+        Some(operation) => format!("{} ({})", printable(&operation.step), so_far(operation, now)),
         None => "waiting for the daemon".to_owned(),
     }
 }
@@ -119,6 +119,18 @@ fn name(waiting: &Waiting<'_>) -> String {
     match name {
         Some((kind, name)) => format!("{} {}", words::word(kind).replace('_', " "), printable(name)),
         None => printable(waiting.label),
+    }
+}
+
+/// How long the step takes already, next to what is usual where that is worth a word.
+fn so_far(operation: &Operation, now: Timestamp) -> String {
+    let taken = words::ago(now, operation.updated_at);
+    match &operation.usual {
+        Some(usual) if usual.to_ms >= 1000 => {
+            let (from, to) = (usual.from_ms / 1000, usual.to_ms.div_ceil(1000));
+            format!("usually {} here, now {taken}", words::span_between(from, to))
+        }
+        _ => taken,
     }
 }
 
@@ -146,5 +158,23 @@ mod tests {
         let lines = lines(&waiting, 2, false, (24, 60), Timestamp::UNIX_EPOCH);
         assert_eq!(lines[0], "attach production…-primary-01-data: waiting for the daemon");
         assert_ne!(lines[0], lines[1]);
+    }
+
+    #[test]
+    fn what_is_usual_stands_beside_what_it_takes_now() {
+        let mut operation: Operation = serde_json::from_value(serde_json::json!({
+            "id": "0b5e7c1a-90ab-4cde-8f01-23456789abcd", "kind": "attach", "status": "running", "step": "waiting",
+            "created_at": "1970-01-01T00:00:00Z", "updated_at": "1970-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        let now = Timestamp::from_second(31).unwrap();
+        assert_eq!(so_far(&operation, now), "31s");
+        let mut after = |from_ms, to_ms| {
+            operation.usual = Some(crate::api::Usual { from_ms, median_ms: to_ms, to_ms });
+            so_far(&operation, now)
+        };
+        assert_eq!(after(6100, 8300), "usually 6-9s here, now 31s");
+        assert_eq!(after(40_000, 90_000), "usually 40s-1m30s here, now 31s");
+        assert_eq!(after(20, 400), "31s", "what is always quick needs no word");
     }
 }

@@ -20,6 +20,7 @@ const VOLUME: &[&str] = &[
     "hold",
     "cloudstack_as_of",
     "type",
+    "this_vm",
     "vm_name",
     "stale",
     "tags",
