@@ -52,6 +52,7 @@ const OPERATION: &[&str] = &[
     "error",
     "created_at",
     "updated_at",
+    "usual",
     "finished_at",
     "volume_name",
 ];
