@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use self::document::{Given, Section};
 pub use self::duration::{DurationError, parse_duration};
-pub use self::environment::{Environment, Paths};
+pub use self::environment::{Environment, Paths, without_empty_variables};
 pub use self::network::{Network, NetworkError};
 use self::secret::ReadFile;
 pub use self::secret::{SecretKey, read_private};

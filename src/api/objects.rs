@@ -30,6 +30,9 @@ pub struct Volume {
     pub vm_id: Option<VmId>,
     /// That VM's name.
     pub vm_name: Option<String>,
+    /// Whether that VM is the one the daemon runs in; none where it is attached to none, or that is not known.
+    #[serde(default)]
+    pub this_vm: Option<bool>,
     /// CloudStack's number of the attachment.
     pub device_id: Option<u32>,
     /// Its block device here, read from the kernel for this answer.
@@ -308,8 +311,22 @@ pub struct Operation {
     pub created_at: Timestamp,
     /// When its step or status last changed.
     pub updated_at: Timestamp,
+    /// How long the step under way usually takes here; none where that is not known.
+    pub usual: Option<Usual>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+/// How long a step took the last times, in milliseconds: four of five lay in this range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Usual {
+    /// One of ten was shorter.
+    pub from_ms: u64,
+    /// Half were shorter.
+    pub median_ms: u64,
+    /// One of ten was longer.
+    pub to_ms: u64,
 }
 
 impl Operation {

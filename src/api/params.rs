@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::objects::{OperationKind, Status};
 use super::tls::TlsMode;
-use crate::model::Tag;
+use crate::model::{OperationId, Tag};
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -266,6 +266,16 @@ pub struct VmGet {
     pub vm: Option<String>,
 }
 
+/// `vm.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct VmList {
+    /// A list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -383,6 +393,9 @@ pub struct SnapshotList {
     pub vm: Option<String>,
     /// With all of these tags.
     pub tags: Vec<Tag>,
+    /// Of all volumes: a list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
 }
 
 /// `snapshot.revert`
@@ -505,4 +518,7 @@ pub struct OperationWatch {
     /// Comes back in each notification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Value>,
+    /// What was under way when an earlier connection was lost: it is told of too where it has ended since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<OperationId>,
 }

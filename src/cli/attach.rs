@@ -58,6 +58,9 @@ impl Attach {
 fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
     let Some(volume) = &changed.volume else { return format!("{subject} attached") };
+    if volume.vm_id.is_none() {
+        return format!("{subject} was attached by this request, and is attached nowhere any more");
+    }
     let already = if changed.changed == Some(false) { "is already " } else { "" };
     format!("{subject} {already}{}", change::whereabouts(volume))
 }

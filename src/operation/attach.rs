@@ -147,7 +147,7 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
     Ok(Draft {
         subject: Some(Subject::of(&story.volume)),
         vm_id: Some(story.vm.id),
-        takes_slot: !params.root && !story.attached_there(&story.volume),
+        takes: (!story.attached_there(&story.volume)).then_some(story.place),
         ..Draft::of(story)
     })
 }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Engine;
+use super::place::Place;
 use super::request::{Drafted, Request};
 use super::world::World;
 use crate::api::{Asker, Begun, BegunOne, Change, OperationKind};
@@ -78,9 +79,9 @@ impl Engine {
 }
 
 /// The changes that would be new.
-fn new_ones(drafts: &[Result<Drafted>]) -> impl Iterator<Item = (&NewOperation, bool)> {
+fn new_ones(drafts: &[Result<Drafted>]) -> impl Iterator<Item = (&NewOperation, Option<Place>)> {
     drafts.iter().filter_map(|drafted| match drafted {
-        Ok(Drafted::New { new, takes_slot }) => Some((&**new, *takes_slot)),
+        Ok(Drafted::New { new, takes }) => Some((&**new, *takes)),
         _ => None,
     })
 }
@@ -114,7 +115,7 @@ impl World {
     /// Refuses more attachments than a VM has slots for, with those that are under way.
     async fn refuse_too_few_slots(&self, drafts: &[Result<Drafted>]) -> Result<()> {
         let mut wanted: BTreeMap<VmId, usize> = BTreeMap::new();
-        for vm in new_ones(drafts).filter(|(_, takes_slot)| *takes_slot).filter_map(|(new, _)| new.vm_id) {
+        for vm in new_ones(drafts).filter(|(_, takes)| *takes == Some(Place::Data)).filter_map(|(new, _)| new.vm_id) {
             *wanted.entry(vm).or_default() += 1;
         }
         for (vm, wanted) in wanted {

@@ -130,7 +130,9 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         (Some(vm), None) => {
             let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
             let target = Target::look(&world.cloud, vm, Place::Data).await;
-            target.map_err(|error| error.into_error(&doing))?.refuse_occupied(Place::Data, &world.config)?;
+            let target = target.map_err(|error| error.into_error(&doing))?;
+            target.refuse_occupied(Place::Data, &world.config)?;
+            target.refuse_snapshots()?;
         }
         (Some(vm), Some(volume)) => {
             drop(Attach::new(world, volume.clone(), vm.clone(), Place::Data, story.share()).await?)
@@ -141,7 +143,8 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         subject: volume.as_ref().map(Subject::of),
         new_name: Some(params.name.clone()),
         vm_id: story.vm.as_ref().map(|vm| vm.id),
-        takes_slot: story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()),
+        takes: (story.vm.is_some() && volume.as_ref().is_none_or(|volume| volume.vm_id.is_none()))
+            .then_some(Place::Data),
         ..Draft::of(story)
     })
 }
@@ -544,6 +547,7 @@ impl Story for Create {
         Outcome {
             changed: !self.existed || attached.changed || self.tagging.changed(),
             notes: [self.notes.clone(), attached.notes].concat(),
+            existed: self.existed,
             ..Outcome::default()
         }
     }

@@ -19,6 +19,7 @@ use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
+use super::place::{refuse_vm_snapshots, vm_snapshots};
 use super::request::{Draft, Subject};
 use super::resize::WAITING_FOR_SIZE;
 use super::resolve::{self, Meaning};
@@ -259,6 +260,9 @@ impl Detach {
                 format!("volume {} was attached to another VM meanwhile; nothing was sent", self.volume.label()),
             )));
         }
+        let snapshots = vm_snapshots(&cx.world.cloud, self.vm_id).await;
+        let forbidden = format!("does not detach volume {}", self.volume.label());
+        refuse_vm_snapshots(&self.vm_label, &snapshots, &forbidden)?;
         if self.here {
             self.refuse_if_used(cx).await?;
         }

@@ -224,6 +224,7 @@ impl World {
             zone_id: record.zone_id.clone(),
             vm_id: record.vm_id,
             vm_name: record.vm_name.clone(),
+            this_vm: record.vm_id.zip(self.this_vm_known()).map(|(vm, this)| vm == this),
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),

@@ -37,6 +37,7 @@ mod exports_check;
 mod filter;
 mod hold;
 mod job;
+mod kept;
 mod lane;
 mod look;
 mod r#move;
@@ -185,11 +186,6 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The volume, once known.
     fn volume_id(&self) -> Option<VolumeId>;
 
-    /// Another volume that makes way for it; by itself, none.
-    fn displaced_id(&self) -> Option<VolumeId> {
-        None
-    }
-
     /// What it has come to so far.
     fn outcome(&self) -> Outcome;
 }
@@ -300,7 +296,6 @@ fn transition<S: Story>(story: &S, status: Status, step: S::Step, error: Option<
         step: (step.name().to_owned(), step.words().to_owned()),
         story: to_json(story)?,
         volume_id: story.volume_id(),
-        displaced_id: story.displaced_id(),
         outcome: status.ended().then(|| story.outcome()),
         error: error.cloned(),
     })

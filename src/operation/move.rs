@@ -22,7 +22,7 @@ use super::{Halt, Next, Story};
 use crate::api::{NamedVolume, OperationKind, Status, VolumeMove};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmRecord, VolumeId, VolumeRecord, printable};
-use crate::store::Outcome;
+use crate::store::{OperationRow, Outcome};
 
 /// What a move has learned.
 #[derive(Serialize, Deserialize)]
@@ -121,7 +121,7 @@ pub(super) async fn ask(world: &World, params: &VolumeMove) -> Result<Draft<Move
         vm_id: Some(story.to.id),
         supersedes,
         drain: Duration::from_secs(params.drain_seconds.unwrap_or_default()),
-        takes_slot: !params.root && story.volume.vm_id != Some(story.to.id),
+        takes: (story.volume.vm_id != Some(story.to.id)).then_some(place),
         ..Draft::of(story)
     })
 }
@@ -150,8 +150,6 @@ impl Move {
                 refuse_unfit(&self.volume, &target.vm, self.place)?;
                 target.refuse_snapshots()?;
                 world.refuse_if_held(root.id)?;
-                refuse_busy(root)?;
-                refuse_in_an_operation(world, root)?;
                 let terms = Terms { drain_seconds: None, force: false };
                 let detach = Detach::new(root.clone(), &target.vm, false, terms);
                 Some(Root { disk: Subject::of(root), detach })
@@ -176,6 +174,10 @@ impl Move {
         let to = &self.to;
         let target = cx.patiently(&self.looking_at_target(), || Target::look_closely(&cx.world.cloud, to)).await?;
         self.aim(&cx.world, &target)?;
+        if let Some(root) = target.root().filter(|_| self.root.is_some()) {
+            refuse_busy(root)?;
+            refuse_in_an_operation(root, cx.stored(|store| store.displace(cx.row.id, root.id)).await)?;
+        }
         refuse_busy(&self.volume)?;
         self.leaves = matches!(self.detach.run(detach::Step::Check, cx).await?, Next::On);
         Ok(Next::On)
@@ -229,9 +231,9 @@ fn refuse_busy(volume: &VolumeRecord) -> Result<()> {
     }
 }
 
-/// Refuses a volume that another operation has: this one locks only the volume that it moves.
-fn refuse_in_an_operation(world: &World, volume: &VolumeRecord) -> Result<()> {
-    match world.store.operation_on(volume.id)? {
+/// Refuses a volume that another operation has.
+fn refuse_in_an_operation(volume: &VolumeRecord, other: Option<OperationRow>) -> Result<()> {
+    match other {
         None => Ok(()),
         Some(row) => Err(Error::new(
             Kind::Busy,
@@ -335,10 +337,6 @@ impl Story for Move {
         Some(self.volume.id)
     }
 
-    fn displaced_id(&self) -> Option<VolumeId> {
-        self.root.as_ref().map(|root| root.disk.id)
-    }
-
     fn outcome(&self) -> Outcome {
         let left = self.detach.outcome();
         let freed = self.root.as_ref().filter(|root| root.detach.has_detached()).map(|root| &root.disk);
@@ -350,11 +348,11 @@ impl Story for Move {
             )
         };
         Outcome {
-            snapshot: None,
             changed: left.changed || freed.is_some() || self.attach.outcome().changed,
             notes: freed.map(note).into_iter().collect(),
             departure: left.departure,
             swapped_root: freed.map(|root| NamedVolume { id: root.id, name: root.name.clone() }),
+            ..Outcome::default()
         }
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::place::Place;
 use super::resolve::{self, Meaning};
 use super::world::World;
 use super::{
@@ -65,8 +66,8 @@ pub(super) enum Drafted {
     /// A new operation.
     New {
         new: Box<NewOperation>,
-        /// Whether it takes a slot of its VM that is free now.
-        takes_slot: bool,
+        /// What it takes of its VM that is free now.
+        takes: Option<Place>,
     },
     /// Of a dry run: what it would do.
     Plan(Box<Changed>),
@@ -106,21 +107,13 @@ pub(super) struct Draft<S> {
     pub supersedes: Option<(OperationId, String)>,
     /// How long clients may take to finish before anything is sent.
     pub drain: Duration,
-    /// Whether it attaches a data disk that its VM does not have yet.
-    pub takes_slot: bool,
+    /// As what it attaches a volume that its VM does not have yet.
+    pub takes: Option<Place>,
 }
 
 impl<S: Story> Draft<S> {
     pub fn of(story: S) -> Self {
-        Self {
-            story,
-            subject: None,
-            new_name: None,
-            vm_id: None,
-            supersedes: None,
-            drain: Duration::ZERO,
-            takes_slot: false,
-        }
+        Self { story, subject: None, new_name: None, vm_id: None, supersedes: None, drain: Duration::ZERO, takes: None }
     }
 }
 
@@ -194,11 +187,11 @@ impl Engine {
     }
 
     async fn drafted<S: Story>(&self, draft: Draft<S>, asked: &Asked<'_>) -> Result<Drafted> {
-        let (new, takes_slot) = (new_operation(&draft, asked)?, draft.takes_slot);
+        let (new, takes) = (new_operation(&draft, asked)?, draft.takes);
         if asked.change.dry_run {
             return Ok(Drafted::Plan(Box::new(Box::pin(self.dry_run(draft.story, new)).await?)));
         }
-        Ok(Drafted::New { new: Box::new(new), takes_slot })
+        Ok(Drafted::New { new: Box::new(new), takes })
     }
 
     fn take(&self, drafted: Drafted, change: &Change) -> Result<Taken> {
@@ -227,6 +220,7 @@ impl Engine {
             swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
             snapshot: outcome.as_ref().and_then(|outcome| outcome.snapshot.clone()),
+            existed: outcome.as_ref().filter(|outcome| outcome.existed).map(|_| true),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }
@@ -244,6 +238,7 @@ fn new_operation<S: Story>(draft: &Draft<S>, asked: &Asked<'_>) -> Result<NewOpe
         volume_name: draft.subject.as_ref().map(|subject| subject.name.clone()).or(draft.new_name.clone()),
         new_name: draft.new_name.clone(),
         vm_id: draft.vm_id,
+        root_of: draft.vm_id.filter(|_| draft.takes == Some(Place::Root)),
         request_id: change.request_id.clone(),
         request: request.clone(),
         asker: asker.clone(),

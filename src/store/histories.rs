@@ -15,14 +15,20 @@ const MOST_EVENTS: u32 = 2000;
 const MOST_OPERATIONS: u32 = 500;
 
 impl Store {
-    /// The volumes that the history knows by an id or a name, with their last names there.
+    /// The volumes that the history knows by an id or a name, with their last names there; by
+    /// a name only those whose last one it is.
     pub fn volumes_of_the_past(&self, word: &str) -> Result<Vec<(VolumeId, String)>> {
         self.read(|db| {
-            let query = "SELECT volume_id, volume_name, max(seq) FROM (
-                             SELECT volume_id, volume_name, seq FROM events WHERE volume_name = ?1 OR volume_id = lower(?1)
-                             UNION ALL
-                             SELECT volume_id, volume_name, 0 FROM operations WHERE volume_name = ?1 OR volume_id = lower(?1))
-                         WHERE volume_id IS NOT NULL AND volume_name IS NOT NULL GROUP BY volume_id LIMIT 20";
+            let query = "WITH meant AS (
+                             SELECT volume_id FROM events WHERE volume_name = ?1 OR volume_id = lower(?1)
+                             UNION SELECT volume_id FROM operations WHERE volume_name = ?1 OR volume_id = lower(?1))
+                         SELECT volume_id, volume_name FROM (
+                             SELECT volume_id, volume_name, max(seq) FROM (
+                                 SELECT volume_id, volume_name, seq FROM events WHERE volume_id IN meant
+                                 UNION ALL
+                                 SELECT volume_id, volume_name, 0 FROM operations WHERE volume_id IN meant)
+                             WHERE volume_id IS NOT NULL AND volume_name IS NOT NULL GROUP BY volume_id)
+                         WHERE volume_name = ?1 OR volume_id = lower(?1) LIMIT 20";
             let mut statement = db.prepare_cached(query).map_err(sql)?;
             let rows = statement.query_map([word], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).map_err(sql)?;
             rows.map(|row| {

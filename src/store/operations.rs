@@ -29,13 +29,14 @@ pub struct Transition {
     pub story: String,
     /// The volume, once a creation has learned it.
     pub volume_id: Option<VolumeId>,
-    /// Another volume that makes way for it.
-    pub displaced_id: Option<VolumeId>,
     /// The outcome, at the end.
     pub outcome: Option<Outcome>,
     /// Why it unwinds, failed or is stuck.
     pub error: Option<Error>,
 }
+
+/// What an operation does something to: its own volume, and one that makes way for it.
+const WORKS_ON: &str = "(volume_id = ?1 OR displaced_id = ?1)";
 
 /// So many rows are read at a time.
 const PART: u32 = 500;
@@ -54,7 +55,7 @@ impl Store {
                 .execute(
                     "UPDATE operations SET status = ?2, step = ?3, step_words = ?4, story = ?5,
                             volume_id = coalesce(?6, volume_id), outcome = ?7, error = ?8, updated_at = ?9,
-                            finished_at = ?10, displaced_id = coalesce(?11, displaced_id),
+                            finished_at = ?10,
                             unwinding = CASE ?2 WHEN 'stuck' THEN unwinding ELSE ?2 = 'unwinding' END
                      WHERE id = ?1 AND status IN ('queued', 'running', 'unwinding', 'stuck')",
                     params![
@@ -68,7 +69,6 @@ impl Store {
                         to.error.as_ref().map(to_json).transpose()?,
                         now,
                         finished,
-                        to.displaced_id.map(|id| id.to_string()),
                     ],
                 )
                 .map_err(sql)?;
@@ -236,9 +236,22 @@ impl Store {
         self.read(|db| many(db, &format!("WHERE {UNFINISHED} ORDER BY seq"), []))
     }
 
-    /// What holds a volume now, if anything does.
+    /// Takes another volume down as making way for an operation's own. Nothing is taken down where an unfinished
+    /// operation has that volume; which one.
+    pub fn displace(&self, id: OperationId, volume: VolumeId) -> Result<Option<OperationRow>> {
+        self.write(|db| {
+            let other = one(db, &format!("{HOLDS} AND id <> '{id}' AND {WORKS_ON}"), &volume.to_string())?;
+            if other.is_none() {
+                let displaced = [id.to_string(), volume.to_string()];
+                db.execute("UPDATE operations SET displaced_id = ?2 WHERE id = ?1", displaced).map_err(sql)?;
+            }
+            Ok(other)
+        })
+    }
+
+    /// What holds a volume now, or has it make way, if anything does.
     pub fn operation_on(&self, volume: VolumeId) -> Result<Option<OperationRow>> {
-        self.read(|db| one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string()))
+        self.read(|db| one(db, &format!("{HOLDS} AND {WORKS_ON}"), &volume.to_string()))
     }
 
     /// What was done to a volume, or is being done: the newest hundred, newest first.

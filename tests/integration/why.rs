@@ -154,3 +154,68 @@ fn operations_are_listed_as_filters_want() {
     names(message(&error), &["no such vm"]);
     detach_behind_our_back(&appliance);
 }
+
+/// Deletes a detached volume for ever, and lets the daemon learn that it is gone.
+fn expunge(appliance: &Appliance, volume: &str) {
+    appliance.ok(&["delete", volume, "--yes", "--expunge"]);
+    appliance.ok(&["ls", "--max-age", "0"]);
+}
+
+#[test]
+fn of_several_that_are_no_more_none_is_guessed() {
+    let appliance = Appliance::start();
+    let twins = [(); 2].map(|()| {
+        let id = appliance.ok(&["create", "twin", "--size", "1G"])["volume"]["id"].as_str().unwrap().to_owned();
+        expunge(&appliance, &id);
+        id
+    });
+    let error = appliance.json(&["why", "twin"]).failure(4, "ambiguous");
+    names(message(&error), &["twin", "several", &twins[0], &twins[1]]);
+    for id in &twins {
+        assert_eq!(&appliance.ok(&["why", id])["volume_id"], id);
+    }
+}
+
+#[test]
+fn a_renamed_volume_is_known_by_its_last_name() {
+    let appliance = Appliance::start();
+    let id = appliance.ok(&["create", "before", "--size", "1G"])["volume"]["id"].as_str().unwrap().to_owned();
+    appliance.cloud.admin("POST", "volume", json!({"id": id, "name": "after"}));
+    appliance.ok(&["ls", "--max-age", "0"]);
+    let why = appliance.ok(&["why", "after"]);
+    names(&texts(&why, "asked").join("\n"), &["create before"]);
+    expunge(&appliance, "after");
+    for word in ["after", id.as_str()] {
+        let why = appliance.ok(&["why", word]);
+        assert_eq!((&why["volume_id"], &why["volume_name"]), (&json!(id), &json!("after")), "{word}");
+        names(&texts(&why, "asked").join("\n"), &["create before", "delete after"]);
+    }
+    // The name that it had before is free for another volume.
+    let other = appliance.ok(&["create", "before", "--size", "1G"])["volume"]["id"].clone();
+    expunge(&appliance, "before");
+    assert_eq!(appliance.ok(&["why", "before"])["volume_id"], other);
+}
+
+#[test]
+fn without_the_right_to_look_at_events_the_rest_is_told_with_a_note() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    let told = |appliance: &Appliance| {
+        let why = appliance.ok(&["why", "data"]);
+        names(&texts(&why, "call").join("\n"), &["job succeeded"]);
+        names(why["summary"].as_str().unwrap(), &["attached here"]);
+        names(&why["notes"].to_string(), &["missing here", "listEvents"]);
+    };
+    appliance.cloud.settings(json!({"denied_commands": ["listEvents"]}));
+    told(&appliance);
+    appliance.cloud.settings(json!({"denied_commands": []}));
+    for fault in [
+        json!({"command": "listEvents", "mode": "error", "code": 401, "text": "no such command"}),
+        json!({"command": "listEvents", "mode": "non-json"}),
+        json!({"command": "listEvents", "mode": "html-200"}),
+    ] {
+        appliance.cloud.fault(fault);
+        told(&appliance);
+    }
+    assert_eq!(appliance.ok(&["why", "data"])["notes"], json!([]));
+}

@@ -81,7 +81,8 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
 pub fn vm_snapshot(vm: &VirtualMachine) -> Value {
     json!({
         "id": vm.id, "name": format!("i-2-{}_VS", vm.name), "displayname": "before-update", "state": "Ready",
-        "virtualmachineid": vm.id, "zoneid": vm.zoneid, "type": "Disk", "current": true, "account": vm.account,
+        "virtualmachineid": vm.id, "zoneid": vm.zoneid, "current": true, "account": vm.account,
+        "type": if vm.state == "Running" { "DiskAndMemory" } else { "Disk" },
         "domainid": DOMAIN, "domain": "ROOT", "tags": [],
     })
 }

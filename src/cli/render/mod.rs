@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::document::{answer_document, error_document, results_document, with_schema};
 pub use self::event::line as event_line;
@@ -131,12 +131,26 @@ impl Output {
             let mut told = HashSet::new();
             return common_code(answers.into_iter().map(|answer| self.show(answer, &page, &mut told)));
         }
-        let code =
-            common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
+        let code = code_of(&answers);
         match answers.as_slice() {
             [answer] if !is_list => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
         }
+    }
+
+    /// As [`answers`](Self::answers) to a list, whose document also has what was remarked about all of it.
+    pub fn answers_about<T: DeserializeOwned>(
+        &self,
+        note: &str,
+        answers: Vec<Answer>,
+        page: impl Fn(&T) -> Page,
+    ) -> u8 {
+        if self.format != Format::Json {
+            return self.answers(answers, true, page);
+        }
+        let mut document = results_document(&answers);
+        document["notes"] = json!([note]);
+        self.document(&document, code_of(&answers))
     }
 
     /// Whether a person looks at stdout and no JSON or identifier is wanted.
@@ -287,6 +301,10 @@ impl Output {
     fn stderr(&self, text: &str) {
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+fn code_of(answers: &[Answer]) -> u8 {
+    common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)))
 }
 
 /// The width that `watch` and its like tell: they take stdout and stderr by one pipe, and show what comes. A pipe of its

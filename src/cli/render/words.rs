@@ -15,6 +15,11 @@ pub fn span(seconds: u64) -> String {
     format_age(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
 }
 
+/// A range of seconds, with its unit once where both ends have the same.
+pub fn span_between(from: u64, to: u64) -> String {
+    if to < 60 { format!("{from}-{to}s") } else { format!("{}-{}", span(from), span(to)) }
+}
+
 /// Whole seconds from a moment until now; 0 for one that is ahead.
 pub fn age(now: Timestamp, at: Timestamp) -> Duration {
     now.duration_since(at).try_into().unwrap_or_default()
@@ -43,10 +48,10 @@ pub fn label(volume: &Volume) -> String {
     format!("{} ({}), {}", printable(&volume.name), volume.id, format_size(volume.size_bytes))
 }
 
-/// Where a volume is attached: `this VM` where its device is here, else the VM's name or id.
+/// Where a volume is attached: `this VM` where that is known or its device is here, else the VM's name or id.
 pub fn place(volume: &Volume) -> Option<String> {
     let vm = volume.vm_id?;
-    if volume.device.is_some() {
+    if volume.this_vm.unwrap_or(volume.device.is_some()) {
         return Some("this VM".to_owned());
     }
     Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))

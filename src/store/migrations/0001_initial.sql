@@ -19,6 +19,7 @@ CREATE TABLE operations (
     displaced_id TEXT,          -- another volume that it detaches, to make way for its own
     new_name    TEXT,           -- of a creation
     vm_id       TEXT,
+    root_of     TEXT,           -- the VM whose root disk it puts in its place
     request_id  TEXT UNIQUE,    -- the caller's
     request     TEXT NOT NULL,  -- JSON: what was asked for; the same id with another request is a conflict
     asker       TEXT NOT NULL,  -- JSON: who, with which words, why
@@ -38,6 +39,10 @@ CREATE UNIQUE INDEX one_operation_a_volume ON operations (volume_id)
 
 -- One creation a name: until CloudStack has answered, the name is all there is.
 CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
+    WHERE status IN ('running', 'unwinding', 'stuck');
+
+-- A VM has one place for a root disk: of two for it, the later changes nothing.
+CREATE UNIQUE INDEX one_root_disk_a_vm ON operations (root_of)
     WHERE status IN ('running', 'unwinding', 'stuck');
 
 CREATE INDEX unfinished_operations ON operations (status)
@@ -132,12 +137,31 @@ CREATE TABLE step_times (
     PRIMARY KEY (kind, step, at_most_ms)
 ) STRICT, WITHOUT ROWID;
 
+-- How long the last of each step took: what is usual here.
+CREATE TABLE recent_step_times (
+    seq  INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    step TEXT NOT NULL,
+    ms   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX recent_times_of_step ON recent_step_times (kind, step, seq);
+
 -- Counted where it happens, in the same transaction: nothing that ends is forgotten, or counted twice.
 CREATE TRIGGER count_ended AFTER UPDATE OF finished_at ON operations
 WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
 BEGIN
     INSERT INTO counters (name, label, value) VALUES ('operations', NEW.kind || ' ' || NEW.status, 1)
     ON CONFLICT (name, label) DO UPDATE SET value = value + 1;
+END;
+
+CREATE TRIGGER remember_step_time AFTER UPDATE OF status, step ON operations
+WHEN OLD.status = 'running' AND (NEW.step <> OLD.step OR NEW.status = 'succeeded') AND NEW.updated_at > OLD.updated_at
+BEGIN
+    INSERT INTO recent_step_times (kind, step, ms)
+    VALUES (NEW.kind, OLD.step,
+            CAST(round((julianday(NEW.updated_at) - julianday(OLD.updated_at)) * 86400000) AS INTEGER));
+    DELETE FROM recent_step_times WHERE kind = NEW.kind AND step = OLD.step AND seq <=
+        (SELECT seq FROM recent_step_times WHERE kind = NEW.kind AND step = OLD.step ORDER BY seq DESC LIMIT 1 OFFSET 32);
 END;
 
 CREATE TRIGGER time_step AFTER UPDATE OF status, step ON operations

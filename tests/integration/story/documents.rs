@@ -20,6 +20,7 @@ const VOLUME: &[&str] = &[
     "hold",
     "cloudstack_as_of",
     "type",
+    "this_vm",
     "vm_name",
     "stale",
     "tags",
@@ -52,6 +53,7 @@ const OPERATION: &[&str] = &[
     "error",
     "created_at",
     "updated_at",
+    "usual",
     "finished_at",
     "volume_name",
 ];
