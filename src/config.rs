@@ -103,6 +103,8 @@ pub struct Nbd {
     pub tls_certificates: Option<PathBuf>,
     /// Whether new exports take no connections without TLS where nothing else is asked for.
     pub tls_required: bool,
+    /// Data go past the page cache.
+    pub direct: bool,
     /// How much clients may have.
     pub limits: NbdLimits,
 }
@@ -283,6 +285,7 @@ impl<'a> Loader<'a> {
         let allow = self.note(section.texts("allow"));
         let tls_certificates = self.note(section.path("tls_certificates"));
         let tls = self.note(section.text("tls"));
+        let direct = self.note(section.boolean("direct"));
         let connections = self.note(section.count("max_connections", 10_000));
         let connections_per_client = self.note(section.count("max_connections_per_client", 10_000));
         let handshake = self.note(section.duration("handshake_timeout", 1));
@@ -304,6 +307,7 @@ impl<'a> Loader<'a> {
             plain_public,
             tls_certificates: tls_certificates.map(|path| path.value),
             tls_required: self.note(tls_required).unwrap_or(false),
+            direct: direct.unwrap_or(false),
             limits: NbdLimits {
                 connections: connections.unwrap_or(limits.connections),
                 connections_per_client: connections_per_client.unwrap_or(limits.connections_per_client),

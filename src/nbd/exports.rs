@@ -208,19 +208,22 @@ pub(super) struct Exports {
     activity: watch::Sender<Activity>,
     locations: Locations,
     connections_per_client: usize,
+    /// Data go past the page cache.
+    direct: bool,
     herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
-    /// An empty table. One client has so many connections at most.
-    pub fn new(locations: Locations, connections_per_client: u32) -> Self {
+    /// An empty table. One client has so many connections at most; `direct` takes the data past the page cache.
+    pub fn new(locations: Locations, connections_per_client: u32, direct: bool) -> Self {
         Self {
             table: Mutex::default(),
             activity: watch::Sender::default(),
             locations,
             connections_per_client: connections_per_client as usize,
+            direct,
             herald: Herald::default(),
             gone: Mutex::default(),
         }
@@ -250,7 +253,7 @@ impl Exports {
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let access = Access::read(&spec.access)?;
-        let served = Served::new(spec, self.herald.clone())?;
+        let served = Served::new(spec, self.direct, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let served = Arc::new(served);

@@ -5,6 +5,7 @@ mod foreign;
 mod hostile;
 mod life;
 mod model;
+mod overlap;
 mod raw;
 mod requests;
 mod trixie;
@@ -34,8 +35,19 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// One whose data go past the page cache.
+    async fn direct() -> Self {
+        Self::with(|config| config.direct = true).await
+    }
+
+    async fn with(change: impl FnOnce(&mut config::Nbd)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::bind(&Self::config(&directory), Arc::default(), Vec::new()).await.unwrap();
+        let mut config = Self::config(&directory);
+        change(&mut config);
+        let server = Server::bind(&config, Arc::default(), Vec::new()).await.unwrap();
         Self { server, directory }
     }
 
