@@ -6,6 +6,7 @@ mod hostile;
 mod life;
 mod limits;
 mod model;
+mod power_cut;
 mod raw;
 mod requests;
 mod trixie;
