@@ -4,6 +4,7 @@
 mod foreign;
 mod hostile;
 mod life;
+mod limits;
 mod model;
 mod raw;
 mod requests;
@@ -34,8 +35,15 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// One that is configured otherwise.
+    async fn with(change: impl FnOnce(&mut config::Nbd)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::bind(&Self::config(&directory), Arc::default(), Vec::new()).await.unwrap();
+        let mut config = Self::config(&directory);
+        change(&mut config);
+        let server = Server::bind(&config, Arc::default(), Vec::new()).await.unwrap();
         Self { server, directory }
     }
 
