@@ -4,8 +4,10 @@
 mod foreign;
 mod hostile;
 mod life;
+mod limits;
 mod model;
 mod overlap;
+mod power_cut;
 mod raw;
 mod requests;
 mod trixie;
@@ -43,6 +45,7 @@ impl Place {
         Self::with(|config| config.direct = true).await
     }
 
+    /// One that is configured otherwise.
     async fn with(change: impl FnOnce(&mut config::Nbd)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Self::config(&directory);
