@@ -264,7 +264,15 @@ impl Stream {
 
     /// Sends what waits if `count` bytes more would be too many to hold.
     pub fn reserve(&mut self, count: usize) -> io::Result<()> {
-        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count) } else { Ok(()) }
+        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count, false) } else { Ok(()) }
+    }
+
+    /// The same; false where the connection is to be handed over to another process, and the client does not take enough.
+    pub fn try_reserve(&mut self, count: usize) -> io::Result<bool> {
+        if self.filled + count > OUTPUT_LIMIT {
+            self.send_all_but(OUTPUT_LIMIT - count, true)?;
+        }
+        Ok(self.filled + count <= OUTPUT_LIMIT)
     }
 
     /// How much waits to be sent.
@@ -279,14 +287,15 @@ impl Stream {
 
     /// Sends what waits.
     pub fn send(&mut self) -> io::Result<()> {
-        self.send_all_but(OUTPUT_LIMIT)
+        self.send_all_but(OUTPUT_LIMIT, false)
     }
 
-    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on.
-    fn send_all_but(&mut self, kept: usize) -> io::Result<()> {
+    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on, or any number
+    /// where it may give up.
+    fn send_all_but(&mut self, kept: usize, may_give_up: bool) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.filled {
-            let may_keep = self.is_halted() && self.filled - sent <= kept;
+            let may_keep = self.is_halted() && (may_give_up || self.filled - sent <= kept);
             let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
             match self.channel.send(&self.output[sent..self.filled], wait) {
                 Ok(count) => sent += count,

@@ -12,7 +12,7 @@ use super::exports::Session;
 use super::handshake::{ALLOCATION_ID, Terms};
 use super::in_flight::Flight;
 use super::protocol::{Errno, Extent, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, LOOK_UP, OUTPUT_LIMIT, PIECE, Stream, Until};
+use super::stream::{Filled, HEAD, LOOK_UP, PIECE, Stream, Until};
 use super::work::{Outcome, Work, perform, takes_long};
 
 /// READs of fewer bytes are not looked through for holes: that would cost more than it saves.
@@ -213,12 +213,9 @@ impl Transmission<'_> {
         let is_halted = self.is_halted();
         match outcome {
             Outcome::Read(Ok((mut bytes, parts))) => {
-                let needed = request.length as usize + (parts.len() + 1) * HEAD;
-                if is_halted && self.stream.waiting() + needed > OUTPUT_LIMIT {
-                    self.unserved.extend(request.encode(self.terms.headers));
-                    return GO_ON;
+                if !self.stream.try_reserve(request.length as usize + (parts.len() + 1) * HEAD)? {
+                    return self.leave(&request);
                 }
-                self.stream.reserve(needed)?;
                 let (start, bytes) = (request.offset, bytes.bytes());
                 let copy = |buffer: &mut [u8], offset: u64| -> io::Result<()> {
                     let at = (offset - start) as usize;
@@ -230,11 +227,7 @@ impl Transmission<'_> {
                 GO_ON
             }
             Outcome::Read(Err(fault)) => self.answer(&request, Err(fault)),
-            Outcome::Done(Ok(done)) if done < request.length && is_halted => {
-                let rest = rest(&request, done).encode(self.terms.headers);
-                self.unserved.extend(rest);
-                GO_ON
-            }
+            Outcome::Done(Ok(done)) if done < request.length && is_halted => self.leave(&rest(&request, done)),
             Outcome::Done(Ok(done)) if done < request.length => self.answer(&request, Err(CLOSING)),
             Outcome::Done(outcome) => self.answer(&request, outcome.map(drop)),
         }
@@ -261,6 +254,12 @@ impl Transmission<'_> {
         self.stream.send()?;
         self.flight.land_but(self.deferred.held());
         Ok(())
+    }
+
+    /// Leaves a request without payload to the next process.
+    fn leave(&mut self, request: &Request) -> Flow {
+        self.unserved.extend(request.encode(self.terms.headers));
+        GO_ON
     }
 
     /// Leaves the rest of a WRITE, whose payload has arrived and is written in part, to the next process: as a request of
@@ -292,7 +291,9 @@ impl Transmission<'_> {
     fn read_held(&mut self, request: &Request) -> Flow {
         let parts = self.parts(request);
         let served = self.session.served();
-        self.stream.reserve(request.length as usize + (parts.len() + 1) * HEAD)?;
+        if !self.stream.try_reserve(request.length as usize + (parts.len() + 1) * HEAD)? {
+            return self.leave(request);
+        }
         let start = self.stream.waiting();
         let read = |buffer: &mut [u8], offset| served.backend.read_cached(buffer, offset);
         match self.put_parts(request, &parts, read) {
