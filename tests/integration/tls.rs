@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -171,6 +171,8 @@ fn clients_that_others_wrote_copy_both_ways() {
     run("nbdcopy", &["--connections=4", pattern, &uri]);
     run("nbdcopy", &["--connections=4", &uri, copy.to_str().unwrap()]);
     run("cmp", &["--bytes", &bytes.len().to_string(), pattern, copy.to_str().unwrap()]);
+    let allocated = fs::metadata(&copy).unwrap().blocks() * 512;
+    assert!(allocated < 32 << 20, "of a sparse GiB {allocated} bytes are allocated");
 
     let credentials = format!("tls-creds-x509,id=tls0,endpoint=client,dir={}", directory.display());
     let image = format!("driver=nbd,host=localhost,port={port},export=disk,tls-creds=tls0");

@@ -19,6 +19,7 @@ mod guest;
 mod hotplug;
 mod image;
 mod in_use;
+mod kernel_client;
 mod no_udevd;
 mod outside;
 mod packaged;
@@ -75,6 +76,7 @@ fn lab() {
     story::a_late_scsi_disk_is_found(&lab);
     story::a_detach_waits_for_the_guest(&lab);
     story::the_root_volume_stays(&lab);
+    kernel_client::a_file_system_lives_on_an_export(&lab);
     in_use::a_disk_in_use_stays(&lab);
     story::the_daemon_comes_and_goes(&lab);
     no_udevd::a_disk_is_known_by_its_serial(&lab);
