@@ -20,6 +20,7 @@ mod hotplug;
 mod image;
 mod in_use;
 mod kernel_client;
+mod kernel_tls;
 mod no_udevd;
 mod outside;
 mod packaged;
@@ -77,6 +78,7 @@ fn lab() {
     story::a_detach_waits_for_the_guest(&lab);
     story::the_root_volume_stays(&lab);
     kernel_client::a_file_system_lives_on_an_export(&lab);
+    kernel_tls::restarts_are_not_noticed_by_clients_with_tls(&lab);
     in_use::a_disk_in_use_stays(&lab);
     story::the_daemon_comes_and_goes(&lab);
     no_udevd::a_disk_is_known_by_its_serial(&lab);
