@@ -212,20 +212,23 @@ pub(super) struct Exports {
     locations: Locations,
     limits: NbdLimits,
     in_flight: Arc<Pool>,
+    /// Data go past the page cache.
+    direct: bool,
     herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
-    /// An empty table.
-    pub fn new(locations: Locations, limits: NbdLimits) -> Self {
+    /// An empty table; `direct` takes the data past the page cache.
+    pub fn new(locations: Locations, limits: NbdLimits, direct: bool) -> Self {
         Self {
             table: Mutex::default(),
             activity: watch::Sender::default(),
             locations,
             limits,
             in_flight: Arc::new(Pool::new(limits.in_flight)),
+            direct,
             herald: Herald::default(),
             gone: Mutex::default(),
         }
@@ -255,7 +258,7 @@ impl Exports {
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let access = Access::read(&spec.access)?;
-        let served = Served::new(spec, self.herald.clone())?;
+        let served = Served::new(spec, self.direct, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let served = Arc::new(served);

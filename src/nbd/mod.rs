@@ -12,6 +12,7 @@ mod channel;
 mod check;
 mod client;
 mod connection;
+mod direct;
 mod exports;
 mod hand_over;
 mod handshake;
@@ -111,7 +112,7 @@ impl Server {
             is_admitted
         });
         let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
-        let exports = Exports::new(locations, config.limits);
+        let exports = Exports::new(locations, config.limits, config.direct);
         let hall = Hall::new(Arc::new(exports), tls, config.limits);
         let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
 
