@@ -1,15 +1,15 @@
 .PHONY: build demo test bench fuzz packages fmt generate
 .DEFAULT_GOAL := build
 
-# target/release/volctl, target/release/volctld
+# target/release/: volctl, volctld, and the cloudstack-simulator of `volctl --sandbox`.
 build:
 	@tests/setup.sh build
 	cargo build --release --bins
 
-# The main job on an embedded sandbox, without any cloud.
+# The main job in a sandbox, without any cloud.
 demo:
 	@tests/setup.sh demo
-	@cargo build --release --bins --example cloudstack-simulator
+	@cargo build --release --bins
 	@tests/demo.sh
 
 # Everything. A level that can't run fails; only VOLCTL_SKIP=lab leaves one out.
@@ -17,12 +17,13 @@ test:
 	@tests/setup.sh test
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	cargo build --examples
 	RUST_TEST_THREADS=4 cargo test --lib --test integration -- --skip races::
 	cargo test --test integration races::
 	cargo build --release --bins
 ifneq ($(VOLCTL_SKIP),lab)
-	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture
+	packaging/build-packages.sh
+	packaging/build-packages.sh 99.0.0
+	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture --test-threads=1
 endif
 
 # The NBD server beside the reference servers: a table of ratios, in some 15 minutes on an idle machine, as root.

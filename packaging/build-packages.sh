@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes the .deb and the .rpm of the binaries in target/release, checks them, and puts them into target/packages.
+# Makes the .deb and the .rpm of the binaries in target/release, checks them, and puts them into target/packages/.
 #
-#   build-packages.sh [VERSION]     another version than VERSION.txt says, to try an upgrade
+#   build-packages.sh               the version is VERSION.txt's
+#   build-packages.sh VERSION       the .deb only, with another version, to try an upgrade to
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,7 +18,7 @@ stop() {
 for program in volctl volctld; do
     [ -x "$here/target/release/$program" ] || stop "target/release/$program is missing: run \`make build\` first"
 done
-for tool in dh dpkg-buildpackage lintian objdump rpmbuild rpmlint; do
+for tool in cpio dh dpkg-buildpackage lintian objdump rpmbuild rpmlint; do
     command -v "$tool" >/dev/null || stop "$tool is missing: run tests/setup.sh packages"
 done
 
@@ -65,9 +66,22 @@ rpm() {
     mv "$work"/rpm/RPMS/*/volctl-*.rpm "$out"
 }
 
+# What the .rpm would put on a machine: both programs run, and have their manual pages.
+unpack_rpm() {
+    mkdir "$work/unpacked"
+    (cd "$work/unpacked" && rpm2cpio "$out/volctl-$version"-*.rpm | cpio --extract --make-directories --quiet)
+    for page in volctl.1 volctld.8; do
+        program=$work/unpacked/usr/bin/${page%.*}
+        "$program" --version | grep -qF "$version" || stop "the .rpm's $program does not run as $version"
+        [ -f "$work/unpacked/usr/share/man/man${page#*.}/$page.gz" ] || stop "the .rpm lacks the page $page"
+    done
+}
+
 deb
-rpm
-rm -rf "$work"
 lintian --fail-on error "$out/volctl_$version"_*.deb
-rpmlint --config "$here/packaging/rpm/rpmlint.toml" "$out/volctl-$version"-*.rpm
-ls -l "$out"
+if [ "$#" -eq 0 ]; then
+    rpm
+    rpmlint --config "$here/packaging/rpm/rpmlint.toml" "$out/volctl-$version"-*.rpm
+    unpack_rpm
+fi
+rm -rf "$work"

@@ -6,11 +6,11 @@ set -eu
 
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
-test="$build debian-archive-keyring e2fsprogs faketime fio fish groff-base libnbd-bin mmdebstrap nbd-client nbdkit
+packages="$build binutils cpio debhelper dpkg-dev lintian rpm rpmlint"
+test="$packages debian-archive-keyring e2fsprogs faketime fio fish groff-base libnbd-bin mmdebstrap nbd-client nbdkit
     prometheus python3-libnbd python3-prometheus-client qemu-system-x86 qemu-utils socat systemd zsh"
 fuzz="$build g++"
 bench="$test nbd-server"
-packages="$build binutils debhelper dpkg-dev lintian rpm rpmlint"
 
 stop() {
     echo "setup.sh: $*" >&2

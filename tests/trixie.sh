@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the directory of Debian 13's NBD clients, the first that know extended headers. Unpacks them where they are not
-# there yet. They are not installed: they run here, with that release's own loader and libraries.
+# Prints the directory of a small Debian 13: for its NBD clients, the first that know extended headers, which run here with
+# that release's own loader and libraries, and for the package to be installed in a copy of it. Made where it is not there yet.
 #
 #   trixie.sh CACHE_DIR
 set -eu
@@ -12,21 +12,21 @@ stop() {
     exit 1
 }
 
-clients=$cache/$(sha256sum "$0" | cut -c1-16)
-[ -d "$clients" ] && echo "$clients" && exit
+debian=$cache/$(sha256sum "$0" | cut -c1-16)
+[ -d "$debian" ] && echo "$debian" && exit
 
 command -v mmdebstrap >/dev/null || stop "mmdebstrap is missing: apt-get install mmdebstrap"
 
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
-[ -d "$clients" ] && echo "$clients" && exit
+[ -d "$debian" ] && echo "$debian" && exit
 
 # Who holds the lock is the only builder: what lies here was left by one that was killed.
 rm -rf "$cache"/building.*
 work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mmdebstrap --quiet --variant=extract --include=libnbd-bin,qemu-utils \
+mmdebstrap --quiet --variant=minbase --include=libnbd-bin,libudev1,qemu-utils,systemd-standalone-sysusers \
     --dpkgopt='path-exclude=/usr/share/doc/*' trixie "$work/root" >&2
-mv "$work/root" "$clients"
-echo "$clients"
+mv "$work/root" "$debian"
+echo "$debian"

@@ -17,6 +17,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("volctl export data1", "Serve it over NBD, and print the URI"),
             ("volctl ls", "See the volumes, where each is attached, and which device and export each has here"),
             ("volctl detach data1", "End the export, flush, prove that nothing uses the disk, and detach it"),
+            ("volctl --sandbox create data1 --size 1G --export", "Try it without any cloud, as any user"),
         ],
     ),
     (

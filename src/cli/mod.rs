@@ -35,6 +35,7 @@ mod release;
 mod render;
 mod resize;
 mod rpc;
+mod sandbox;
 mod session;
 mod show;
 mod snapshot;
@@ -59,6 +60,7 @@ use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
 use crate::config::{Environment, Paths};
+use crate::error::Result;
 
 /// The exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -86,6 +88,9 @@ struct Global {
     /// The daemon's socket
     #[arg(long, global = true, value_name = "PATH", env = "VOLCTL_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
+    /// Ask a sandbox of your own instead: a simulated CloudStack with a volctld, started where they do not run yet
+    #[arg(long, global = true)]
+    sandbox: bool,
     /// Print one JSON document on stdout, also for errors
     #[arg(long, global = true, conflicts_with = "quiet")]
     json: bool,
@@ -192,9 +197,17 @@ pub fn main(line: Vec<OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> u8 {
     let output = Output::new(cli.global.format());
-    let socket = cli.global.socket.unwrap_or_else(|| Paths::of(&Environment::of_process()).socket);
-    let session = Session::new(socket, output.clone());
-    cli.command.run(&session, &output).unwrap_or_else(|refusal| output.refuse(&refusal))
+    let asked = socket(cli.global, &output).map_err(Box::from);
+    let answered = asked.and_then(|socket| cli.command.run(&Session::new(socket, output.clone()), &output));
+    answered.unwrap_or_else(|refusal| output.refuse(&refusal))
+}
+
+fn socket(global: Global, output: &Output) -> Result<PathBuf> {
+    match global {
+        Global { sandbox: true, .. } => sandbox::socket(output),
+        Global { socket: Some(socket), .. } => Ok(socket),
+        _ => Ok(Paths::of(&Environment::of_process()).socket),
+    }
 }
 
 /// The definition of the command line, from which the manual pages are generated.

@@ -83,7 +83,10 @@ fn serve(arguments: Arguments, log: &Log, control: Option<StdListener>, stored: 
 /// Says why it does not serve: on stderr, and to those whose connection started it.
 fn fail(error: &Error, callers: Option<StdListener>) -> ExitCode {
     if let Some(callers) = callers {
-        let why = Error::new(Kind::DaemonUnreachable, format_args!("volctld cannot start: {}", error.message));
+        let why = Error::new(
+            Kind::DaemonUnreachable,
+            format_args!("the service failed: volctld cannot start: {}", error.message),
+        );
         rpc::server::turn_away(&callers, &Error { hint: error.hint.clone(), ..why.retryable(false) });
     }
     eprintln!("volctld: {error}");

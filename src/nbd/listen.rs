@@ -142,8 +142,13 @@ fn seconds(duration: Duration) -> TimeVal {
 /// Listens on a TCP address, as the process before may have done already; the address that was bound comes back with the
 /// listener.
 pub(super) async fn bind_tcp(address: SocketAddr, estate: &mut Estate) -> Result<(TcpListener, SocketAddr)> {
-    let refused = |error| {
-        Error::new(Kind::Config, format!("NBD cannot listen on {address}: {error}"))
+    let refused = |error: io::Error| {
+        // An address that is taken or not there yet may be free or there a moment later.
+        let kind = match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Kind::Internal,
+            _ => Kind::Config,
+        };
+        Error::new(kind, format!("NBD cannot listen on {address}: {error}"))
             .hint("see what has the port with `ss -ltnp`, or change [nbd] listen")
     };
     let listener = match estate.tcp(address) {

@@ -219,7 +219,9 @@ impl Client {
             io::ErrorKind::WouldBlock => format!("the daemon on {path} takes no requests: it has not read for 10 s"),
             _ => format!("the connection to the daemon on {path} broke: {error}"),
         };
-        Error::new(Kind::DaemonUnreachable, message).hint("an operation that it had accepted goes on: volctl ops")
+        Error::new(Kind::DaemonUnreachable, message).hint(
+            "`systemctl status volctld` says how the service is; an operation that it had accepted goes on: volctl ops",
+        )
     }
 }
 

@@ -10,6 +10,7 @@ mod events;
 mod exports;
 mod histories;
 mod holds;
+mod migrate;
 mod open;
 mod operations;
 mod row;

@@ -14,16 +14,12 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::migrate::{MIGRATIONS, NEWEST, migrate, newer, upgrade};
 use super::{CREATED_AT, sql, time_text};
 use crate::error::{Error, Kind, Result};
 
-/// Migration N brings a database from version N-1 to N. Released ones are never edited.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
-/// What they end at.
-const NEWEST: i32 = MIGRATIONS.len() as i32;
-
 /// Marks the file as ours: `volc` in ASCII.
-const APPLICATION_ID: i32 = 0x766f_6c63;
+pub(super) const APPLICATION_ID: i32 = 0x766f_6c63;
 
 /// An open database.
 pub(super) struct Opened {
@@ -77,7 +73,7 @@ fn create(path: &Path) -> Result<()> {
         remove(&leftover).map_err(|error| failed(&error))?;
     }
     let mut connection = Connection::open(&draft).map_err(|error| failed(&error))?;
-    migrate(&mut connection, 0)?;
+    migrate(&mut connection, 0, &MIGRATIONS)?;
     connection
         .execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [CREATED_AT, &time_text(Timestamp::now())])
         .map_err(sql)?;
@@ -93,7 +89,8 @@ fn create(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove(file: &Path) -> io::Result<()> {
+/// Removes a file that may not be there.
+pub(super) fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -119,7 +116,7 @@ fn writable(path: &Path) -> Result<Connection> {
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(|error| unreadable(path, &error))?;
     if version < NEWEST {
-        migrate(&mut connection, version)?;
+        upgrade(&mut connection, path, version, &MIGRATIONS)?;
     }
     Ok(connection)
 }
@@ -154,7 +151,7 @@ fn as_it_is(path: &Path) -> Result<Connection> {
 
 fn in_memory() -> Result<Connection> {
     let mut connection = Connection::open_in_memory().map_err(sql)?;
-    migrate(&mut connection, 0)?;
+    migrate(&mut connection, 0, &MIGRATIONS)?;
     Ok(connection)
 }
 
@@ -182,26 +179,9 @@ fn check(connection: &Connection, path: &Path) -> Result<i32> {
             .hint("give another --state-dir; nothing was changed in it"));
     }
     if version > NEWEST {
-        return Err(Error::new(
-            Kind::Store,
-            format!(
-                "{} was written by a newer volctld (version {version}; this one reads up to {NEWEST})",
-                path.display()
-            ),
-        )
-        .hint("install the newer package again; nothing was changed in it"));
+        return Err(newer(path, version));
     }
     Ok(version)
-}
-
-fn migrate(connection: &mut Connection, version: i32) -> Result<()> {
-    let transaction = connection.transaction().map_err(sql)?;
-    for (migration, number) in MIGRATIONS.iter().zip(1..).skip_while(|(_, number)| *number <= version) {
-        transaction.execute_batch(migration).map_err(sql)?;
-        transaction.pragma_update(None, "user_version", number).map_err(sql)?;
-    }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
-    transaction.commit().map_err(sql)
 }
 
 fn unusable(directory: &Path, error: io::Error) -> Error {

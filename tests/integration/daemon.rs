@@ -165,7 +165,7 @@ fn a_daemon_that_cannot_start_tells_who_started_it_why() {
     let appliance = Appliance::stopped(Config { daemon: "idle_timeot = \"1s\"\n".to_owned(), ..Config::default() });
     let mut activated = activated(&appliance);
     let error = appliance.json(&["ls"]).failure(7, "daemon_unreachable");
-    names(message(&error), &["volctld cannot start", "idle_timeot", "[daemon]"]);
+    names(message(&error), &["the service failed: volctld cannot start", "idle_timeot", "[daemon]"]);
     names(hint(&error), &["idle_timeout"]);
     assert_eq!(activated.0.wait().unwrap().code(), Some(2));
 }

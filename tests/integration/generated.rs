@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use volctl::cloudstack::COMMANDS;
 use volctl::config::{SETTINGS, Setting, SettingValue};
 
 /// The files of a folder by name.
@@ -92,6 +93,13 @@ fn the_readmes_settings_are_up_to_date() {
     };
     let rows: String = SETTINGS.iter().map(row).collect();
     compare_table("settings", &format!("| section | keys (and defaults) |\n| --- | --- |\n{rows}"));
+}
+
+#[test]
+fn the_readmes_table_of_rights_is_up_to_date() {
+    let row = |(command, without): &(&str, &str)| format!("| `{command}` | {without} |\n");
+    let rows: String = COMMANDS.iter().map(row).collect();
+    compare_table("rights", &format!("| command | without it |\n| --- | --- |\n{rows}"));
 }
 
 /// The README's table between the lines that name it.

@@ -25,6 +25,7 @@ mod refusals;
 mod restart;
 mod rights;
 mod rpc;
+mod sandbox;
 mod simulator;
 mod story;
 mod support;

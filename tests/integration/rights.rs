@@ -238,3 +238,30 @@ fn no_secret_is_told_to_anybody() {
         assert!(found.is_empty(), "{what} tells {found:?}:\n{text}");
     }
 }
+
+/// What a role may not have to: nothing is taken away with it.
+const DESTRUCTIVE: [&str; 5] =
+    ["deleteVolume", "destroyVolume", "deleteSnapshot", "stopVirtualMachine", "destroyVirtualMachine"];
+
+#[test]
+fn a_key_that_can_destroy_nothing_does_the_main_job() {
+    let appliance = Appliance::start();
+    appliance.cloud.settings(json!({"denied_commands": DESTRUCTIVE}));
+    appliance.ok(&["create", "data1", "--size", "1G", "--export"]);
+    appliance.ok(&["detach", "data1"]);
+    appliance.ok(&["attach", "data1"]);
+    appliance.ok(&["move", "data1", "--to", "worker"]);
+    appliance.ok(&["health"]);
+    appliance.ok(&["detach", "data1", "--from", "worker", "--yes"]);
+    let error = appliance.json(&["delete", "data1", "--yes"]).failure(5, "cloudstack_refused");
+    names(message(&error), &["data1", "destroyVolume", "not available"]);
+    // What would be taken back stays, and is for a human.
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-fail", "code": 530, "text": "no such host"}));
+    let error = appliance.json(&["create", "data2", "--size", "1G", "--attach"]).failure(9, "stuck");
+    names(message(&error), &["no such host", "undoing it failed", "data2", "deleteVolume"]);
+    names(hint(&error), &["volctl ops abandon"]);
+    let id = appliance.ok(&["ops", "--status", "stuck"])["operations"][0]["id"].as_str().unwrap().to_owned();
+    appliance.ok(&["ops", "abandon", &id, "--reason", "kept for later", "--yes"]);
+    appliance.ok(&["attach", "data2"]);
+    assert_eq!(appliance.show("data1")["state"], "Ready");
+}

@@ -14,6 +14,8 @@ use crate::support::simulator::{API_KEY, SECRET_KEY};
 /// The command and the daemon in one guest.
 pub struct Volctl<'a> {
     guest: &'a Guest,
+    /// What the command line begins with.
+    command: &'static str,
 }
 
 impl<'a> Volctl<'a> {
@@ -41,9 +43,14 @@ idle_timeout = "1h"
         guest.ok(&format!("cat >/etc/volctl/config.toml <<'END'{configuration}END"));
         // Programs that were built against a newer C library than the guest's say so here.
         guest.ok("volctl --version");
-        let volctl = Self { guest };
+        let volctl = Self { guest, command: "volctl" };
         volctl.start_daemon();
         volctl
+    }
+
+    /// As the operator of an installed package: a member of both groups, and of no other. The daemon is systemd's.
+    pub fn of_operator(guest: &'a Guest) -> Self {
+        Self { guest, command: "runuser -u alex -- volctl" }
     }
 
     /// Starts the daemon as an operator would by hand; the journal takes what it says.
@@ -61,7 +68,7 @@ idle_timeout = "1h"
 
     /// Asks for something that must succeed.
     pub fn ask<T: DeserializeOwned>(&self, arguments: &str) -> T {
-        parsed(arguments, &self.guest.ok(&format!("volctl --json {arguments}")))
+        parsed(arguments, &self.guest.ok(&format!("{} --json {arguments}", self.command)))
     }
 
     /// Makes a change that must succeed.
@@ -98,7 +105,7 @@ idle_timeout = "1h"
 
     /// Asks for something that must be refused.
     pub fn refused(&self, arguments: &str) -> Error {
-        let output = self.guest.run(&format!("volctl --json {arguments}"));
+        let output = self.guest.run(&format!("{} --json {arguments}", self.command));
         let document: Value = parsed(arguments, &output.stdout);
         let error: Error = serde_json::from_value(document["error"].clone())
             .unwrap_or_else(|error| panic!("volctl {arguments}: {error}: {document}"));

@@ -19,7 +19,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use volctl::model::{Serial, VmId};
 
-use crate::image::{Image, programs_disk};
+use crate::image::{Image, files_disk};
 use crate::qmp::Qmp;
 use crate::tool::tool;
 
@@ -33,7 +33,7 @@ pub const NBD_ADDRESS: &str = "10.0.2.15:10809";
 pub const HOTPLUG_PORTS: usize = 8;
 
 /// How long a command in the guest may take, in seconds, where nothing else is said.
-const COMMAND_SECONDS: u64 = 60;
+const COMMAND_SECONDS: u64 = 240;
 
 /// How long the boot may take: ten seconds were measured, on a machine with nothing else to do.
 const BOOT_SECONDS: u64 = 240;
@@ -44,6 +44,8 @@ pub struct Hardware<'a> {
     pub vm: VmId,
     /// The serial of its root disk.
     pub root: Serial,
+    /// The files on its second disk, which it mounts at `/usr/local/bin`.
+    pub files: Vec<PathBuf>,
     /// What [`CLOUDSTACK_ADDRESS`] leads to.
     pub cloudstack: SocketAddr,
     /// Where the simulated cloud's hypervisor finds QEMU.
@@ -83,7 +85,7 @@ impl Guest {
     pub fn boot(image: &Image, hardware: &Hardware) -> Self {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str| work.path().join(name);
-        let programs = programs_disk(work.path());
+        let programs = files_disk(work.path(), &hardware.files);
         let agent = UnixListener::bind(path("agent")).unwrap();
         let (qmp, qmp_of_qemu) = UnixStream::pair().unwrap();
 
@@ -103,9 +105,46 @@ impl Guest {
         let qmp = RefCell::new(Qmp::new(qmp));
         let (agent, _) = agent.accept().unwrap();
         let guest = Self { qemu, agent, qmp, console: path("console"), work };
-        let state = guest.run_within("systemctl is-system-running --wait", BOOT_SECONDS);
-        assert_eq!(state.stdout, "running", "the guest has booted with failed units");
+        guest.wait_started();
         guest
+    }
+
+    fn wait_started(&self) {
+        let state = self.run_within("systemctl is-system-running --wait", BOOT_SECONDS);
+        assert_eq!(
+            state.stdout,
+            "running",
+            "the guest has booted with failed units: {}",
+            self.ok("systemctl --failed")
+        );
+    }
+
+    /// Asks until the guest answers: what is sent while it starts may be lost.
+    fn hail(&self) {
+        self.agent.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answers = BufReader::new(&self.agent);
+        for hail in 0..BOOT_SECONDS / 5 {
+            writeln!(&self.agent, "5 {}", BASE64_STANDARD.encode(format!("echo hail {hail}"))).unwrap();
+            let mut answer = String::new();
+            while answers.read_line(&mut answer).is_ok_and(|length| length > 0) {
+                if Output::parse(&answer).is_some_and(|output| output.stdout == format!("hail {hail}")) {
+                    return;
+                }
+                answer.clear();
+            }
+        }
+        panic!("the guest does not answer after its reboot");
+    }
+
+    /// Restarts the guest's operating system; its disks stay plugged.
+    pub fn reboot(&self) {
+        let boot = "cat /proc/sys/kernel/random/boot_id";
+        let before = self.ok(boot);
+        self.ok("systemd-run --quiet --on-active=1 systemctl reboot");
+        self.qmp.borrow_mut().wait_reset();
+        self.hail();
+        assert_ne!(self.ok(boot), before);
+        self.wait_started();
     }
 
     /// Runs a command line (bash, as root).

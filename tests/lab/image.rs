@@ -1,4 +1,4 @@
-//! What the guest is made of: the Debian image, built once and kept, and the disk with the programs under test.
+//! What the guest is made of: the Debian image, built once and kept, and the disk with what is under test.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -29,18 +29,38 @@ impl Image {
     }
 }
 
-/// Makes a disk image in `work` with `volctl` and `volctld`, which the guest mounts at `/usr/local/bin`. They are those
-/// that cargo has built, or those in `VOLCTL_BIN_DIR`.
-pub fn programs_disk(work: &Path) -> PathBuf {
+/// `volctl` and `volctld` as cargo has built them, or those in `VOLCTL_BIN_DIR`.
+pub fn programs() -> Vec<PathBuf> {
     let built = || Path::new(env!("CARGO_BIN_EXE_volctl")).parent().unwrap().to_owned();
-    let programs = env::var_os("VOLCTL_BIN_DIR").map_or_else(built, PathBuf::from);
+    let directory = env::var_os("VOLCTL_BIN_DIR").map_or_else(built, PathBuf::from);
+    ["volctl", "volctld"].map(|program| directory.join(program)).to_vec()
+}
+
+/// The package of this version.
+pub fn package() -> PathBuf {
+    let name = format!("volctl_{}_", env!("CARGO_PKG_VERSION"));
+    let is_it = |file: &PathBuf| file.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&name));
+    packages().into_iter().find(is_it).unwrap_or_else(|| panic!("{name}*.deb is missing: run `make packages`"))
+}
+
+/// The packages that `make packages` has built, and the one with a higher version that an upgrade is tried with.
+pub fn packages() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/packages");
+    let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let files = entries.map(|entry| entry.unwrap().path());
+    let found: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "deb")).collect();
+    assert!(found.len() >= 2, "{}: run `make packages`", directory.display());
+    found
+}
+
+/// Makes a disk image in `work` with these files, which the guest mounts at `/usr/local/bin`.
+pub fn files_disk(work: &Path, files: &[PathBuf]) -> PathBuf {
     let content = work.join("programs");
     fs::create_dir(&content).unwrap();
     let mut bytes = 0;
-    for program in ["volctl", "volctld"] {
-        let source = programs.join(program);
-        bytes +=
-            fs::copy(&source, content.join(program)).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    for file in files {
+        let copy = content.join(file.file_name().unwrap());
+        bytes += fs::copy(file, copy).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
     let disk = work.join("programs.img");
     // A quarter and 16 MiB beside the files: the file system's own.

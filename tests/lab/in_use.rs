@@ -6,7 +6,7 @@ use volctl::model::VolumeId;
 use crate::Lab;
 
 /// What the kernel says of the process that [`holder`] has started.
-const HOLDER: &str = "/proc/$(systemctl show --property=MainPID --value holder)";
+pub const HOLDER: &str = "/proc/$(systemctl show --property=MainPID --value holder)";
 
 /// Each way to use a disk or its partition: refused while it lasts, with the user named, and done once it has ended.
 pub fn a_disk_in_use_stays(lab: &Lab) {

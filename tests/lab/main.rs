@@ -8,7 +8,8 @@
 //! this test             -- virtio-serial ---------->   lab-agent
 //! ```
 //!
-//! One guest serves all chapters, which are told in order: a boot under emulation takes ten seconds.
+//! One guest serves all chapters of a story, which are told in order: a boot under emulation takes ten seconds. In the
+//! first it is started by hand; in the second the package is installed, and systemd has the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -20,12 +21,14 @@ mod image;
 mod in_use;
 mod no_udevd;
 mod outside;
+mod packaged;
 mod qmp;
 mod story;
 #[path = "../integration/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 mod support;
 mod tool;
+mod trixie;
 
 use ::volctl::model::{VmId, VolumeId};
 
@@ -52,7 +55,13 @@ fn lab() {
     let vm = VmId::random();
     let cloud = Cloud::start(vm, work.path(), &hypervisor);
     let root = cloud.root(vm);
-    let hardware = Hardware { vm, root: root.serial(), cloudstack: cloud.address(), hypervisor: &hypervisor };
+    let hardware = Hardware {
+        vm,
+        root: root.serial(),
+        files: image::programs(),
+        cloudstack: cloud.address(),
+        hypervisor: &hypervisor,
+    };
     let guest = Guest::boot(&Image::get(), &hardware);
     hotplug::the_guest_is_the_vm(&guest, &hardware);
     hotplug::disks_come_and_go(&guest);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// No command here takes QEMU longer; an unplug waits for the emulated guest's kernel.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// A connection to one QEMU.
 pub struct Qmp {
@@ -43,12 +43,20 @@ impl Qmp {
 
     /// Waits until the guest has let a device go.
     pub fn wait_deleted(&mut self, device: &str) {
-        let deleted = |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == device;
-        while !self.events.iter().any(deleted) {
+        self.wait_event(|event| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == device);
+    }
+
+    /// Waits until the guest has reset its machine.
+    pub fn wait_reset(&mut self) {
+        self.wait_event(|event| event["event"] == "RESET");
+    }
+
+    fn wait_event(&mut self, is_it: impl Fn(&Value) -> bool) {
+        while !self.events.iter().any(&is_it) {
             let message = self.message();
             self.events.push(message);
         }
-        self.events.retain(|event| !deleted(event));
+        self.events.retain(|event| !is_it(event));
     }
 
     fn message(&mut self) -> Value {

@@ -70,6 +70,24 @@ fn as_nobody(appliance: &Appliance, words: &[&str]) -> Ended {
     command.output().unwrap().into()
 }
 
+/// The third, a service that cannot start, is `daemon::a_daemon_that_cannot_start_…`.
+#[test]
+fn no_socket_nobody_behind_it_and_no_right_on_it_are_told_apart() {
+    let appliance = Appliance::stopped(Config::default());
+    let error = as_nobody(&appliance, &["ls"]).failure(7, "daemon_unreachable");
+    names(message(&error), &["there is no daemon's socket at"]);
+    names(hint(&error), &["systemctl start volctld.socket", "--socket"]);
+    let listener = UnixListener::bind(appliance.socket()).unwrap();
+    fs::set_permissions(appliance.socket(), fs::Permissions::from_mode(0o660)).unwrap();
+    let error = as_nobody(&appliance, &["ls"]).failure(8, "not_permitted");
+    names(message(&error), &["no right to connect to the daemon's socket"]);
+    names(hint(&error), &["usermod -aG volctl"]);
+    drop(listener);
+    let error = appliance.json(&["ls"]).failure(7, "daemon_unreachable");
+    names(message(&error), &["no daemon listens on"]);
+    names(hint(&error), &["systemctl start volctld.socket"]);
+}
+
 #[test]
 fn other_users_may_not_connect_and_never_change() {
     let appliance = Appliance::start();

@@ -81,9 +81,7 @@ impl Simulator {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{}: {error} (cargo build --example cloudstack-simulator)", binary().display())
-            });
+            .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
         let mut endpoint = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
         Self { child, endpoint: endpoint.trim_end().to_owned() }
@@ -259,5 +257,5 @@ fn parse(text: &str) -> io::Result<Answer> {
 
 /// Beside the binaries under test.
 fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_volctl")).with_file_name("examples").join("cloudstack-simulator")
+    PathBuf::from(env!("CARGO_BIN_EXE_cloudstack-simulator"))
 }
