@@ -29,6 +29,7 @@ mod story;
 mod support;
 mod tool;
 mod trixie;
+mod upgrade;
 
 use ::volctl::model::{VmId, VolumeId};
 

@@ -16,6 +16,7 @@ use crate::in_use::HOLDER;
 use crate::outside;
 use crate::story::{random, uri, volume};
 use crate::support::simulator::{API_KEY, SECRET_KEY};
+use crate::upgrade;
 
 const MIB: usize = 1 << 20;
 
@@ -50,11 +51,15 @@ fn packaged() {
     println!("its_unit_is_sandboxed");
     installed.its_unit_is_sandboxed();
     println!("its_secret_may_be_a_credential");
-    installed.its_secret_may_be_a_credential();
+    if std::env::var_os("HAND").is_none() { installed.its_secret_may_be_a_credential(); }
+    if std::env::var_os("HAND").is_some() { upgrade::no_client_notices(&guest, &installed.volctl, work.path()); return }
     println!("an_operator_exports_a_volume");
     let (written, export) = installed.an_operator_exports_a_volume();
     println!("a_change_is_found_in_the_journal");
     installed.a_change_is_found_in_the_journal();
+    println!("no_client_notices");
+    upgrade::no_client_notices(&guest, &installed.volctl, work.path());
+    if std::env::var_os("HAND").is_some() { return }
     println!("a_disk_in_use_stays");
     installed.a_disk_in_use_stays(vm);
     println!("the_export_is_back_after_a_reboot");
