@@ -9,10 +9,10 @@ use url::{Host, Url};
 
 use self::document::{Given, Section};
 pub use self::duration::{DurationError, parse_duration};
-pub use self::environment::{Environment, Paths};
+pub use self::environment::{Environment, Paths, without_empty_variables};
 pub use self::network::{Network, NetworkError};
 use self::secret::ReadFile;
-pub use self::secret::SecretKey;
+pub use self::secret::{SecretKey, read_private};
 pub use self::settings::{SETTINGS, Setting, SettingKind, SettingValue};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmId, printable};
@@ -87,7 +87,7 @@ pub struct Device {
 }
 
 /// `[nbd]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Nbd {
     /// TCP addresses to listen on; port 0 lets the kernel choose.
     pub listen: Vec<SocketAddr>,
@@ -97,6 +97,31 @@ pub struct Nbd {
     pub advertise: Option<String>,
     /// Networks that may connect over TCP; empty: those of loopback listeners only.
     pub allow: Vec<Network>,
+    /// Those networks may come without TLS also where that is not loopback.
+    pub plain_public: bool,
+    /// The directory of the server's certificate and of the authority of its clients'.
+    pub tls_certificates: Option<PathBuf>,
+    /// Whether new exports take no connections without TLS where nothing else is asked for.
+    pub tls_required: bool,
+    /// How much clients may have.
+    pub limits: NbdLimits,
+}
+
+/// How much clients of the NBD server may have.
+#[derive(Clone, Copy, Debug)]
+pub struct NbdLimits {
+    /// Connections in all.
+    pub connections: u32,
+    /// Connections of one client, to all exports together.
+    pub connections_per_client: u32,
+    /// How long a connection has to choose its export.
+    pub handshake: Duration,
+}
+
+impl Default for NbdLimits {
+    fn default() -> Self {
+        Self { connections: 512, connections_per_client: 128, handshake: Duration::from_secs(10) }
+    }
 }
 
 /// `[daemon]`
@@ -236,7 +261,7 @@ impl<'a> Loader<'a> {
             return Err(key.refuse("and secret_key_file are both set: keep one of them"));
         }
         if let (Some(_), Some(configuration)) = (&in_file, self.file) {
-            configuration.check_private(self.path, self.environment.uid)?;
+            configuration.check_private(self.path, "the secret key", self.environment.uid)?;
         }
         if let Some(key) = self.environment.text(CLOUDSTACK_SECRET)?.or(in_file) {
             return Ok(SecretKey::Given(key.value.trim().into()));
@@ -256,9 +281,17 @@ impl<'a> Loader<'a> {
         let advertise = self.note(section.text("advertise"));
         let plain_public = self.note(section.boolean("plain_public")).unwrap_or(false);
         let allow = self.note(section.texts("allow"));
+        let tls_certificates = self.note(section.path("tls_certificates"));
+        let tls = self.note(section.text("tls"));
+        let connections = self.note(section.count("max_connections", 10_000));
+        let connections_per_client = self.note(section.count("max_connections_per_client", 10_000));
+        let handshake = self.note(section.duration("handshake_timeout", 1));
         self.mistakes.extend(section.unknown());
 
-        let is_public_allowed = plain_public && !allow.is_empty();
+        let plain_public = plain_public && !allow.is_empty();
+        let is_public_allowed = plain_public || tls_certificates.is_some();
+        let tls_required = tls.map(|tls| check_tls(&tls, tls_certificates.is_some())).transpose();
+        let limits = NbdLimits::default();
         let allow = allow.iter().filter_map(|network| self.note(network.read(|text| text.parse()).map(Some))).collect();
         let listen_address = |given: &Given<String>| self.note(check_listen(given, is_public_allowed).map(Some));
         Nbd {
@@ -268,6 +301,14 @@ impl<'a> Loader<'a> {
                 .unwrap_or_else(|| self.paths.nbd_socket.clone()),
             advertise: self.note(advertise.map(check_advertise).transpose()),
             allow,
+            plain_public,
+            tls_certificates: tls_certificates.map(|path| path.value),
+            tls_required: self.note(tls_required).unwrap_or(false),
+            limits: NbdLimits {
+                connections: connections.unwrap_or(limits.connections),
+                connections_per_client: connections_per_client.unwrap_or(limits.connections_per_client),
+                handshake: handshake.unwrap_or(limits.handshake),
+            },
         }
     }
 
@@ -343,9 +384,18 @@ fn check_listen(given: &Given<String>, public_allowed: bool) -> Result<SocketAdd
     }
     Err(given
         .refuse(format_args!(
-            "{address}: a listen address beyond loopback needs plain_public = true and allow = [networks]"
+            "{address}: a listen address beyond loopback needs tls_certificates, or plain_public = true and allow = [networks]"
         ))
-        .hint("nothing is encrypted there: allow only networks that you trust, such as allow = [\"192.0.2.0/24\"]"))
+        .hint("`volctl tls init` makes certificates; without, allow only networks that you trust, such as \"192.0.2.0/24\""))
+}
+
+fn check_tls(given: &Given<String>, has_certificates: bool) -> Result<bool> {
+    match given.value.as_str() {
+        "allowed" => Ok(false),
+        "required" if has_certificates => Ok(true),
+        "required" => Err(given.refuse("is \"required\", and tls_certificates is not set")),
+        _ => Err(given.refuse("must be \"allowed\" or \"required\"")),
+    }
 }
 
 fn check_socket(given: Given<PathBuf>) -> Result<PathBuf> {

@@ -332,6 +332,9 @@ pub struct VmRecord {
     /// Whose it is.
     #[serde(default)]
     pub owner: Owner,
+    /// Whether CloudStack refuses to destroy it.
+    #[serde(default)]
+    pub is_protected: bool,
 }
 
 impl VmRecord {
@@ -447,15 +450,18 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// A length of time as people read it: `12s`, `4m12s`, `2h05m`, `3d04h`; a negative one is `0s`.
+/// A length of time in its two largest units, as people read it: `12s`, `4m12s`, `2h05m`, `3d`; a negative one is `0s`.
 pub fn format_age(age: SignedDuration) -> String {
+    const UNITS: [(&str, i64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let seconds = age.as_secs().max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
+    let first = UNITS.iter().position(|(_, size)| seconds >= *size).unwrap_or(UNITS.len() - 1);
+    let (unit, size) = UNITS[first];
+    let large = format!("{}{unit}", seconds / size);
+    match UNITS.get(first + 1) {
+        Some((small, smaller)) if seconds % size / smaller > 0 => {
+            format!("{large}{:02}{small}", seconds % size / smaller)
+        }
+        _ => large,
     }
 }
 
@@ -509,7 +515,9 @@ mod tests {
 
     #[test]
     fn ages_read_well() {
-        for (seconds, text) in [(-5, "0s"), (59, "59s"), (252, "4m12s"), (7500, "2h05m"), (273_600, "3d04h")] {
+        for (seconds, text) in
+            [(-5, "0s"), (59, "59s"), (60, "1m"), (252, "4m12s"), (7500, "2h05m"), (273_600, "3d04h")]
+        {
             assert_eq!(format_age(SignedDuration::from_secs(seconds)), text);
         }
     }

@@ -18,6 +18,10 @@ pub enum EventKind {
     Note,
     /// CloudStack answered, or failed to answer, a call that changes something, or its job ended.
     Call,
+    /// Somebody holds a volume, or holds it with another note.
+    Held,
+    /// Somebody ended the hold on a volume.
+    Released,
     /// A volume's disk came to this machine.
     DeviceArrived,
     /// A volume's disk left this machine.

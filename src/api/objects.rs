@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::tls::Access;
 use crate::error::Error;
 use crate::model::{Device, OperationId, SnapshotId, Tag, VmId, VolumeId, VolumeType, printable};
 
@@ -29,6 +30,9 @@ pub struct Volume {
     pub vm_id: Option<VmId>,
     /// That VM's name.
     pub vm_name: Option<String>,
+    /// Whether that VM is the one the daemon runs in; none where it is attached to none, or that is not known.
+    #[serde(default)]
+    pub this_vm: Option<bool>,
     /// CloudStack's number of the attachment.
     pub device_id: Option<u32>,
     /// Its block device here, read from the kernel for this answer.
@@ -103,6 +107,9 @@ pub struct Export {
     pub uris: Vec<String>,
     /// Whether several clients may write at a time.
     pub shared: bool,
+    /// Who may open it.
+    #[serde(default)]
+    pub access: Access,
     /// The clients that are connected.
     pub clients: Vec<Client>,
     /// How it serves them now.
@@ -163,6 +170,9 @@ pub struct Traffic {
 pub struct Client {
     /// `192.0.2.7:53210`, or `unix:pid=1234,uid=0` on the Unix socket.
     pub address: String,
+    /// The subject of its certificate as RFC 4514 writes it; none without TLS.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// When it connected.
     pub since: Timestamp,
     /// When its last request came; none yet where absent.
@@ -301,8 +311,22 @@ pub struct Operation {
     pub created_at: Timestamp,
     /// When its step or status last changed.
     pub updated_at: Timestamp,
+    /// How long the step under way usually takes here; none where that is not known.
+    pub usual: Option<Usual>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+/// How long a step took the last times, in milliseconds: four of five lay in this range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Usual {
+    /// One of ten was shorter.
+    pub from_ms: u64,
+    /// Half were shorter.
+    pub median_ms: u64,
+    /// One of ten was longer.
+    pub to_ms: u64,
 }
 
 impl Operation {

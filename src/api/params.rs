@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::objects::{OperationKind, Status};
-use crate::model::Tag;
+use super::tls::TlsMode;
+use crate::model::{OperationId, Tag};
 
 /// `volume.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,6 +166,9 @@ pub struct VolumeHold {
     pub volume: String,
     /// Why, for whoever is refused; 1 to 500 characters.
     pub note: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// `volume.release`
@@ -175,6 +179,9 @@ pub struct VolumeRelease {
     /// Volume: id, unique name, or unique id prefix; of one that CloudStack no longer shows, the id or the name that it
     /// had when it was held.
     pub volume: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Which of what is listed is wanted: what fulfils all of it.
@@ -259,6 +266,16 @@ pub struct VmGet {
     pub vm: Option<String>,
 }
 
+/// `vm.list`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct VmList {
+    /// A list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
+}
+
 /// `export.create`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -275,6 +292,13 @@ pub struct ExportCreate {
     /// Let several clients write at a time.
     #[serde(default)]
     pub shared: bool,
+    /// Whether it is served without TLS; where absent as it is, or as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Who may open it, as in [`Access`]: everybody for an empty list; where absent as it is, or everybody. Who is inside and
+    /// is not named any more is sent away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Vec<String>>,
 }
 
 /// `export.kick`
@@ -369,6 +393,9 @@ pub struct SnapshotList {
     pub vm: Option<String>,
     /// With all of these tags.
     pub tags: Vec<Tag>,
+    /// Of all volumes: a list that CloudStack gave so many seconds ago will do (0 where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u64>,
 }
 
 /// `snapshot.revert`
@@ -491,4 +518,7 @@ pub struct OperationWatch {
     /// Comes back in each notification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Value>,
+    /// What was under way when an earlier connection was lost: it is told of too where it has ended since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<OperationId>,
 }

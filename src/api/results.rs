@@ -37,6 +37,9 @@ pub struct Changed {
     /// The snapshot that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
+    /// True where the volume of a creation was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existed: Option<bool>,
 }
 
 /// The result of `volume.list`.

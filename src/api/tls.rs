@@ -1,8 +1,31 @@
-//! Certificates for TLS between the NBD server and its clients.
+//! TLS between the NBD server and its clients: who may open an export, and certificates.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+/// Whether an export is served without TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TlsMode {
+    /// A client may use TLS; beyond loopback it has to, unless the configuration lets it come without.
+    #[default]
+    Allowed,
+    /// A client has to use TLS, also on the Unix socket.
+    Required,
+}
+
+/// Who may open an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Access {
+    /// Whether it takes connections without TLS.
+    pub tls: TlsMode,
+    /// The clients that may: subjects of certificates as RFC 4514 writes them (`CN=backup1,O=Example`), their common names
+    /// alone (`backup1`), addresses and networks. Everybody where there is none.
+    pub clients: Vec<String>,
+}
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]

@@ -49,7 +49,7 @@ pub struct Why {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// Somebody asked for an operation.
+    /// Somebody asked for an operation, or held or released the volume.
     Asked,
     /// A step of an operation.
     Step,

@@ -41,6 +41,7 @@ pub struct Attach {
 impl Attach {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
+        names.refuse_several_as_root(self.root)?;
         let params = |volume: &String| VolumeAttach {
             volume: volume.clone(),
             vm: self.vm.clone(),
@@ -57,7 +58,9 @@ impl Attach {
 fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
     let Some(volume) = &changed.volume else { return format!("{subject} attached") };
+    if volume.vm_id.is_none() {
+        return format!("{subject} was attached by this request, and is attached nowhere any more");
+    }
     let already = if changed.changed == Some(false) { "is already " } else { "" };
-    let elsewhere = if volume.device.is_none() { " (another VM: its device there is not known here)" } else { "" };
-    format!("{subject} {already}{}{elsewhere}", change::whereabouts(volume))
+    format!("{subject} {already}{}", change::whereabouts(volume))
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::answer::Answer;
+use super::answer::{Answer, Refusal};
 use super::duration;
 use super::names::Names;
 use super::render::{self, Output, Page};
@@ -59,6 +59,18 @@ impl ChangeFlags {
         self.dry_run
     }
 
+    /// Refuses `--no-wait` where each change is to begin once the one before has ended.
+    ///
+    /// # Errors
+    /// `usage`.
+    pub fn refuse_not_to_wait(&self) -> Result<()> {
+        if !self.no_wait {
+            return Ok(());
+        }
+        let message = "--no-wait is not possible here: each begins once the one before has ended; nothing was sent";
+        Err(Error::new(Kind::Usage, message).hint("leave --no-wait away, or name one volume"))
+    }
+
     /// Asks for a change of each of the named, and shows what came of them; `phrase` says it in words. Of several all
     /// are looked at before any is begun.
     ///
@@ -77,8 +89,7 @@ impl ChangeFlags {
         Ok(output.answers(answers, names.is_list, |changed| page(verb, changed, &phrase)))
     }
 
-    /// Sends a change of each thing once the one before has its answer, and shows what came of them all. After Ctrl-C
-    /// nothing more is sent.
+    /// Sends a change of each thing once the one before has its answer, and shows what came of them all.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -90,14 +101,29 @@ impl ChangeFlags {
         (session, output): (&Session, &Output),
         phrase: impl Fn(&Changed) -> String,
     ) -> Answer<u8> {
-        let mut answers: Vec<Answer> = Vec::new();
-        for request in self.requests(verb, names, params)? {
-            answers.push(session.ask(request));
-            if matches!(answers.last(), Some(Err(refusal)) if refusal.interrupted) {
-                break;
-            }
-        }
+        let requests = self.requests(verb, names, params)?;
+        let answers = in_turn(session, requests, |refusal| refusal.interrupted);
         Ok(output.answers(answers, names.is_list, |changed| page(verb, changed, &phrase)))
+    }
+
+    /// As [`run_in_turn`](Self::run_in_turn), up to the first that fails; `note` is about all of them together.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_while_it_works<P: Serialize>(
+        &self,
+        verb: Verb,
+        names: &Names,
+        params: impl IntoIterator<Item = P>,
+        (session, output): (&Session, &Output),
+        note: &str,
+        phrase: impl Fn(&Changed) -> String,
+    ) -> Answer<u8> {
+        let requests = self.requests(verb, names, params)?;
+        output.remark(&format!("note: {note}"));
+        // A dry run looks at all of them.
+        let answers = in_turn(session, requests, |refusal| refusal.interrupted || !self.dry_run);
+        Ok(output.answers_about(note, answers, |changed| page(verb, changed, &phrase)))
     }
 
     fn requests<P: Serialize>(
@@ -111,22 +137,25 @@ impl ChangeFlags {
             let id = self.request_id.clone()?;
             Some(if names.is_list { format!("{id}/{word}") } else { id })
         };
-        let request = |(word, params): (&String, P)| self.request(verb, word, &params, own_id(word));
-        names.words.iter().zip(params).map(request).collect()
+        let named = names.words.iter().zip(&names.labels);
+        let request = |((word, label), params): ((&String, &String), P)| {
+            self.request(format!("{} {label}", verb.word), verb.method, &params, own_id(word))
+        };
+        named.zip(params).map(request).collect()
     }
 
-    fn request(&self, verb: Verb, word: &str, params: &impl Serialize, id: Option<String>) -> Result<Request> {
+    fn request(&self, label: String, method: &str, params: &impl Serialize, own_id: Option<String>) -> Result<Request> {
         let change = Change {
             wait: !self.no_wait && !self.dry_run,
             queue: self.queue,
             timeout_seconds: self.timeout.map(|timeout| timeout.as_secs()),
             // The connection may be lost, and the request is then sent again.
-            request_id: id.or_else(|| (!self.dry_run).then(|| Uuid::new_v4().to_string())),
+            request_id: own_id.or_else(|| (!self.dry_run).then(|| Uuid::new_v4().to_string())),
             reason: self.reason.clone(),
             token: None,
             dry_run: self.dry_run,
         };
-        let request = Request::new(verb.method, format!("{} {word}", verb.word), params)?.with(&change)?;
+        let request = Request::new(method, label, params)?.with(&change)?;
         Ok(if self.no_wait || self.dry_run { request } else { request.watched(self.timeout) })
     }
 }
@@ -159,6 +188,23 @@ fn ask_several(session: &Session, requests: Vec<Request>) -> Answer<Vec<Answer>>
     let mut answers = session.ask_all(begun.collect()).into_iter();
     let answer = |refused: Option<Error>| refused.map_or_else(|| answers.next(), |error| Some(Err(error.into())));
     Ok(refused.into_iter().filter_map(answer).collect())
+}
+
+/// Asks for one after another, and for nothing more after a refusal that ends it.
+fn in_turn(session: &Session, requests: Vec<Request>, ends: impl Fn(&Refusal) -> bool) -> Vec<Answer> {
+    let mut ended_by: Option<String> = None;
+    let answer = |request: Request| {
+        if let Some(ended_by) = &ended_by {
+            let (label, before) = (printable(&request.label), printable(ended_by));
+            let message = format!("{label}: not begun, as it was to come after {before}; what was done before is kept");
+            return Err(Error::new(Kind::Cancelled, message).into());
+        }
+        let label = request.label.clone();
+        let answer = session.ask(request);
+        ended_by = answer.as_ref().err().filter(|refusal| ends(refusal)).map(|_| label);
+        answer
+    };
+    requests.into_iter().map(answer).collect()
 }
 
 /// Each volume once: two changes of one volume on one line cannot both be meant.

@@ -68,7 +68,8 @@ impl Create {
 
 fn phrase(changed: &Changed, asked: Option<u64>) -> String {
     let subject = change::subject(changed);
-    let done = if changed.changed == Some(false) { "exists already" } else { "created" };
+    let existed = changed.existed == Some(true) || changed.changed == Some(false);
+    let done = if existed { "exists already" } else { "created" };
     let Some(volume) = &changed.volume else { return format!("{subject} {done}") };
     let size = format_size(volume.size_bytes);
     let rounded = asked

@@ -75,8 +75,7 @@ impl Detach {
         let request = Request::new(method::VM_GET, "look up the VM", &VmGet { vm: self.from.clone() })?;
         let vm: VmShown = read(session.ask(request)?)?;
         let is_root = |volume: &Volume| volume.volume_type == VolumeType::Root || volume.device_id == Some(ROOT);
-        let words = vm.volumes.iter().filter(|volume| !is_root(volume)).map(|volume| volume.id.to_string()).collect();
-        Ok(Names { words, is_list: true })
+        Ok(Names::of_volumes(vm.volumes.iter().filter(|volume| !is_root(volume))))
     }
 }
 

@@ -145,8 +145,8 @@ impl Exchange<'_> {
         let open: Vec<&Task> = self.tasks.iter().filter(|task| task.answer.is_none()).collect();
         if open.iter().any(|task| task.request.watched) || self.started.elapsed() > BLINK {
             let waiting: Vec<Waiting> = open.iter().map(|task| task.waiting()).collect();
-            let (of, height) = (self.tasks.len(), self.progress.height());
-            self.progress.show(&render::progress_lines(&waiting, of, self.lost.is_some(), height, Timestamp::now()));
+            let (of, size) = (self.tasks.len(), self.progress.size());
+            self.progress.show(&render::progress_lines(&waiting, of, self.lost.is_some(), size, Timestamp::now()));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::change::{self, ChangeFlags, Verb};
 use super::names::Names;
 use super::render::{self, Output};
 use super::session::Session;
-use crate::api::{Changed, ExportCreate, method};
+use crate::api::{Changed, ExportCreate, TlsMode, method};
 use crate::error::{Error, Kind};
 use crate::model::printable;
 
@@ -29,6 +29,16 @@ pub struct Export {
     /// Let several clients write at a time, where one alone may else
     #[arg(long, conflicts_with = "read_only")]
     shared: bool,
+    /// Take connections without TLS, or only with it [default: as before, or as the configuration says]
+    #[arg(long, ignore_case = true)]
+    tls: Option<TlsMode>,
+    /// Let in only this client: a certificate's subject (CN=backup1,O=Example), its common name, an address or a network; may
+    /// be repeated. Of an export that is served, this is the new list, and who is not on it is sent away
+    #[arg(long = "client", value_name = "SUBJECT|CIDR", value_parser = NonEmptyStringValueParser::new())]
+    clients: Vec<String>,
+    /// Let in everybody again
+    #[arg(long, conflicts_with = "clients")]
+    any_client: bool,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -44,6 +54,8 @@ impl Export {
             name: self.name.clone(),
             read_only: self.read_only,
             shared: self.shared,
+            tls: self.tls,
+            clients: (self.any_client || !self.clients.is_empty()).then(|| self.clients.clone()),
         };
         let verb = Verb { word: "export", method: method::EXPORT_CREATE };
         let terminal = output.screen().width.is_some();

@@ -12,7 +12,7 @@ use super::session::{Request, Session};
 use super::{confirm, duration};
 use crate::api::{
     self, Client, Export, ExportChecked, ExportKick, ExportList, ExportPrune, ExportPruned, ExportState,
-    ExportsChecked, Kicked, Pruned, method,
+    ExportsChecked, Kicked, Pruned, TlsMode, method,
 };
 use crate::model::{format_size, printable};
 
@@ -48,9 +48,15 @@ const NARROWING: &[Narrow] = &[
     Narrow::Drop("READ"),
     Narrow::Drop("WRITTEN"),
 ];
-const CLIENT_COLUMNS: &[Column] =
-    &[Column::new("CLIENT"), Column::new("EXPORT"), Column::number("SINCE"), Column::number("LAST REQUEST")];
-const CLIENT_NARROWING: &[Narrow] = &[Narrow::Elide("EXPORT", 16), Narrow::Elide("CLIENT", 16)];
+const CLIENT_COLUMNS: &[Column] = &[
+    Column::new("CLIENT"),
+    Column::new("SUBJECT"),
+    Column::new("EXPORT"),
+    Column::number("SINCE"),
+    Column::number("LAST REQUEST"),
+];
+const CLIENT_NARROWING: &[Narrow] =
+    &[Narrow::Elide("EXPORT", 16), Narrow::Elide("SUBJECT", 16), Narrow::Elide("CLIENT", 16)];
 const CHECKED_COLUMNS: &[Column] = &[Column::new("NAME"), Column::new("STATE"), Column::new("FOUND")];
 const CHECKED_NARROWING: &[Narrow] = &[Narrow::Wrap("FOUND", 34), Narrow::Elide("NAME", 16)];
 
@@ -170,18 +176,20 @@ fn volume(export: &Export) -> Cell {
     export.volume_name.as_deref().map_or_else(|| Cell::id(export.volume_id), |name| Cell::text(printable(name)))
 }
 
-fn mode(export: &Export) -> &'static str {
-    match (export.read_only, export.shared) {
+fn mode(export: &Export) -> String {
+    let mode = match (export.read_only, export.shared) {
         (true, _) => "ro",
         (false, false) => "rw",
         (false, true) => "rw,shared",
-    }
+    };
+    if export.access.tls == TlsMode::Required { format!("{mode},tls") } else { mode.to_owned() }
 }
 
 fn client_row(export: &Export, client: &Client, screen: &Screen) -> Vec<Cell> {
     let ago = |at| format!("{} ago", render::ago(screen.now, at));
     vec![
         Cell::text(printable(&client.address)),
+        Cell::text(client.subject.as_deref().map(printable).unwrap_or_default()),
         Cell::text(printable(&export.name)),
         Cell::text(ago(client.since)),
         Cell::text(client.last_request.map(ago).unwrap_or_default()),

@@ -23,12 +23,15 @@ pub struct Hold {
     /// Why, for whoever is refused
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     note: String,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Hold {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
-        let params = |volume| VolumeHold { volume, note: self.note.clone() };
+        let params = |volume| VolumeHold { volume, note: self.note.clone(), dry_run: self.dry_run };
         let verb = Verb { word: "hold", method: method::VOLUME_HOLD };
         change::run_at_once(verb, &names, params, (session, output), phrase)
     }

@@ -59,7 +59,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::answer::Answer;
 use self::render::{Format, Output};
 use self::session::Session;
-use crate::config::{Environment, Paths};
+use crate::config::{Environment, Paths, without_empty_variables};
 use crate::error::Result;
 
 /// The exit code after Ctrl-C.
@@ -70,6 +70,9 @@ const INTERRUPTED: u8 = 130;
 /// volctl asks volctld, the one daemon on this machine that changes volumes. VOLUME is a volume's id, its name where
 /// no other has it, or an id's first 6 or more characters where they fit one volume only; detach, delete and recover
 /// take no such prefixes.
+///
+/// Tables fit the terminal, also under watch; in a pipe all columns are there in full. NO_COLOR=1 takes the colour away, and
+/// CLICOLOR_FORCE=1 gives it to a pipe: CLICOLOR_FORCE=1 watch -c volctl ls
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict or in use, 5 CloudStack refused, 6 timed out (the
 /// operation goes on), 7 daemon not reachable, 8 not permitted, 9 stuck, 130 interrupted (the operation goes on).
@@ -212,7 +215,7 @@ fn socket(global: Global, output: &Output) -> Result<PathBuf> {
 
 /// The definition of the command line, from which the manual pages are generated.
 pub fn definition() -> clap::Command {
-    examples::add(Cli::command())
+    without_empty_variables(examples::add(Cli::command()))
 }
 
 #[cfg(test)]

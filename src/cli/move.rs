@@ -12,7 +12,6 @@ use super::render::Output;
 use super::session::Session;
 use super::{confirm, duration};
 use crate::api::{Changed, VolumeMove, method};
-use crate::error::{Error, Kind};
 use crate::model::printable;
 
 /// Move volumes from this VM to another one: end the export, detach here safely, attach there
@@ -49,10 +48,7 @@ pub struct Move {
 impl Move {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
-        if self.root && names.words.len() > 1 {
-            let what = format!("a VM has one root disk, and {} volumes are named", names.words.len());
-            return Err(Error::new(Kind::Usage, what).hint("name one volume with --root; nothing was sent").into());
-        }
+        names.refuse_several_as_root(self.root)?;
         if self.swap_root && !self.yes && !self.change.is_dry_run() {
             confirm::swap_root(&self.to, &names.words, output)?;
         }

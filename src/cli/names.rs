@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::answer::Answer;
-use crate::api::MOST_CHANGES;
+use crate::api::{MOST_CHANGES, Volume};
 use crate::error::{Error, Kind, Result};
 
 /// The longest name on standard input, in bytes: a volume's name has at most 255 UTF-16 units, each at most 3 bytes.
@@ -11,8 +11,10 @@ const LONGEST: u64 = 255 * 3;
 
 /// What a command is about.
 pub struct Names {
-    /// Each as it was given.
+    /// Each as it was given, or its id.
     pub words: Vec<String>,
+    /// Each as people are told of it.
+    pub labels: Vec<String>,
     /// Whether a list was asked for, however many it has: its document has an entry for each.
     pub is_list: bool,
 }
@@ -20,7 +22,19 @@ pub struct Names {
 impl Names {
     /// The one thing that a command is about.
     pub fn one(word: String) -> Self {
-        Self { words: vec![word], is_list: false }
+        Self { is_list: false, ..Self::several(vec![word]) }
+    }
+
+    /// A list of them, as they were given.
+    pub fn several(words: Vec<String>) -> Self {
+        Self { labels: words.clone(), words, is_list: true }
+    }
+
+    /// Volumes that were looked up.
+    pub fn of_volumes<'a>(volumes: impl Iterator<Item = &'a Volume>) -> Self {
+        let named = volumes.map(|volume| (volume.id.to_string(), format!("{} ({})", volume.name, volume.id)));
+        let (words, labels) = named.unzip();
+        Self { words, labels, is_list: true }
     }
 
     /// The words of a command line; `-` among them stands for the lines of standard input.
@@ -37,7 +51,19 @@ impl Names {
             }
         }
         refuse_too_many(all.len())?;
-        Ok(Self { words: all, is_list })
+        Ok(Self { is_list, ..Self::several(all) })
+    }
+
+    /// Refuses more than one volume where `--root` makes it the root disk of a VM, which has one.
+    ///
+    /// # Errors
+    /// `usage` where there are several.
+    pub fn refuse_several_as_root(&self, root: bool) -> Result<()> {
+        if !root || self.words.len() == 1 {
+            return Ok(());
+        }
+        let what = format!("a VM has one root disk, and {} volumes are named", self.words.len());
+        Err(Error::new(Kind::Usage, what).hint("name one volume with --root; nothing was sent"))
     }
 }
 

@@ -32,7 +32,9 @@ impl Recover {
 
 fn phrase(changed: &Changed) -> String {
     let subject = change::subject(changed);
-    let state = changed.volume.as_ref().map(|volume| format!(": {}", printable(&volume.state)));
-    let done = if changed.changed == Some(false) { "was not deleted: nothing to do" } else { "recovered" };
-    format!("{subject} {done}{}", state.unwrap_or_default())
+    let state = changed.volume.as_ref().map(|volume| format!(" ({})", printable(&volume.state))).unwrap_or_default();
+    match changed.changed {
+        Some(false) => format!("{subject} is not deleted{state}: nothing to do"),
+        _ => format!("{subject} recovered{state}"),
+    }
 }

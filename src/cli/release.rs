@@ -18,13 +18,17 @@ pub struct Release {
     /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Release {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let names = Names::of(self.volumes)?;
         let verb = Verb { word: "release", method: method::VOLUME_RELEASE };
-        change::run_at_once(verb, &names, |volume| VolumeRelease { volume }, (session, output), phrase)
+        let params = |volume| VolumeRelease { volume, dry_run: self.dry_run };
+        change::run_at_once(verb, &names, params, (session, output), phrase)
     }
 }
 

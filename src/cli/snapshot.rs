@@ -16,6 +16,9 @@ use crate::api::{
 use crate::error::{Error, Kind};
 use crate::model::{Tag, format_size, printable};
 
+/// Said of the snapshots of a VM's volumes.
+const INCONSISTENT: &str = "the volumes are taken one after another: their snapshots are not consistent in time";
+
 const COLUMNS: &[Column] = &[
     Column::new("VOLUME"),
     Column::new("NAME"),
@@ -55,8 +58,9 @@ enum SnapshotCommand {
 /// Take a snapshot of a volume, or of each volume of a VM
 ///
 /// Ends when the snapshot is BackedUp: the copy to secondary storage can take long. The volume can be used meanwhile, and
-/// is neither resized nor deleted. With --vm the volumes are taken one after another, so that they are not consistent in
-/// time; where one fails the others are kept.
+/// is neither resized nor deleted. With --vm the volumes are taken one after another, each once the one before is
+/// BackedUp, so that they are not consistent in time. Where one fails those after it are not begun, and those before it
+/// are kept.
 #[derive(Args, Debug)]
 struct Create {
     /// Id, unique name or unique id prefix
@@ -130,32 +134,35 @@ impl Snapshot {
 
 impl Create {
     fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let volumes = match (&self.volume, &self.vm) {
-            (Some(volume), _) => vec![volume.clone()],
-            (None, vm) => of_vm(vm.as_deref().unwrap_or_default(), session)?,
-        };
-        if self.vm.is_some() && !self.change.is_dry_run() {
-            output.remark("note: the volumes are taken one after another: their snapshots are not consistent in time");
-        }
+        let (change, shown) = (&self.change, (session, output));
+        let verb = Verb { word: "snapshot", method: method::SNAPSHOT_CREATE };
         let params = |volume: &String| SnapshotCreate {
             volume: volume.clone(),
             name: self.name.clone(),
             tags: self.tags.clone(),
         };
-        let names = Names { is_list: volumes.len() > 1, words: volumes };
-        let verb = Verb { word: "snapshot", method: method::SNAPSHOT_CREATE };
-        self.change.run_in_turn(verb, &names, names.words.iter().map(params), (session, output), created)
+        match (&self.volume, &self.vm) {
+            (None, Some(vm)) => {
+                change.refuse_not_to_wait()?;
+                let names = of_vm(vm, session)?;
+                change.run_while_it_works(verb, &names, names.words.iter().map(params), shown, INCONSISTENT, created)
+            }
+            (volume, _) => {
+                let names = Names::one(volume.clone().unwrap_or_default());
+                change.run(verb, &names, names.words.iter().map(params), shown, created)
+            }
+        }
     }
 }
 
-/// The ids of a VM's volumes, in the order of their device ids.
-fn of_vm(word: &str, session: &Session) -> Answer<Vec<String>> {
+/// A VM's volumes, in the order of their device ids.
+fn of_vm(word: &str, session: &Session) -> Answer<Names> {
     let request = Request::new(method::VM_GET, format!("look up VM {word}"), &VmGet { vm: Some(word.to_owned()) })?;
     let vm: VmShown = read(session.ask(request)?)?;
     if vm.volumes.is_empty() {
         return Err(Error::new(Kind::NotFound, format!("VM {} ({}) has no volumes", printable(&vm.name), vm.id)).into());
     }
-    Ok(vm.volumes.iter().map(|volume| volume.id.to_string()).collect())
+    Ok(Names::of_volumes(vm.volumes.iter()))
 }
 
 fn created(changed: &Changed) -> String {
@@ -174,7 +181,7 @@ fn created(changed: &Changed) -> String {
 
 impl Ls {
     fn run(self, session: &Session, output: &Output) -> Answer<u8> {
-        let params = SnapshotList { volume: self.volume, vm: self.vm, tags: self.tags };
+        let params = SnapshotList { volume: self.volume, vm: self.vm, tags: self.tags, max_age_seconds: None };
         let request = Request::new(method::SNAPSHOT_LIST, "list the snapshots", &params)?;
         let screen = output.screen();
         Ok(output.answer(session.ask(request), |snapshots| page(snapshots, &screen)))
@@ -228,7 +235,7 @@ impl Delete {
         });
         let named = named.collect::<Answer<Vec<_>>>()?;
         let params = named.into_iter().map(|snapshot| SnapshotDelete { snapshot });
-        let names = Names { is_list: self.snapshots.len() > 1, words: self.snapshots };
+        let names = Names { is_list: self.snapshots.len() > 1, ..Names::several(self.snapshots) };
         let verb = Verb { word: "delete snapshot", method: method::SNAPSHOT_DELETE };
         self.change.run_in_turn(verb, &names, params, (session, output), deleted)
     }

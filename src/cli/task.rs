@@ -148,7 +148,7 @@ pub fn read_error(object: ErrorObject, method: &str) -> Error {
         let asked_wrongly = matches!(code, INVALID_PARAMS | METHOD_NOT_FOUND);
         let kind = if asked_wrongly { Kind::Usage } else { Kind::Internal };
         Error::new(kind, format_args!("the daemon refused {method}: {} ({code})", printable(&message)))
-            .hint("compare the two with: volctl version")
+            .hint("`volctl rpc rpc.discover` prints what it takes; `volctl version` compares the two")
     })
 }
 

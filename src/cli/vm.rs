@@ -7,7 +7,7 @@ use super::answer::Answer;
 use super::ls;
 use super::render::{Cell, Column, Facts, Narrow, Output, Page, Screen, Table};
 use super::session::{Request, Session};
-use crate::api::{VmGet, VmListed, VmShown, Vms, Volume, method};
+use crate::api::{VmGet, VmList, VmListed, VmShown, Vms, Volume, method};
 use crate::model::{format_size, printable};
 
 const COLUMNS: &[Column] =
@@ -57,7 +57,7 @@ impl Vm {
         let screen = output.screen();
         match self.command {
             VmCommand::Ls => {
-                let request = Request::new(method::VM_LIST, "list the VMs", &serde_json::json!({}))?;
+                let request = Request::new(method::VM_LIST, "list the VMs", &VmList::default())?;
                 Ok(output.answer(session.ask(request), |vms| list(vms, &screen)))
             }
             VmCommand::Show { vm } => {

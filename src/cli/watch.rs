@@ -1,5 +1,6 @@
 //! `volctl ops watch`: on a terminal a table that is drawn anew, elsewhere a line for each change.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::render::{self, Output, read};
 use super::session::{Request, Session};
 use crate::api::{Operation, OperationWatch, method};
 use crate::error::Result;
-use crate::model::printable;
+use crate::model::{OperationId, printable};
 
 /// How often ages are drawn anew.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,13 +26,15 @@ pub fn run(session: &Session, output: &Output) -> Answer<u8> {
         // An empty screen to draw on.
         let _ = output.stream("\u{1b}[2J");
     }
-    session.follow(&mut Watcher { output, shown: Vec::new() })
+    session.follow(&mut Watcher { output, shown: Vec::new(), under_way: HashSet::new() })
 }
 
 /// The operations, each with when its end was learned.
 struct Watcher<'a> {
     output: &'a Output,
     shown: Vec<(Operation, Option<Instant>)>,
+    /// What has not ended, as far as it was told.
+    under_way: HashSet<OperationId>,
 }
 
 impl Watcher<'_> {
@@ -39,8 +42,10 @@ impl Watcher<'_> {
         self.shown.retain(|(_, ended)| ended.is_none_or(|ended| ended.elapsed() < AFTERGLOW));
         let screen = self.output.screen();
         let operations: Vec<Operation> = self.shown.iter().map(|(operation, _)| operation.clone()).collect();
-        let table =
-            if operations.is_empty() { "nothing is under way\n".to_owned() } else { ops::table(&operations, &screen) };
+        let table = match operations.as_slice() {
+            [] => "nothing is under way\n".to_owned(),
+            several => render::folded(&ops::table(several, &screen), self.output.height()),
+        };
         // Home, each line to its end, and what is below.
         self.output.stream(&format!("\u{1b}[H{}\u{1b}[J", table.replace('\n', "\u{1b}[K\n")))
     }
@@ -48,12 +53,17 @@ impl Watcher<'_> {
 
 impl Follower for Watcher<'_> {
     fn request(&self) -> Result<Request> {
-        Request::new(method::OPERATION_WATCH, "watch the operations", &OperationWatch::default())
+        let known = self.under_way.iter().copied().collect();
+        Request::new(method::OPERATION_WATCH, "watch the operations", &OperationWatch { token: None, known })
     }
 
     fn told(&mut self, mut notification: Value) -> Result<ControlFlow<u8>> {
         let raw = notification["operation"].take();
         let operation: Operation = read(raw.clone())?;
+        match operation.status.ended() {
+            true => self.under_way.remove(&operation.id),
+            false => self.under_way.insert(operation.id),
+        };
         if !self.output.draws() {
             let line = self.output.item(&raw, &format!("{}\n", operation.id), || line(&operation));
             return Ok(self.output.stream(&line));

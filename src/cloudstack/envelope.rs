@@ -24,6 +24,7 @@ const USUAL_WAIT: Duration = Duration::from_secs(1);
 const MAX_TEXT: usize = 1000;
 
 const CHECK_ENDPOINT: &str = "check [cloudstack] endpoint: it should end in /client/api";
+const CHECK_REDIRECTION: &str = "set [cloudstack] endpoint to the place that answers itself: redirections are not followed; it should end in /client/api";
 const CHECK_SERVER: &str = "see whether the management server is up and what its log says of this moment";
 
 /// Reads the result of `command`, whose request carried `expires`.
@@ -128,7 +129,12 @@ fn wait_in(text: &str) -> Duration {
 
 fn not_an_envelope(reply: &Reply, error: &serde_json::Error) -> CallError {
     let Reply { peer, status, .. } = reply;
-    let (what, hint) = if reply.body.trim_ascii().is_empty() {
+    let redirected = reply.location.as_deref().filter(|_| (300..400).contains(status));
+    let (what, hint) = if let Some(location) = redirected {
+        // What follows a `?` is the request, or some of it.
+        let location = location.split('?').next().unwrap_or_default();
+        (format!("a redirection: it redirects to {}", shorten(&printable(location), 200)), CHECK_REDIRECTION)
+    } else if reply.body.trim_ascii().is_empty() {
         ("an empty body".to_owned(), if (300..400).contains(status) { CHECK_ENDPOINT } else { CHECK_SERVER })
     } else if reply.body.trim_ascii_start().starts_with(b"<") {
         (description(reply), if *status >= 500 { CHECK_SERVER } else { CHECK_ENDPOINT })
@@ -188,6 +194,7 @@ mod tests {
 
     fn reply(status: u16, body: &str) -> Reply {
         Reply {
+            location: None,
             peer: "cloud:8080".to_owned(),
             status,
             content_type: Some("text/html".to_owned()),

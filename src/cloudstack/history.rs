@@ -46,6 +46,7 @@ struct Wire {
     description: Option<Scalar>,
     username: Option<Scalar>,
     account: Option<Scalar>,
+    resourceid: Option<Scalar>,
 }
 
 impl CloudStack {
@@ -57,16 +58,30 @@ impl CloudStack {
         let request = Request::new("listEvents").with("resourceid", volume).with("resourcetype", "Volume");
         let request = self.in_project(request.with("listall", true)).await?;
         let listing: Listing = self.call(&request.with("page", 1).with("pagesize", NEWEST)).await?;
-        let mut events: Vec<CloudEvent> = listing.event.into_iter().take(NEWEST).filter_map(read).collect();
+        let mut events = Vec::new();
+        for (about, event) in listing.event.into_iter().take(NEWEST).filter_map(read) {
+            match about {
+                None if !is_of_volumes(&event.kind) => {
+                    return Err(CallError::unusable("it has the events of everything, as before CloudStack 4.17"));
+                }
+                Some(other) if !other.eq_ignore_ascii_case(&volume.to_string()) => {}
+                _ => events.push(event),
+            }
+        }
         events.sort_by_key(|event| event.created);
         Ok(events)
     }
 }
 
-/// An entry; none where it does not say when.
-fn read(wire: Wire) -> Option<CloudEvent> {
+/// A server that knows no `resourceid` gives what was not asked for, and does not say what it is about.
+fn is_of_volumes(kind: &str) -> bool {
+    kind.is_empty() || kind.starts_with("VOLUME.") || kind.starts_with("SNAPSHOT.")
+}
+
+/// An entry and what it is about, where that is said; none where it does not say when.
+fn read(wire: Wire) -> Option<(Option<String>, CloudEvent)> {
     let text = |scalar: Option<Scalar>| scalar.and_then(Scalar::text);
-    Some(CloudEvent {
+    let event = CloudEvent {
         created: Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text(wire.created)?).ok()?,
         kind: text(wire.r#type).unwrap_or_default(),
         state: text(wire.state).unwrap_or_default(),
@@ -74,5 +89,6 @@ fn read(wire: Wire) -> Option<CloudEvent> {
         description: text(wire.description).unwrap_or_default(),
         username: text(wire.username),
         account: text(wire.account),
-    })
+    };
+    Some((text(wire.resourceid), event))
 }

@@ -1,11 +1,11 @@
 //! Asking for a job, and waiting for its end (facts sheet, 2.1).
 
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
 
 use super::CloudStack;
 use super::envelope::Fault;
@@ -87,30 +87,39 @@ impl CloudStack {
 
     /// Waits for a job to end; never answers `Pending`, and waits as long as it takes.
     ///
-    /// Polls more and more rarely, and at once and often again when `wake` changes. A poll that fails ends nothing: it is
-    /// told to `trouble`, and the next comes later. That the job is pending is told too, as no trouble.
+    /// Asks `first` after that long, then more and more rarely; at once and often again when `stir` ends, which is what
+    /// may have to do with the job's end. A poll that fails ends nothing: it is told to `trouble`, and the next
+    /// comes later. That the job is pending is told too, as no trouble.
     pub async fn await_job(
         &self,
         job: JobId,
-        wake: &mut watch::Receiver<u64>,
+        first: Duration,
+        stir: impl Future<Output = ()>,
         mut trouble: impl FnMut(Option<&CallError>),
     ) -> JobAnswer {
-        let mut pace = Pace::new();
+        let _waiter = self.shared.unfinished.wait();
+        let (mut stir, mut stirred) = (pin!(stir), false);
+        let (mut pace, mut wait) = (Pace::new(), first);
         loop {
-            match self.job(job).await {
+            let answer = tokio::select! {
+                () = &mut stir, if !stirred => {
+                    (stirred, pace) = (true, Pace::new());
+                    self.job(job).await
+                }
+                () = tokio::time::sleep(wait) => self.job_among_others(job, wait / 2).await,
+            };
+            wait = match answer {
                 Ok(JobAnswer::Pending) => {
                     trouble(None);
-                    tokio::select! {
-                        () = tokio::time::sleep(pace.after_pending()) => {}
-                        () = changed(wake) => pace = Pace::new(),
-                    }
+                    pace.after_pending()
                 }
                 Ok(end) => return end,
                 Err(error) => {
                     trouble(Some(&error));
                     tokio::time::sleep(pace.after_failure(&error)).await;
+                    Duration::ZERO
                 }
-            }
+            };
         }
     }
 }
@@ -137,13 +146,6 @@ fn failure(result: Option<Value>, result_code: Option<Scalar>) -> CloudStackFaul
         None => Fault::default(),
     };
     fault.into_fault(result_code.and_then(Scalar::number).unwrap_or(0_i64))
-}
-
-/// Returns at a change; never where nobody is left to make one.
-async fn changed(wake: &mut watch::Receiver<u64>) {
-    if wake.changed().await.is_err() {
-        std::future::pending().await
-    }
 }
 
 /// How long to wait between polls.
@@ -184,7 +186,10 @@ fn jittered(wait: Duration) -> Duration {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::future::pending;
+
     use jiff::{SignedDuration, Timestamp};
+    use tokio::time::Instant;
 
     use super::super::testing::{Answer, Server, json, raw};
     use super::*;
@@ -253,27 +258,24 @@ mod tests {
             answer(r#""jobstatus":1"#),
         ])
         .await;
-        let (_wake, mut woken) = watch::channel(0);
         let mut troubles = Vec::new();
         let started = Timestamp::now();
-        let end = server.client().await_job(JobId::random(), &mut woken, |error| troubles.extend(error.cloned())).await;
+        let note = |error: Option<&CallError>| troubles.extend(error.cloned());
+        let end = server.client().await_job(JobId::random(), Duration::ZERO, pending(), note).await;
         assert_eq!(end, JobAnswer::Succeeded(Value::Null));
         assert!(matches!(troubles[..], [CallError::Throttled { .. }, CallError::NoAnswer { .. }]), "{troubles:?}");
         assert!(started.duration_until(Timestamp::now()) > SignedDuration::from_millis(250 + 700));
     }
 
     #[tokio::test]
-    async fn a_wake_polls_at_once_and_a_lost_waker_does_not_spin() {
-        let pending = || answer(r#""jobstatus":0"#);
-        let server = Server::start([pending(), pending(), answer(r#""jobstatus":1"#)]).await;
-        let (wake, mut woken) = watch::channel(0);
-        wake.send_modify(|count| *count += 1);
-        drop(wake);
-        let started = Timestamp::now();
-        server.client().await_job(JobId::random(), &mut woken, |error| assert_eq!(error, None)).await;
-        let took = started.duration_until(Timestamp::now());
-        assert_eq!(server.forms().len(), 3);
-        assert!(took >= SignedDuration::from_millis(250), "the second wait was slept out: {took}");
+    async fn it_asks_first_when_it_is_told_to_and_at_once_when_it_is_stirred() {
+        let answers = [answer(r#""jobstatus":0"#), answer(r#""jobstatus":1"#)];
+        let server = Server::start(answers).await;
+        let started = Instant::now();
+        server.client().await_job(JobId::random(), LONGEST_RETRY, async {}, |error| assert_eq!(error, None)).await;
+        let took = started.elapsed();
+        assert_eq!(server.forms().len(), 2);
+        assert!(took >= TIGHT && took < LONGEST_RETRY, "the second wait was slept out, and not the first: {took:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The CloudStack client: typed calls over signed requests, and the waiter for jobs.
 //!
-//! A call goes down and its answer comes up: `lists`, `changes` and `job` know commands, [`CloudStack`] knows keys and
+//! A call goes down and its answer comes up: `lists`, `changes`, `job` and `unfinished` know commands, [`CloudStack`] knows keys and
 //! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
@@ -20,6 +20,7 @@ mod signature;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod unfinished;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ use contact::ContactLog;
 use keys::Keys;
 use lists::Capabilities;
 use transport::Transport;
+use unfinished::Unfinished;
 
 use tokio::time::Instant;
 
@@ -64,6 +66,7 @@ struct Shared {
     keys: Keys,
     contact: ContactLog,
     calls: CallLog,
+    unfinished: Unfinished,
     clock: Clock,
     /// Id or name, as configured.
     project: Option<String>,
@@ -83,6 +86,7 @@ impl CloudStack {
             keys: Keys::new(config)?,
             contact: ContactLog::default(),
             calls: CallLog::default(),
+            unfinished: Unfinished::default(),
             clock: Clock::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),

@@ -10,7 +10,7 @@ use super::request::Request;
 use super::wire::Scalar;
 
 /// Every command that is sent, and what does not work without it.
-pub const COMMANDS: [(&str, &str); 24] = [
+pub const COMMANDS: [(&str, &str); 25] = [
     ("attachVolume", "no volume can be attached"),
     ("createSnapshot", "no snapshot of a volume can be taken"),
     ("createTags", "no volume can be given tags"),
@@ -20,6 +20,7 @@ pub const COMMANDS: [(&str, &str); 24] = [
     ("destroyVirtualMachine", "reclaim cannot destroy the VM that it took a volume from"),
     ("destroyVolume", "no volume that was ever attached can be deleted"),
     ("detachVolume", "no volume can be detached or moved"),
+    ("listAsyncJobs", "jobs that are waited for at the same time are asked for one by one, which takes more calls"),
     ("listApis", "the rights of the role cannot be checked"),
     ("listCapabilities", "whether CloudStack answers and takes the key cannot be told"),
     ("listDiskOfferings", "no volume can be created"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use nix::errno::Errno;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderName};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderName, LOCATION};
 use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
 use rustls::CertificateError;
 
@@ -28,6 +28,8 @@ pub(super) struct Reply {
     pub(super) peer: String,
     pub(super) status: u16,
     pub(super) content_type: Option<String>,
+    /// Where it redirects to.
+    pub(super) location: Option<String>,
     /// CloudStack's clock.
     pub(super) date: Option<Timestamp>,
     pub(super) body: Vec<u8>,
@@ -77,8 +79,9 @@ impl Transport {
         let header = |name: HeaderName| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (status, content_type) = (response.status().as_u16(), header(CONTENT_TYPE));
         let date = header(DATE).and_then(|text| rfc2822::DateTimeParser::new().parse_timestamp(&text).ok());
+        let location = header(LOCATION);
         let body = self.read_body(response, limit).await?;
-        Ok(Reply { peer: self.peer(), status, content_type, date, body })
+        Ok(Reply { peer: self.peer(), status, content_type, location, date, body })
     }
 
     async fn read_body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, CallError> {
@@ -285,7 +288,11 @@ mod tests {
             (raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), "HTTP 200 with an empty body"),
             (raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"listcapab"), "cut short"),
             (raw("220 smtp.example ESMTP\r\n"), "gave no whole answer"),
-            (raw("HTTP/1.1 302 Found\r\nLocation: /client\r\nConnection: close\r\n\r\n"), "HTTP 302"),
+            (raw("HTTP/1.1 302 Found\r\nLocation: /client\r\nConnection: close\r\n\r\n"), "redirects to /client"),
+            (
+                raw("HTTP/1.1 301 X\r\nLocation: https://c/client/api?x=y\r\nContent-Length: 3\r\n\r\n<p>"),
+                "redirects to https://c/client/api",
+            ),
             (raw("HTTP/1.1 502 X\r\nContent-Type: text/html\r\n\r\n<h1>Bad Gateway</h1>"), "\"Bad Gateway\""),
         ] {
             let server = Server::start([answer]).await;

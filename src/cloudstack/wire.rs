@@ -169,6 +169,7 @@ pub(super) struct WireVm {
     account: Option<Scalar>,
     domainid: Option<Scalar>,
     projectid: Option<Scalar>,
+    deleteprotection: Option<Scalar>,
 }
 
 impl Record for VmRecord {
@@ -184,6 +185,7 @@ impl Record for VmRecord {
             zone_id: needed("a VM's zoneid", wire.zoneid)?,
             hypervisor: text(wire.hypervisor),
             owner: owner(wire.account, wire.domainid, wire.projectid),
+            is_protected: wire.deleteprotection.and_then(Scalar::flag).unwrap_or(false),
         })
     }
 
@@ -197,6 +199,8 @@ pub struct VmSnapshot {
     id: String,
     /// Its name, for people.
     pub name: String,
+    /// Without the VM's memory.
+    pub is_disk_only: bool,
 }
 
 /// A VM snapshot as it comes; people gave it its `displayname`.
@@ -205,6 +209,8 @@ pub(super) struct WireVmSnapshot {
     id: Option<Scalar>,
     displayname: Option<Scalar>,
     name: Option<Scalar>,
+    #[serde(rename = "type")]
+    kind: Option<Scalar>,
 }
 
 impl Record for VmSnapshot {
@@ -213,7 +219,9 @@ impl Record for VmSnapshot {
 
     fn read(wire: WireVmSnapshot) -> Result<Self, CallError> {
         let id = needed("a VM snapshot's id", wire.id)?;
-        Ok(Self { name: text(wire.displayname).or(text(wire.name)).unwrap_or_else(|| id.clone()), id })
+        let is_disk_only = text(wire.kind).is_some_and(|kind| kind == "Disk");
+        let name = text(wire.displayname).or(text(wire.name)).unwrap_or_else(|| id.clone());
+        Ok(Self { id, name, is_disk_only })
     }
 
     fn id(&self) -> String {

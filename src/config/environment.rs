@@ -44,6 +44,15 @@ impl Environment {
     }
 }
 
+/// A command line to which a variable that is set to nothing counts as not set.
+pub fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(clap::builder::Resettable::<clap::builder::OsStr>::Reset),
+        false => arg,
+    })
+}
+
 /// Where things are when nothing says otherwise: root's in the system's directories, anybody else's in their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {

@@ -34,7 +34,7 @@ impl SecretKey {
     /// The key in a file which nobody else can read, as is checked.
     pub(super) fn in_private_file(path: PathBuf, uid: u32) -> Result<Self> {
         let file = ReadFile::open(&path).map_err(|error| unreadable(&path, &error))?;
-        file.check_private(&path, uid)?;
+        file.check_private(&path, "the secret key", uid)?;
         key_in(&path, &file)?;
         Ok(SecretKey::File(path))
     }
@@ -77,12 +77,11 @@ impl ReadFile {
     }
 
     /// Refuses a file with a secret that anyone but its owner can read or change, or whose owner is somebody else.
-    pub(super) fn check_private(&self, path: &Path, uid: u32) -> Result<()> {
+    pub(super) fn check_private(&self, path: &Path, holds: &str, uid: u32) -> Result<()> {
         let path = shown(path);
         let owner = self.metadata.uid();
         if owner != uid && owner != 0 {
-            let error =
-                format_args!("{path} holds the secret key and belongs to uid {owner}, not to uid {uid} or root");
+            let error = format_args!("{path} holds {holds} and belongs to uid {owner}, not to uid {uid} or root");
             return Err(Error::new(Kind::Config, error).hint(format_args!("chown {uid} {path}")));
         }
         let mode = self.metadata.mode() & 0o7777;
@@ -92,9 +91,20 @@ impl ReadFile {
             return Ok(());
         }
         let wrong = wrong.join(", ");
-        let error = format_args!("{path} holds the secret key and its mode {mode:04o} lets others in: {wrong}");
+        let error = format_args!("{path} holds {holds} and its mode {mode:04o} lets others in: {wrong}");
         Err(Error::new(Kind::Config, error).hint(format_args!("chmod go= {path}")))
     }
+}
+
+/// The text of a file with a secret, named `holds` in refusals, which nobody else can read, as is checked.
+///
+/// # Errors
+/// `config` where it cannot be read, or others can read it.
+pub fn read_private(path: &Path, holds: &str) -> Result<String> {
+    let file = ReadFile::open(path)
+        .map_err(|error| Error::new(Kind::Config, format_args!("cannot read {holds} {}: {error}", shown(path))))?;
+    file.check_private(path, holds, nix::unistd::Uid::effective().as_raw())?;
+    Ok(file.text)
 }
 
 fn shown(path: &Path) -> String {

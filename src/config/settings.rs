@@ -151,13 +151,39 @@ const NBD: &[Setting] = &[
         "plain_public",
         Boolean,
         Default("false"),
-        "Allow to listen beyond loopback, where nothing is encrypted; it needs an allow list too.",
+        "Allow to listen beyond loopback without TLS, where nothing is encrypted; it needs an allow list too.",
     ),
     setting(
         "allow",
         Texts,
         Default("[]"),
-        "The networks that may connect over TCP, such as \"192.0.2.0/24\"; with none, this machine alone may.",
+        "The networks that may connect over TCP, such as \"192.0.2.0/24\"; with none, this machine alone, and over TLS all.",
+    ),
+    setting(
+        "tls_certificates",
+        Path,
+        Example("\"/etc/volctl/tls/server\""),
+        "The directory of ca-cert.pem, server-cert.pem and server-key.pem, as `volctl tls init` makes it; read again when \
+         they change. A listener beyond loopback then takes nothing but TLS.",
+    ),
+    setting(
+        "tls",
+        Text,
+        Default("\"allowed\""),
+        "Whether new exports take only TLS: allowed or required, where volctl export has no --tls.",
+    ),
+    setting("max_connections", Count, Default("512"), "How many NBD connections there are at most."),
+    setting(
+        "max_connections_per_client",
+        Count,
+        Default("128"),
+        "How many of them one client has: one certificate's subject, else one address.",
+    ),
+    setting(
+        "handshake_timeout",
+        Duration,
+        Default("\"10s\""),
+        "How long a connection has to choose its export, TLS included.",
     ),
 ];
 

@@ -375,8 +375,8 @@ fn a_secret_is_in_no_debug_output() {
 
 #[test]
 fn a_public_listen_address_needs_two_words() {
-    let sentence = "FILE, line 2: [nbd] listen 0.0.0.0:10809: a listen address beyond loopback needs plain_public = true \
-                    and allow = [networks]";
+    let sentence = "FILE, line 2: [nbd] listen 0.0.0.0:10809: a listen address beyond loopback needs tls_certificates, \
+                    or plain_public = true and allow = [networks]";
     for settings in ["", "plain_public = true", "allow = [\"192.0.2.0/24\"]", "plain_public = true\nallow = []"] {
         let refusal = refusal_in("nbd", &format!("listen = [\"0.0.0.0:10809\"]\n{settings}"));
         assert_eq!(refusal.lines().next().unwrap(), sentence);
@@ -389,6 +389,9 @@ fn a_public_listen_address_needs_two_words() {
         let text = format!("[nbd]\nlisten = [\"{address}\"]\n[cloudstack]\n{KEYS}");
         assert_eq!(Case::new(&text).load().unwrap().nbd.listen, [address.parse().unwrap()]);
     }
+    let text = format!("[nbd]\nlisten = [\"0.0.0.0:1\"]\ntls_certificates = \"/tls\"\n[cloudstack]\n{KEYS}");
+    let nbd = Case::new(&text).load().unwrap().nbd;
+    assert!(!nbd.plain_public && nbd.tls_certificates.as_deref() == Some(Path::new("/tls")));
 }
 
 #[test]
@@ -396,6 +399,9 @@ fn nbd_settings_are_checked() {
     for (setting, sentence) in [
         ("listen = [\"localhost:1\"]", "[nbd] listen must be addresses with ports, such as \"127.0.0.1:10809\""),
         ("allow = [\"nowhere\"]", "[nbd] allow: \"nowhere\" is not a network such as 192.0.2.0/24"),
+        ("tls = \"on\"", "[nbd] tls must be \"allowed\" or \"required\""),
+        ("tls = \"required\"", "[nbd] tls is \"required\", and tls_certificates is not set"),
+        ("max_connections = 0", "[nbd] max_connections must be from 1 to 10000"),
         ("unix_socket = \"nbd.sock\"", "[nbd] unix_socket must be an absolute path"),
     ] {
         assert_eq!(refusal_in("nbd", setting), format!("FILE, line 2: {sentence}"));

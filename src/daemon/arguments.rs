@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use crate::config::without_empty_variables;
 
 /// The one process that changes volumes: speaks JSON-RPC on a Unix socket, and leaves when it is idle
 ///
@@ -26,9 +28,16 @@ pub(super) struct Arguments {
     pub check: bool,
 }
 
+impl Arguments {
+    /// Those of this process; ends it where they are wrong, or help was asked for.
+    pub fn of_process() -> Self {
+        Self::from_arg_matches(&definition().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// The definition of the command line, from which the manual page is generated.
 pub fn definition() -> clap::Command {
-    Arguments::command()
+    without_empty_variables(Arguments::command())
 }
 
 const MANUAL: &str = "\

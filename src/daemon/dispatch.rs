@@ -14,6 +14,7 @@ use super::idle::Activity;
 use super::looks::Looks;
 use super::metrics;
 use super::operations;
+use super::params;
 use super::rights::Rights;
 use super::version::version;
 use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, Progress, Status, method};
@@ -125,8 +126,8 @@ impl Dispatch {
                 answer(world.show_vm(params.vm.as_deref()).await?)
             }
             method::VM_LIST => {
-                read::<Nothing>(params)?;
-                answer(world.list_vms().await?)
+                let params: api::VmList = read(params)?;
+                answer(world.list_vms(params.max_age_seconds).await?)
             }
             method::EXPORT_LIST => {
                 let params: api::ExportList = read(params)?;
@@ -307,7 +308,7 @@ impl Dispatch {
 
     async fn release(&self, params: api::VolumeRelease, peer: &Peer) -> Answer {
         self.rights.may_change(peer)?;
-        answer(self.engine.world().release(&params).await?)
+        answer(self.engine.world().release(&params, holder(peer).await).await?)
     }
 
     async fn kick(&self, params: api::ExportKick, peer: &Peer) -> Answer {
@@ -451,8 +452,7 @@ fn split(params: &mut Map<String, Value>) -> Map<String, Value> {
 }
 
 fn read<T: DeserializeOwned>(params: Map<String, Value>) -> Answer<T> {
-    serde_path_to_error::deserialize(Value::Object(params))
-        .map_err(|error| Refusal::Params(printable(&error.to_string())))
+    params::read(params).map_err(Refusal::Params)
 }
 
 fn answer(value: impl Serialize) -> Answer {

@@ -30,6 +30,7 @@ pub(super) fn parts(looks: &Looks, seen: &Seen) -> Vec<Check> {
         disks(world, journal),
         store(world, seen),
         exports(world, journal),
+        tls(world),
         operations(journal),
         sync(world),
         daemon(looks),
@@ -148,6 +149,11 @@ fn exports(world: &World, journal: Option<&Journal>) -> Check {
         failed => Err(format!("not served: {}: `volctl exports check` says why; {facts}", failed.join(", "))),
     };
     then("exports", looked, journal.map(|journal| journal.read_at))
+}
+
+fn tls(world: &World) -> Check {
+    let none = || Ok("not configured: NBD is served to this machine, or without encryption".to_owned());
+    now("tls", world.nbd.tls_health().unwrap_or_else(none))
 }
 
 fn operations(journal: Option<&Journal>) -> Check {

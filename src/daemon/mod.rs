@@ -11,6 +11,7 @@ mod log;
 mod looks;
 mod metrics;
 mod operations;
+mod params;
 mod probe;
 mod rights;
 mod version;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -49,7 +49,7 @@ const MOST_BLOCKING: usize = 32;
 
 /// `volctld`
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     if arguments.check {
         return check::main(arguments);
     }

@@ -25,7 +25,7 @@ pub(super) async fn watch(engine: &Engine, params: OperationWatch, caller: Calle
 }
 
 async fn follow(engine: &Engine, params: OperationWatch, caller: &Caller) -> Error {
-    let mut watched = match Watched::new(engine) {
+    let mut watched = match Watched::new(engine, params.known) {
         Ok(watched) => watched,
         Err(error) => return error,
     };
@@ -58,17 +58,20 @@ struct Watched {
     after: u64,
     /// Of what has not ended.
     told: HashMap<OperationId, Operation>,
+    /// What was told over an earlier connection, and is to be told once more.
+    known: Vec<OperationId>,
 }
 
 impl Watched {
-    fn new(engine: &Engine) -> Result<Self> {
-        Ok(Self { after: engine.world().store.newest_event()?, told: HashMap::new() })
+    fn new(engine: &Engine, known: Vec<OperationId>) -> Result<Self> {
+        Ok(Self { after: engine.world().store.newest_event()?, told: HashMap::new(), known })
     }
 
     /// What stands otherwise than it was told: those that have not ended, and those that have ended since.
     fn changed(&mut self, engine: &Engine) -> Result<Vec<Operation>> {
         let mut ids: Vec<OperationId> = engine.world().store.unfinished()?.into_iter().map(|row| row.id).collect();
         ids.extend(self.told.keys());
+        ids.append(&mut self.known);
         loop {
             let events = engine.world().store.events_after(self.after, STRIDE)?;
             let Some(last) = events.last() else { break };
@@ -79,7 +82,11 @@ impl Watched {
         ids.dedup();
         let mut changed = Vec::new();
         for id in ids {
-            let operation = engine.operation(id)?;
+            let operation = match engine.operation(id) {
+                // It was forgotten meanwhile.
+                Err(error) if error.kind == Kind::NotFound => continue,
+                stands => stands?,
+            };
             if self.told.get(&id) == Some(&operation) {
                 continue;
             }

@@ -17,6 +17,7 @@ mod watch;
 
 use std::fs;
 use std::future::pending;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,6 +176,13 @@ impl Devices {
         Ok(gone.is_some())
     }
 
+    /// Returns once the device of a serial has come, where it is not here now, or else has gone.
+    pub async fn wait_turned(&self, serial: &Serial) {
+        let was = self.world.look().is_ok_and(|facts| facts.present(serial));
+        // The judgement does not fail, and there is no deadline.
+        let _ = self.wait_until(None, |facts| Ok((facts.present(serial) != was).then_some(()))).await;
+    }
+
     /// Looks now, at each event, now and then, and at the deadline. A look that fails is made again.
     async fn wait_until<T>(
         &self,
@@ -216,9 +224,15 @@ impl Devices {
         if !path.is_absolute() {
             return Err(Error::new(Kind::Usage, format!("{} is not an absolute path", show(path))));
         }
-        let metadata = fs::metadata(path)
-            .map_err(|error| Error::new(Kind::NotFound, format!("{} cannot be looked at: {error}", show(path))))?;
+        let metadata = fs::metadata(path);
         let facts = self.world.look()?;
+        let metadata = metadata.map_err(|error| {
+            let what = match error.kind() {
+                ErrorKind::NotFound => format!("there is no {}", show(path)),
+                _ => format!("{} cannot be looked at: {error}", show(path)),
+            };
+            Error::new(Kind::NotFound, what).hint(format!("seen here: {}", facts.seen()))
+        })?;
         let not_found = |what: String| {
             Error::new(Kind::NotFound, format!("{} {what}", show(path))).hint(format!("seen here: {}", facts.seen()))
         };

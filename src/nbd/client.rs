@@ -11,8 +11,9 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use super::tls::certificate::{Certificate, Subject};
 use crate::api;
-use crate::model::clock_time;
+use crate::model::{clock_time, printable};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,10 +30,8 @@ impl Peer {
             Peer::Unix { .. } => None,
         }
     }
-}
 
-impl Peer {
-    /// Whether it is the daemon itself.
+    /// Whether it is this process itself.
     pub fn is_this_process(&self) -> bool {
         matches!(self, Peer::Unix { pid: Some(pid), .. } if u32::try_from(*pid) == Ok(std::process::id()))
     }
@@ -48,9 +47,61 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Somebody who has connected: where that is, and whose certificate was proven.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub peer: Peer,
+    /// None without TLS: with it, there is none without a certificate.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+impl Caller {
+    /// Without TLS.
+    pub fn plain(peer: Peer) -> Self {
+        Self { peer, certificate: None }
+    }
+
+    /// The subject of its certificate.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.certificate.as_ref()?.subject.as_ref()
+    }
+
+    /// What all its connections have in common: the subject of its certificate, else its address. On the Unix socket there
+    /// is nothing by which clients are told apart.
+    pub fn identity(&self) -> Option<Identity> {
+        let address = self.peer.ip()?;
+        Some(self.subject().map_or(Identity::Address(address), |subject| Identity::Subject(subject.name.clone())))
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.subject() {
+            Some(subject) => write!(f, "{} ({})", self.peer, printable(&subject.name)),
+            None => write!(f, "{}", self.peer),
+        }
+    }
+}
+
+/// One client, over however many connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    Subject(String),
+    Address(IpAddr),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Subject(name) => write!(f, "{}", printable(name)),
+            Identity::Address(address) => write!(f, "at {address}"),
+        }
+    }
+}
+
 /// A client that is inside an export.
 pub(super) struct Client {
-    peer: Peer,
+    caller: Caller,
     since: Timestamp,
     /// Microseconds since the epoch; 0 before the first.
     last_request: AtomicI64,
@@ -63,14 +114,14 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that has come in over this socket.
-    pub fn new(peer: Peer, since: Timestamp, socket: Arc<OwnedFd>) -> Self {
+    pub fn new(caller: Caller, since: Timestamp, socket: Arc<OwnedFd>) -> Self {
         let (last_request, busy) = (AtomicI64::new(0), AtomicBool::new(false));
-        Self { peer, since, last_request, busy, socket, kicked: AtomicBool::new(false) }
+        Self { caller, since, last_request, busy, socket, kicked: AtomicBool::new(false) }
     }
 
     /// Who it is.
-    pub fn peer(&self) -> Peer {
-        self.peer
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Notes that a request has come now, to some milliseconds: a clock that is cheap to read at each.
@@ -92,6 +143,11 @@ impl Client {
         self.busy.load(Ordering::Relaxed) && self.last_request().is_some_and(is_old)
     }
 
+    /// Whether its connection cannot be handed over.
+    pub fn is_tied(&self) -> bool {
+        self.caller.certificate.is_some() || self.hangs()
+    }
+
     /// When it came.
     pub fn since(&self) -> Timestamp {
         self.since
@@ -102,7 +158,7 @@ impl Client {
         self.kicked.store(true, Ordering::SeqCst);
         // Wakes the thread where it waits for a request.
         if let Err(error) = shutdown(self.socket.as_raw_fd(), Shutdown::Read) {
-            tracing::debug!("NBD client {} was gone before it was sent away: {error}", self.peer);
+            tracing::debug!("NBD client {} was gone before it was sent away: {error}", self.caller);
         }
     }
 
@@ -113,13 +169,13 @@ impl Client {
 
     /// Whether an address, with or without its port, is this client's.
     pub fn is_at(&self, address: &str) -> bool {
-        self.peer.to_string() == address || self.peer.ip().is_some_and(|ip| address.parse() == Ok(ip))
+        self.caller.peer.to_string() == address || self.caller.peer.ip().is_some_and(|ip| address.parse() == Ok(ip))
     }
 
     /// Cuts its connection, whatever it is doing.
     pub fn cut(&self) {
         if let Err(error) = shutdown(self.socket.as_raw_fd(), Shutdown::Both) {
-            tracing::debug!("NBD client {} was gone before it was cut off: {error}", self.peer);
+            tracing::debug!("NBD client {} was gone before it was cut off: {error}", self.caller);
         }
     }
 
@@ -137,14 +193,19 @@ impl Client {
 
     /// As everybody sees it.
     pub fn shown(&self) -> api::Client {
-        api::Client { address: self.peer.to_string(), since: self.since, last_request: self.last_request() }
+        api::Client {
+            address: self.caller.peer.to_string(),
+            subject: self.caller.subject().map(|subject| subject.name.clone()),
+            since: self.since,
+            last_request: self.last_request(),
+        }
     }
 
     /// As a refusal names it.
     pub fn label(&self) -> String {
         match self.last_request() {
-            Some(at) => format!("{} (last request {} UTC)", self.peer, clock_time(at)),
-            None => format!("{} (no request yet)", self.peer),
+            Some(at) => format!("{} (last request {} UTC)", self.caller, clock_time(at)),
+            None => format!("{} (no request yet)", self.caller),
         }
     }
 }

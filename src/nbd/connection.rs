@@ -6,14 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Client, Peer};
+use super::client::{Caller, Client, Peer};
 use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Terms};
 use super::served::Offer;
 use super::stream::{Latch, Rest, Stream};
 use crate::model::VolumeId;
 
-/// A connection between two of its requests.
+/// A connection between two of its requests. It is not encrypted: the keys of TLS stay in their process.
 pub(super) struct Connection {
     pub socket: Arc<OwnedFd>,
     pub state: State,
@@ -39,7 +39,7 @@ impl Connection {
         let state = State {
             export: served.name.clone(),
             volume_id: served.volume_id,
-            peer: session.client().peer(),
+            peer: session.client().caller().peer,
             since: session.client().since(),
             offer: session.offer(terms.headers),
             terms,
@@ -50,7 +50,7 @@ impl Connection {
     /// Takes the client's place in its export again, where that is still what the client was told; else says why not.
     pub fn enter(self, exports: &Arc<Exports>, halt: &Arc<Latch>) -> Result<(Stream, Agreed), String> {
         let Self { socket, state: State { export, volume_id, peer, since, offer, terms }, rest } = self;
-        let client = Client::new(peer, since, Arc::clone(&socket));
+        let client = Client::new(Caller::plain(peer), since, Arc::clone(&socket));
         let session = exports.enter_again((&export, volume_id), &offer, terms.headers, client)?;
         Ok((Stream::resumed(socket, Arc::clone(halt), rest), Agreed { session, terms }))
     }

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +16,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::client::{Client, Peer};
+use super::access::{Access, Verdict};
+use super::client::{Caller, Client, Identity};
 use super::herald::Herald;
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
@@ -29,9 +29,6 @@ use crate::model::{VolumeId, printable};
 
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
-/// Connections that one TCP address has, to all exports together: more than any client opens, and few enough to leave room
-/// for others.
-const MAXIMUM_OF_ADDRESS: usize = 128;
 
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,17 +40,21 @@ pub struct Activity {
 }
 
 /// Why a client is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Unknown,
     Leaving,
     Full,
-    /// Its address has as many connections as one may have.
+    /// It has as many connections as one may have.
     Crowded,
+    /// Nobody like it gets in without TLS.
+    NeedsTls,
+    /// It is not among those who may.
+    NotAllowed,
     /// Its device is gone.
     Gone,
-    /// It is writable, and the client at this address was there first.
-    Taken(IpAddr),
+    /// It is writable, and this client was there first.
+    Taken(Identity),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,9 +129,9 @@ impl Drop for Seat {
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let left = Some(left).filter(|_| !self.handed_over);
             if left.is_some() {
-                self.exports.herald.disconnected(&entry.served, self.client.peer(), cut_off);
+                self.exports.herald.disconnected(&entry.served, self.client.caller(), cut_off);
             }
-            let address = self.client.peer().to_string();
+            let address = self.client.caller().peer.to_string();
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left });
         }
         self.exports.publish(&table);
@@ -140,6 +141,7 @@ impl Drop for Seat {
 struct Entry {
     served: Arc<Served>,
     phase: Phase,
+    access: Access,
     clients: Vec<Arc<Client>>,
     /// The last one that left.
     last_client: Option<LastClient>,
@@ -150,7 +152,7 @@ impl Entry {
     fn usage(&self) -> Usage {
         let (before, moved) = (&self.served.before, self.served.traffic.moved());
         let present = self.clients.iter().max_by_key(|client| client.last_heard()).map(|client| LastClient {
-            address: client.peer().to_string(),
+            address: client.caller().peer.to_string(),
             at: client.last_heard(),
             left: None,
         });
@@ -162,11 +164,24 @@ impl Entry {
         }
     }
 
-    /// The address from which a writable export is served already, if it is another one: one client writes at a time,
-    /// over as many connections as it likes. Whoever is on this machine is known by more than an address.
-    fn writer_elsewhere(&self, peer: Peer) -> Option<IpAddr> {
-        let own = peer.ip().filter(|_| !self.served.read_only && !self.served.shared)?;
-        self.clients.iter().filter_map(|client| client.peer().ip()).find(|other| *other != own)
+    /// The client that has a writable export already, if it is another one: one client writes at a time, over as many
+    /// connections as it likes. Those on the Unix socket are not told apart.
+    fn other_writer(&self, caller: &Caller) -> Option<Identity> {
+        let own = caller.identity().filter(|_| !self.served.read_only && !self.served.shared)?;
+        self.clients.iter().filter_map(|client| client.caller().identity()).find(|other| *other != own)
+    }
+
+    /// Refuses whoever may not open it.
+    fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        match self.access.judge(caller) {
+            Verdict::Open => Ok(()),
+            Verdict::NeedsTls => Err(Refusal::NeedsTls),
+            Verdict::Closed => {
+                let name = printable(&self.served.name);
+                tracing::warn!("NBD client {caller} refused: export {name} is not for it");
+                Err(Refusal::NotAllowed)
+            }
+        }
     }
 
     fn state(&self) -> api::ExportState {
@@ -192,17 +207,20 @@ pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
     locations: Locations,
+    connections_per_client: usize,
     herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
-    pub fn new(locations: Locations) -> Self {
+    /// An empty table. One client has so many connections at most.
+    pub fn new(locations: Locations, connections_per_client: u32) -> Self {
         Self {
             table: Mutex::default(),
             activity: watch::Sender::default(),
             locations,
+            connections_per_client: connections_per_client as usize,
             herald: Herald::default(),
             gone: Mutex::default(),
         }
@@ -214,8 +232,9 @@ impl Exports {
     }
 
     /// Where clients would find an export of this name.
-    pub fn uris(&self, name: &str) -> Vec<String> {
-        self.locations.uris(name)
+    pub fn uris(&self, name: &str, access: &api::Access) -> Vec<String> {
+        let needs_tls = Access::read(access).is_ok_and(|access| access.needs_tls());
+        self.locations.uris(name, needs_tls)
     }
 
     /// The hosts by which clients reach the server.
@@ -230,10 +249,12 @@ impl Exports {
 
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
+        let access = Access::read(&spec.access)?;
         let served = Served::new(spec, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
-        let entry = Entry { served: Arc::new(served), phase: Phase::Pending, clients: Vec::new(), last_client };
+        let served = Arc::new(served);
+        let entry = Entry { served, phase: Phase::Pending, access, clients: Vec::new(), last_client };
         let mut table = self.table();
         if let Some(other) = table.get(&name) {
             let message = format!("the export name {} is taken by volume {}", printable(&name), other.served.volume_id);
@@ -261,41 +282,45 @@ impl Exports {
     }
 
     /// What a client with such headers would be let in to.
-    pub fn offer(&self, name: &str, headers: Headers) -> Result<Offer, Refusal> {
-        match self.table().get(name) {
-            None => Err(Refusal::Unknown),
-            Some(entry) if entry.served.is_gone() => Err(Refusal::Gone),
-            Some(entry) if matches!(entry.phase, Phase::Pending | Phase::Active) => Ok(entry.served.offer(headers)),
-            Some(_) => Err(Refusal::Leaving),
+    pub fn offer(&self, name: &str, headers: Headers, caller: &Caller) -> Result<Offer, Refusal> {
+        let table = self.table();
+        let entry = table.get(name).ok_or(Refusal::Unknown)?;
+        entry.admit(caller)?;
+        match entry.phase {
+            _ if entry.served.is_gone() => Err(Refusal::Gone),
+            Phase::Pending | Phase::Active => Ok(entry.served.offer(headers)),
+            Phase::Draining | Phase::Closing => Err(Refusal::Leaving),
         }
     }
 
     /// Lets a client in.
-    pub fn enter(self: &Arc<Self>, name: &str, peer: Peer, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
+    pub fn enter(self: &Arc<Self>, name: &str, caller: &Caller, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
         let mut table = self.table();
-        let crowded = peer.ip().is_some_and(|ip| connections_of(&table, ip) >= MAXIMUM_OF_ADDRESS);
+        let most = self.connections_per_client;
+        let crowded = caller.identity().is_some_and(|client| connections_of(&table, &client) >= most);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
+        entry.admit(caller)?;
         match entry.phase {
             Phase::Pending => return Err(Refusal::Unknown),
             Phase::Draining | Phase::Closing => return Err(Refusal::Leaving),
             Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
-                tracing::warn!("NBD client {peer} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
+                tracing::warn!("NBD client {caller} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
                 return Err(Refusal::Full);
             }
             Phase::Active if crowded => {
-                tracing::warn!("NBD client {peer} refused: its address has {MAXIMUM_OF_ADDRESS} connections");
+                tracing::warn!("NBD client {caller} refused: it has {most} connections");
                 return Err(Refusal::Crowded);
             }
             Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
             Phase::Active => {}
         }
-        if let Some(first) = entry.writer_elsewhere(peer) {
-            tracing::warn!("NBD client {peer} refused: export {} is written by {first}", printable(name));
+        if let Some(first) = entry.other_writer(caller) {
+            tracing::warn!("NBD client {caller} refused: export {} is written by the client {first}", printable(name));
             return Err(Refusal::Taken(first));
         }
-        self.herald.connected(&entry.served, peer);
-        let (size, client) = (entry.served.backend.size(), Client::new(peer, Timestamp::now(), socket));
-        let session = self.seat(entry, client, size);
+        self.herald.connected(&entry.served, caller);
+        let client = Client::new(caller.clone(), Timestamp::now(), socket);
+        let session = self.seat(entry, client, entry.served.backend.size());
         self.publish(&table);
         Ok(session)
     }
@@ -318,6 +343,7 @@ impl Exports {
         if !entry.served.offer(headers).keeps(told) {
             return Err("its export is not what it was told");
         }
+        entry.admit(client.caller()).map_err(|_| "its export is not for it any more")?;
         let session = self.seat(entry, client, told.size);
         self.publish(&table);
         Ok(session)
@@ -330,19 +356,30 @@ impl Exports {
         Session { served, size, seat: Seat { exports, name, client, handed_over: false } }
     }
 
-    /// Clients that cannot be handed over as things are: their device has failed, or does not answer.
+    /// Clients that cannot be handed over as things are: they use TLS, whose keys stay in this process, or their device has
+    /// failed, or does not answer.
     pub fn tied(&self) -> usize {
         let table = self.table();
         let tied = table
             .values()
-            .flat_map(|entry| entry.clients.iter().filter(|client| entry.served.failed() || client.hangs()));
+            .flat_map(|entry| entry.clients.iter().filter(|client| entry.served.failed() || client.is_tied()));
         tied.count()
     }
 
     /// The names that a client may enter.
-    pub fn open_names(&self) -> Vec<String> {
+    pub fn open_names(&self, caller: &Caller) -> Vec<String> {
         let table = self.table();
-        table.iter().filter(|(_, entry)| entry.phase == Phase::Active).map(|(name, _)| name.clone()).collect()
+        let is_open = |entry: &Entry| entry.phase == Phase::Active && entry.access.judge(caller) == Verdict::Open;
+        table.iter().filter(|(_, entry)| is_open(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Changes who may enter an export, and gives those inside who may not any more.
+    pub fn set_access(&self, name: &str, access: Access) -> Result<Vec<Arc<Client>>> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        entry.access = access;
+        let may_not = |client: &&Arc<Client>| entry.access.judge(client.caller()) != Verdict::Open;
+        Ok(entry.clients.iter().filter(may_not).cloned().collect())
     }
 
     /// All exports, by name.
@@ -524,7 +561,8 @@ impl Exports {
             volume_name: None,
             read_only: served.read_only,
             shared: served.shared,
-            uris: self.locations.uris(&served.name),
+            access: entry.access.shown().clone(),
+            uris: self.locations.uris(&served.name, entry.access.needs_tls()),
             clients: entry.clients.iter().map(|client| client.shown()).collect(),
             traffic: served.traffic.shown(),
             device_path: served.device_path.clone(),
@@ -548,8 +586,9 @@ fn entry<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Entry> {
     table.get_mut(name).ok_or_else(|| unknown(name))
 }
 
-fn connections_of(table: &Table, ip: IpAddr) -> usize {
-    table.values().flat_map(|entry| &entry.clients).filter(|client| client.peer().ip() == Some(ip)).count()
+fn connections_of(table: &Table, client: &Identity) -> usize {
+    let clients = table.values().flat_map(|entry| &entry.clients);
+    clients.filter(|other| other.caller().identity().as_ref() == Some(client)).count()
 }
 
 fn unknown(name: &str) -> Error {

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::Peer;
+use super::client::Caller;
 use super::exports::{Exports, Refusal, Session};
 use super::protocol::{
     self, ALL_OF_BASE, ALLOCATION, Headers, InfoRequest, MAXIMUM_STRING, MetaRequest, OptionHead, handshake_flag, info,
@@ -14,6 +13,8 @@ use super::protocol::{
 };
 use super::served::Offer;
 use super::stream::{Filled, Stream, Until};
+use super::tls::Tls;
+use super::tls::certificate::Certificate;
 
 /// Options that a client may send: enough to list and ask about every export of a server many times.
 const MAXIMUM_OPTIONS: usize = 1024;
@@ -42,15 +43,22 @@ pub(super) struct Terms {
     pub block_sizes: bool,
 }
 
+/// What a client finds.
+#[derive(Clone, Copy)]
+pub(super) struct Visit<'a> {
+    pub exports: &'a Arc<Exports>,
+    /// Where TLS is configured.
+    pub tls: Option<&'a Tls>,
+    /// Nothing but TLS is spoken: the document's FORCEDTLS. Else each export has its own rule: SELECTIVETLS.
+    pub must_encrypt: bool,
+    /// When it has to have chosen.
+    pub until: Until<'a>,
+}
+
 /// Haggles until the client enters an export; nothing where it does not, whatever the reason.
-pub(super) fn handshake(
-    stream: &mut Stream,
-    exports: &Arc<Exports>,
-    peer: Peer,
-    until: Until<'_>,
-) -> io::Result<Option<Agreed>> {
+pub(super) fn handshake(stream: &mut Stream, caller: Caller, visit: Visit<'_>) -> io::Result<Option<Agreed>> {
     let mut handshake =
-        Handshake { stream, exports, peer, until, no_zeroes: false, headers: Headers::Simple, allocation_of: None };
+        Handshake { stream, caller, visit, no_zeroes: false, headers: Headers::Simple, allocation_of: None };
     if !handshake.greet()? {
         return Ok(None);
     }
@@ -61,7 +69,7 @@ pub(super) fn handshake(
             Next::End => return Ok(None),
         }
     }
-    tracing::debug!("NBD client {peer} sent {MAXIMUM_OPTIONS} options and chose no export");
+    tracing::debug!("NBD client {} sent {MAXIMUM_OPTIONS} options and chose no export", handshake.caller);
     Ok(None)
 }
 
@@ -73,9 +81,8 @@ enum Next {
 
 struct Handshake<'a> {
     stream: &'a mut Stream,
-    exports: &'a Arc<Exports>,
-    peer: Peer,
-    until: Until<'a>,
+    caller: Caller,
+    visit: Visit<'a>,
     no_zeroes: bool,
     headers: Headers,
     /// The export for which the client has chosen `base:allocation`.
@@ -104,6 +111,11 @@ impl Handshake<'_> {
         }
         let Some(data) = self.bytes(length as usize)? else { return Ok(Next::End) };
         match option {
+            opt::EXPORT_NAME if self.must_encrypt() => return Ok(Next::End),
+            opt::STARTTLS => return self.start_tls(&data),
+            _ if self.must_encrypt() && option != opt::ABORT => {
+                self.refuse(option, rep::ERR_TLS_REQD, "this server speaks TLS only: begin with it");
+            }
             opt::EXPORT_NAME => return Ok(self.export_name(&data)),
             opt::GO => return Ok(self.go(&data)),
             opt::ABORT => {
@@ -123,6 +135,46 @@ impl Handshake<'_> {
             opt::EXTENDED_HEADERS => self.agree_on(option, Headers::Extended),
             _ => self.refuse(option, rep::ERR_UNSUP, "the option is not known"),
         }
+        Ok(Next::Option)
+    }
+
+    /// Whether nothing is to be said before the connection is encrypted.
+    fn must_encrypt(&self) -> bool {
+        self.visit.must_encrypt && self.caller.certificate.is_none()
+    }
+
+    /// Encrypts the connection, and forgets all that was agreed on before: somebody else may have said it.
+    fn start_tls(&mut self, data: &[u8]) -> io::Result<Next> {
+        let Some(tls) = self.visit.tls else {
+            self.refuse(opt::STARTTLS, rep::ERR_POLICY, "TLS is not configured here");
+            return Ok(Next::Option);
+        };
+        if !data.is_empty() || self.caller.certificate.is_some() {
+            let text = if data.is_empty() { "TLS is spoken already" } else { "the option takes no data" };
+            self.refuse(opt::STARTTLS, rep::ERR_INVALID, text);
+            return Ok(Next::Option);
+        }
+        if !self.stream.arrived().is_empty() {
+            // What was not encrypted must not be taken for what is.
+            tracing::warn!("NBD client {} cut off: it sent bytes after STARTTLS without waiting", self.caller);
+            return Ok(Next::End);
+        }
+        self.reply(opt::STARTTLS, rep::ACK, &[]);
+        match self.stream.encrypt(tls.config(), self.visit.until) {
+            Ok(Filled::Ready) => {}
+            Ok(_) => return Ok(Next::End),
+            Err(error) => {
+                tracing::warn!("NBD client {} refused: the TLS handshake failed: {error}", self.caller);
+                return Err(error);
+            }
+        }
+        let certificate = self.stream.certificate().and_then(|der| Certificate::parse(der));
+        let Some(certificate) = certificate else {
+            tracing::warn!("NBD client {} refused: its certificate cannot be read", self.caller);
+            return Ok(Next::End);
+        };
+        self.caller.certificate = Some(Arc::new(certificate));
+        (self.headers, self.allocation_of) = (Headers::Simple, None);
         Ok(Next::Option)
     }
 
@@ -162,7 +214,7 @@ impl Handshake<'_> {
 
     fn info(&mut self, data: &[u8]) {
         let Some(request) = self.info_request(opt::INFO, data) else { return };
-        match self.exports.offer(request.name, self.headers) {
+        match self.visit.exports.offer(request.name, self.headers, &self.caller) {
             Ok(offer) => self.describe(opt::INFO, &request, offer),
             Err(refusal) => self.turn_away(opt::INFO, refusal),
         }
@@ -181,7 +233,7 @@ impl Handshake<'_> {
         let Some(request) = MetaRequest::parse(data).filter(|request| request.name.len() <= MAXIMUM_STRING) else {
             return self.refuse(option, rep::ERR_INVALID, "the option's data are not a name and a list of queries");
         };
-        if let Err(refusal) = self.exports.offer(request.name, self.headers) {
+        if let Err(refusal) = self.visit.exports.offer(request.name, self.headers, &self.caller) {
             return self.turn_away(option, refusal);
         }
         let named = request.queries.contains(&ALLOCATION);
@@ -198,7 +250,7 @@ impl Handshake<'_> {
     }
 
     fn list(&mut self) {
-        for name in self.exports.open_names() {
+        for name in self.visit.exports.open_names(&self.caller) {
             self.reply(opt::LIST, rep::SERVER, &protocol::server_entry(&name));
         }
         self.reply(opt::LIST, rep::ACK, &[]);
@@ -225,7 +277,7 @@ impl Handshake<'_> {
     }
 
     fn enter(&self, name: &str) -> Result<Session, Refusal> {
-        self.exports.enter(name, self.peer, Arc::clone(self.stream.socket()))
+        self.visit.exports.enter(name, &self.caller, Arc::clone(self.stream.socket()))
     }
 
     fn turn_away(&mut self, option: u32, refusal: Refusal) {
@@ -234,10 +286,12 @@ impl Handshake<'_> {
             Refusal::Unknown => (rep::ERR_UNKNOWN, "no export has this name"),
             Refusal::Leaving => (rep::ERR_SHUTDOWN, "the export takes no new clients"),
             Refusal::Full => (rep::ERR_POLICY, "the export has as many clients as it may have"),
-            Refusal::Crowded => (rep::ERR_POLICY, "your address has as many connections as one may have"),
+            Refusal::Crowded => (rep::ERR_POLICY, "you have as many connections as one client may have"),
+            Refusal::NeedsTls => (rep::ERR_TLS_REQD, "the export is for clients that use TLS"),
+            Refusal::NotAllowed => (rep::ERR_POLICY, "the export is not for you"),
             Refusal::Gone => (rep::ERR_SHUTDOWN, "the export's device is gone"),
             Refusal::Taken(first) => {
-                taken = format!("the export is written by the client at {first}, and takes one at a time");
+                taken = format!("the export is written by the client {first}, and takes one at a time");
                 (rep::ERR_POLICY, taken.as_str())
             }
         };
@@ -254,7 +308,7 @@ impl Handshake<'_> {
 
     /// The next bytes; nothing where they do not come in time.
     fn bytes(&mut self, count: usize) -> io::Result<Option<Vec<u8>>> {
-        if self.stream.fill(count, self.until)? != Filled::Ready || self.overdue() {
+        if self.stream.fill(count, self.visit.until)? != Filled::Ready || self.overdue() {
             return Ok(None);
         }
         let bytes = self.stream.arrived()[..count].to_vec();
@@ -264,6 +318,6 @@ impl Handshake<'_> {
 
     /// A client whose bytes never run dry is never waited for, so the time is looked at as well.
     fn overdue(&self) -> bool {
-        self.until.deadline.is_some_and(|deadline| deadline <= Instant::now())
+        self.visit.until.is_over()
     }
 }

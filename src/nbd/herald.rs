@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::client::Peer;
+use super::client::Caller;
 use super::served::Served;
 use crate::api::EventKind;
 use crate::model::{VolumeId, printable};
@@ -47,14 +47,14 @@ impl Herald {
     }
 
     /// A client has come in.
-    pub fn connected(&self, export: &Served, peer: Peer) {
-        self.tell(EventKind::ClientConnected, export, format!("client {peer} connected"));
+    pub fn connected(&self, export: &Served, caller: &Caller) {
+        self.tell(EventKind::ClientConnected, export, format!("client {caller} connected"));
     }
 
     /// A client has gone.
-    pub fn disconnected(&self, export: &Served, peer: Peer, cut_off: bool) {
+    pub fn disconnected(&self, export: &Served, caller: &Caller, cut_off: bool) {
         let how = if cut_off { "was cut off" } else { "disconnected" };
-        self.tell(EventKind::ClientDisconnected, export, format!("client {peer} {how}"));
+        self.tell(EventKind::ClientDisconnected, export, format!("client {caller} {how}"));
     }
 
     fn tell(&self, kind: EventKind, export: &Served, what: String) {

@@ -12,23 +12,20 @@ use nix::sys::time::TimeVal;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
-use super::client::Peer;
+use super::client::{Caller, Peer};
 use super::connection::Connection;
 use super::exports::Exports;
-use super::handshake::{Agreed, handshake};
+use super::handshake::{Agreed, Visit, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::take_over::Estate;
+use super::tls::Tls;
 use super::transmission::{self, End};
-use crate::config::Network;
+use crate::config::{self, NbdLimits, Network};
 use crate::error::{Error, Kind, Result};
 use crate::rpc::socket::{SocketFile, listen_on};
 
-/// Connections in all.
-const MAXIMUM_CONNECTIONS: usize = 512;
 /// How long a client that came during a restart waits for the exports to be back.
 const OPENING: Duration = Duration::from_secs(3);
-/// How long a client has to choose its export.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long accepting rests after an error: what is short then, file descriptors say, is short for a while.
 const REST: Duration = Duration::from_millis(100);
 /// Stack of a client's thread, in bytes; its buffers are not on it.
@@ -43,30 +40,34 @@ pub(super) struct Hall {
     pub opened: Latch,
     /// Raised when the server ends.
     pub stop: Latch,
+    /// Where TLS is configured.
+    pub tls: Option<Tls>,
     /// How many clients are choosing an export.
     pub choosing: watch::Sender<usize>,
     /// Raised when the clients are to be handed over to another process.
     pub halt: Arc<Latch>,
     /// Those that are.
     pub halted: Mutex<Vec<Connection>>,
+    limits: NbdLimits,
     places: Arc<Semaphore>,
 }
 
 impl Hall {
-    pub fn new(exports: Arc<Exports>) -> io::Result<Self> {
-        let places = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
+    pub fn new(exports: Arc<Exports>, tls: Option<Tls>, limits: NbdLimits) -> io::Result<Self> {
+        let places = Arc::new(Semaphore::new(limits.connections as usize));
         let halt = Arc::new(Latch::new()?);
         let (opened, stop, choosing, halted) =
             (Latch::new()?, Latch::new()?, watch::Sender::default(), Mutex::default());
-        Ok(Self { exports, opened, stop, choosing, halt, halted, places })
+        Ok(Self { exports, opened, stop, tls, choosing, halt, halted, limits, places })
     }
 
     /// Gives a client a thread, or refuses it.
-    fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer) {
+    fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer, must_encrypt: bool) {
         let hall = Arc::clone(self);
         self.choosing.send_modify(|clients| *clients += 1);
         let choice = Choice(Arc::clone(self));
-        let attended = socket.and_then(|socket| self.spawn(peer, move || hall.attend(Arc::new(socket), peer, choice)));
+        let attended = socket
+            .and_then(|socket| self.spawn(peer, move || hall.attend(Arc::new(socket), peer, must_encrypt, choice)));
         if let Err(error) = attended {
             tracing::warn!("NBD client {peer} refused: {error}");
         }
@@ -74,7 +75,8 @@ impl Hall {
 
     fn spawn(&self, peer: Peer, attend: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| io::Error::other(format!("there are {MAXIMUM_CONNECTIONS} connections")))?;
+        let place =
+            place.map_err(|_| io::Error::other(format!("there are {} connections", self.limits.connections)))?;
         let thread = std::thread::Builder::new().name("nbd-client".to_owned()).stack_size(STACK);
         let attended = thread.spawn(move || {
             let _place = place;
@@ -85,14 +87,16 @@ impl Hall {
         attended.map(drop)
     }
 
-    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer, choice: Choice) -> io::Result<()> {
+    fn attend(&self, socket: Arc<OwnedFd>, peer: Peer, must_encrypt: bool, choice: Choice) -> io::Result<()> {
         if !peer.is_this_process() {
             self.opened.wait(OPENING)?;
         }
         let mut stream = Stream::new(Arc::clone(&socket), Arc::clone(&self.halt));
-        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + HANDSHAKE) };
-        setsockopt(&socket, sockopt::SendTimeout, &seconds(HANDSHAKE))?;
-        let agreed = handshake(&mut stream, &self.exports, peer, until)?;
+        let patience = self.limits.handshake;
+        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience) };
+        setsockopt(&socket, sockopt::SendTimeout, &seconds(patience))?;
+        let visit = Visit { exports: &self.exports, tls: self.tls.as_ref(), must_encrypt, until };
+        let agreed = handshake(&mut stream, Caller::plain(peer), visit)?;
         drop(choice);
         match agreed {
             Some(agreed) => self.serve(stream, agreed),
@@ -103,6 +107,8 @@ impl Hall {
     fn serve(&self, mut stream: Stream, Agreed { session, terms }: Agreed) -> io::Result<()> {
         match transmission::serve(&mut stream, &session, terms)? {
             End::Over => stream.end(),
+            // What is encrypted cannot be handed over: the keys are in this process.
+            End::Halted if stream.is_encrypted() => stream.end(),
             End::Halted => {
                 let connection = Connection::of(stream, &session, terms);
                 // Before the seat is left: whoever finds all seats empty finds all connections here.
@@ -159,14 +165,36 @@ pub(super) async fn bind_tcp(address: SocketAddr, estate: &mut Estate) -> Result
     Ok((listener, bound))
 }
 
+/// Whether nobody gets in without TLS at a bound address, however it came to be bound: everywhere but on loopback, unless
+/// networks were named that may.
+///
+/// # Errors
+/// `config` where neither TLS nor such networks are configured.
+pub(super) fn must_encrypt(bound: SocketAddr, config: &config::Nbd) -> Result<bool> {
+    if bound.ip().to_canonical().is_loopback() || config.plain_public && !config.allow.is_empty() {
+        return Ok(false);
+    }
+    if config.tls_certificates.is_some() {
+        return Ok(true);
+    }
+    let message = format!("NBD does not listen on {bound}, which is reached from other machines, without TLS");
+    Err(Error::new(Kind::Config, message)
+        .hint("set [nbd] tls_certificates, or plain_public = true and allow = [networks that you trust]"))
+}
+
 /// Accepts TCP clients that are allowed, for ever.
-pub(super) async fn accept_tcp(listener: TcpListener, bound: SocketAddr, allow: Vec<Network>, hall: Arc<Hall>) {
+pub(super) async fn accept_tcp(
+    listener: TcpListener,
+    (bound, must_encrypt): (SocketAddr, bool),
+    allow: Vec<Network>,
+    hall: Arc<Hall>,
+) {
     loop {
         match listener.accept().await {
             Ok((client, from)) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                if admits(bound.ip(), &allow, from.ip()) {
-                    hall.admit(tcp_socket(client), Peer::Tcp(from));
+                if admits(bound.ip(), &allow, from.ip()) || must_encrypt && allow.is_empty() {
+                    hall.admit(tcp_socket(client), Peer::Tcp(from), must_encrypt);
                 } else {
                     tracing::warn!("NBD client {from} refused: it is in no network of [nbd] allow");
                 }
@@ -186,7 +214,7 @@ pub(super) async fn accept_unix(listener: UnixListener, hall: Arc<Hall>) {
         match accepted {
             Ok((client, credentials)) => {
                 let peer = Peer::Unix { pid: credentials.pid(), uid: credentials.uid() };
-                hall.admit(client.into_std().and_then(blocking_unix), peer);
+                hall.admit(client.into_std().and_then(blocking_unix), peer, false);
             }
             Err(error) => rest(error).await,
         }
@@ -217,18 +245,7 @@ fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> 
 
 /// Loopback clients of a loopback listener are this machine's; all others need a network that allows them.
 pub(super) fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
-    listener.is_loopback() && client.is_loopback() || allow.iter().any(|network| contains(network, client))
-}
-
-fn contains(network: &Network, address: IpAddr) -> bool {
-    let (network_bits, bits, length) = match (network.address, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => (network.to_bits().into(), address.to_bits().into(), 32),
-        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
-        _ => return false,
-    };
-    let host_bits = length - u32::from(network.prefix).min(length);
-    let differing: u128 = network_bits ^ bits;
-    differing.checked_shr(host_bits).unwrap_or(0) == 0
+    listener.is_loopback() && client.is_loopback() || allow.iter().any(|network| network.contains(client))
 }
 
 /// Binds the Unix socket, as the process before may have done already.
@@ -269,16 +286,5 @@ mod tests {
             assert_eq!(admits(ip(listener), &allow, ip(client)), admitted, "{client} at {listener}");
         }
         assert!(!admits(ip("192.0.2.1"), &[], ip("192.0.2.2")), "an empty list allows nobody");
-    }
-
-    #[test]
-    fn a_prefix_counts_leading_bits() {
-        let address = "192.0.2.200".parse().unwrap();
-        assert!(contains(&network("0.0.0.0", 0), address));
-        assert!(contains(&network("192.0.2.200", 32), address));
-        assert!(!contains(&network("192.0.2.201", 32), address));
-        assert!(contains(&network("192.0.2.129", 25), address));
-        assert!(contains(&network("::", 0), "2001:db8::1".parse().unwrap()));
-        assert!(!contains(&network("::", 0), address));
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Each client has a thread that blocks, on its socket or on the device, and nothing else waits for it. It reads as
 //! many requests as have arrived, serves them, and sends the replies together. The table of exports ([`exports`])
-//! decides who is let in and when a device is free again.
+//! decides who is let in and when a device is free again; [`access`] says who may be, and [`tls`] who somebody is.
 //!
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
+mod access;
 mod backend;
+mod channel;
 mod check;
 mod client;
 mod connection;
@@ -53,10 +55,12 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 use crate::rpc::socket::SocketFile;
 use crate::systemd::{ServiceManager, Stored};
+use access::Access;
 use connection::Connection;
 use exports::Exports;
 use listen::Hall;
 use take_over::Estate;
+use tls::Tls;
 use uri::Locations;
 
 /// The server; clones are the same one.
@@ -80,11 +84,13 @@ impl Server {
     /// Listens on all that the configuration names, and accepts clients from now on. What the process before has stored
     /// with the manager is taken over: its listeners at once, its clients as soon as their exports are served.
     pub async fn bind(config: &config::Nbd, manager: Arc<ServiceManager>, stored: Vec<Stored>) -> Result<Self> {
+        let tls = config.tls_certificates.as_deref().map(Tls::load).transpose()?;
         let is_restart = !stored.is_empty();
         let mut estate = Estate::of(stored);
         let mut listeners = Vec::new();
         for address in &config.listen {
-            listeners.push(listen::bind_tcp(*address, &mut estate).await?);
+            let (listener, bound) = listen::bind_tcp(*address, &mut estate).await?;
+            listeners.push((listener, (bound, listen::must_encrypt(bound, config)?)));
         }
         let (unix_listener, socket_file) = listen::bind_unix(&config.unix_socket, &mut estate)?;
         let sockets = listeners.iter().map(|(listener, _)| listener.as_fd()).chain([unix_listener.as_fd()]);
@@ -96,12 +102,16 @@ impl Server {
         waiting.retain(|connection| {
             let is_admitted = take_over::is_admitted(connection, &bound, &config.allow);
             if !is_admitted {
-                tracing::warn!("NBD client {} is closed: it is in no network of [nbd] allow", connection.state.peer);
+                tracing::warn!(
+                    "NBD client {} is closed: the listeners do not let it in any more",
+                    connection.state.peer
+                );
             }
             is_admitted
         });
         let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
-        let hall = Hall::new(Arc::new(Exports::new(locations)));
+        let exports = Exports::new(locations, config.limits.connections_per_client);
+        let hall = Hall::new(Arc::new(exports), tls, config.limits);
         let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
 
         if !is_restart {
@@ -115,7 +125,7 @@ impl Server {
         acceptors.spawn(sample_each_second(Arc::clone(&hall.exports)));
         let socket = config.unix_socket.clone();
         let unix = format!("unix:{}", printable(&socket.to_string_lossy()));
-        let listeners = bound.iter().map(ToString::to_string).chain([unix]).collect();
+        let listeners = bound.iter().map(|(address, _)| address.to_string()).chain([unix]).collect();
         let (acceptors, waiting) = (Mutex::new(acceptors), Mutex::new(waiting));
         let shared = Shared { hall, acceptors, socket, socket_file, listeners, manager, waiting };
         Ok(Self { shared: Arc::new(shared) })
@@ -170,8 +180,34 @@ impl Server {
     }
 
     /// What a client could use if an export of this name were served.
-    pub fn uris(&self, name: &str) -> Vec<String> {
-        self.exports().uris(name)
+    pub fn uris(&self, name: &str, access: &api::Access) -> Vec<String> {
+        self.exports().uris(name, access)
+    }
+
+    /// Refuses what names nobody, and what nobody could fulfil.
+    ///
+    /// # Errors
+    /// `usage`
+    pub fn check_access(&self, access: &api::Access) -> Result<()> {
+        if Access::read(access)?.needs_tls() && self.shared.hall.tls.is_none() {
+            let message = "TLS is not configured: an export that needs certificates could be opened by nobody";
+            return Err(Error::new(Kind::Usage, message)
+                .hint("`volctl tls init` makes certificates; set their directory as [nbd] tls_certificates"));
+        }
+        Ok(())
+    }
+
+    /// Changes who may open an export, and sends those away who may not any more.
+    ///
+    /// # Errors
+    /// `usage` where that names nobody, `not_found` where there is no such export.
+    pub async fn set_access(&self, name: &str, access: &api::Access) -> Result<Vec<api::Client>> {
+        removal::set_access(self.exports(), name, Access::read(access)?).await
+    }
+
+    /// How it is with the certificates, where there are any: until when they count, or what is to be done.
+    pub fn tls_health(&self) -> Option<std::result::Result<String, String>> {
+        self.shared.hall.tls.as_ref().map(Tls::health)
     }
 
     /// Makes certificates. A server that is given no name gets those under which this one is reached.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use super::access::Access;
+use super::client::Client;
 use super::exports::{Exports, Phase};
 use super::served::Served;
 use crate::api;
@@ -95,12 +97,22 @@ pub(super) async fn kick(exports: &Exports, name: &str, address: Option<&str>) -
         let message = format!("export {} has no client at {}", printable(name), printable(address));
         return Err(Error::new(Kind::NotFound, message).hint("`volctl exports` lists them"));
     }
+    Ok(send_away(exports, name, &clients).await)
+}
+
+/// Changes who may open an export, and sends those away who may not any more.
+pub(super) async fn set_access(exports: &Exports, name: &str, access: Access) -> Result<Vec<api::Client>> {
+    let clients = exports.set_access(name, access)?;
+    Ok(send_away(exports, name, &clients).await)
+}
+
+async fn send_away(exports: &Exports, name: &str, clients: &[Arc<Client>]) -> Vec<api::Client> {
     clients.iter().for_each(|client| client.kick());
-    if !exports.wait_gone(name, &clients, Instant::now() + KICK_GRACE).await {
+    if !exports.wait_gone(name, clients, Instant::now() + KICK_GRACE).await {
         clients.iter().for_each(|client| client.cut());
-        exports.wait_gone(name, &clients, Instant::now() + DEVICE_GRACE).await;
+        exports.wait_gone(name, clients, Instant::now() + DEVICE_GRACE).await;
     }
-    Ok(clients.iter().map(|client| client.shown()).collect())
+    clients.iter().map(|client| client.shown()).collect()
 }
 
 /// Closes and flushes all exports, in 300 ms at most; what does not end by then is said in the log.

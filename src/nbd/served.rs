@@ -12,7 +12,7 @@ use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use super::traffic::Traffic;
-use crate::api::Usage;
+use crate::api::{Access, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -30,6 +30,8 @@ pub struct ExportSpec {
     pub read_only: bool,
     /// Let several clients write at a time.
     pub shared: bool,
+    /// Who may open it.
+    pub access: Access,
     /// The device's stable path, shown only: `file` is what is served.
     pub device_path: PathBuf,
     /// The open device; open for writing too unless `read_only`.

@@ -1,4 +1,4 @@
-//! A client's socket with a buffer each way, and the latch that wakes whoever waits on one.
+//! A client's connection with a buffer each way, and the latch that wakes whoever waits on one.
 //!
 //! What is to be sent is sent together, and always before more is received: nothing is held back while we wait.
 
@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, setsockopt, shutdown, sockopt};
 use nix::sys::time::TimeVal;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+
+use super::channel::Channel;
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
@@ -93,6 +97,13 @@ pub(super) struct Until<'a> {
     pub deadline: Option<Instant>,
 }
 
+impl Until<'_> {
+    /// Whether the moment is past.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
 /// What of a connection is not with the kernel.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Rest {
@@ -102,9 +113,9 @@ pub(super) struct Rest {
     pub unsent: Vec<u8>,
 }
 
-/// A client's socket with its buffers.
+/// A client's connection with its buffers.
 pub(super) struct Stream {
-    socket: Arc<OwnedFd>,
+    channel: Channel,
     /// Raised when the connection is to be handed over: nothing is waited for any more.
     halt: Arc<Latch>,
     /// What cannot be sent at once is tried for ever.
@@ -128,7 +139,8 @@ impl Stream {
     /// Takes a connection over from another process.
     pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
         let (end, filled) = (rest.unread.len(), rest.unsent.len());
-        Self { socket, halt, patient: false, input: rest.unread, start: 0, end, output: rest.unsent, filled }
+        let (channel, input, output) = (Channel::new(socket), rest.unread, rest.unsent);
+        Self { channel, halt, patient: false, input, start: 0, end, output, filled }
     }
 
     /// What another process needs to go on with the connection.
@@ -142,17 +154,47 @@ impl Stream {
         self.halt.is_raised()
     }
 
+    /// Whether TLS is spoken.
+    pub fn is_encrypted(&self) -> bool {
+        self.channel.is_encrypted()
+    }
+
     /// From now on the client may take its time to take what it is sent.
     pub fn be_patient(&mut self) -> io::Result<()> {
         let interval = TimeVal::new(0, LOOK_UP.subsec_micros().into());
-        setsockopt(&self.socket, sockopt::SendTimeout, &interval)?;
+        setsockopt(self.socket(), sockopt::SendTimeout, &interval)?;
         self.patient = true;
         Ok(())
     }
 
     /// The socket.
     pub fn socket(&self) -> &Arc<OwnedFd> {
-        &self.socket
+        self.channel.socket()
+    }
+
+    /// Sends what waits, and encrypts all that comes after it, both ways, once TLS has shaken hands. What has arrived before
+    /// must have been consumed.
+    pub fn encrypt(&mut self, config: Arc<ServerConfig>, until: Until<'_>) -> io::Result<Filled> {
+        debug_assert!(self.start == self.end);
+        self.send()?;
+        self.channel.encrypt(config)?;
+        loop {
+            match self.channel.shake_hands() {
+                Ok(true) => return Ok(Filled::Ready),
+                Ok(false) if until.is_over() => return Ok(Filled::TimedOut),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match self.wait(until)? {
+                    Filled::Ready => {}
+                    other => return Ok(other),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The certificate that the client has proven to be its own.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.channel.certificate()
     }
 
     /// What has arrived.
@@ -230,24 +272,35 @@ impl Stream {
         while sent < self.filled {
             let may_keep = self.is_halted() && self.filled - sent <= kept;
             let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
-            match send(self.socket.as_raw_fd(), &self.output[sent..self.filled], MsgFlags::MSG_NOSIGNAL | wait) {
+            match self.channel.send(&self.output[sent..self.filled], wait) {
                 Ok(count) => sent += count,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) if may_keep => break,
-                Err(Errno::EAGAIN) if self.patient => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_keep => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
+                Err(error) => return Err(error),
             }
         }
         self.output.copy_within(sent..self.filled, 0);
         self.filled -= sent;
-        Ok(())
+        self.flush()
+    }
+
+    /// Sends what is encrypted already.
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            match self.channel.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
+                flushed => return flushed,
+            }
+        }
     }
 
     /// Ends the connection so that the client can still read what it was sent: a socket that is closed over unread
     /// bytes resets the connection and takes our last words with it.
     pub fn end(mut self) -> io::Result<()> {
         self.send()?;
-        shutdown(self.socket.as_raw_fd(), Shutdown::Write)?;
+        self.channel.close()?;
+        shutdown(self.socket().as_raw_fd(), Shutdown::Write)?;
         let deadline = Instant::now() + LINGER;
         let until = Until { deadline: Some(deadline), latch: None };
         while Instant::now() < deadline && self.fill(1, until)? == Filled::Ready {
@@ -260,15 +313,14 @@ impl Stream {
     fn receive(&mut self, until: Until<'_>) -> io::Result<Filled> {
         self.send()?;
         loop {
-            match recv(self.socket.as_raw_fd(), &mut self.input[self.end..], MsgFlags::MSG_DONTWAIT) {
+            match self.channel.receive(&mut self.input[self.end..]) {
                 Ok(0) => return Ok(Filled::Ended),
                 Ok(count) => {
                     self.end += count;
                     return Ok(Filled::Ready);
                 }
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
             match self.wait_idly(until)? {
                 Filled::Ready => {}
@@ -286,6 +338,7 @@ impl Stream {
         match self.wait(Until { deadline: Some(idle), ..until })? {
             Filled::TimedOut => {
                 (self.input, self.output) = (Vec::new(), Vec::new());
+                self.channel.rest();
                 let filled = self.wait(until);
                 self.make_room(1);
                 filled
@@ -302,7 +355,7 @@ impl Stream {
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
             let latch = until.latch.unwrap_or(&self.halt).event.as_fd();
-            let sources = [self.socket.as_fd(), self.halt.event.as_fd(), latch];
+            let sources = [self.socket().as_fd(), self.halt.event.as_fd(), latch];
             let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let polled = if until.latch.is_some() { 3 } else { 2 };
             match poll(&mut sources[..polled], timeout) {

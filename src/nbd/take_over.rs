@@ -100,13 +100,14 @@ impl Estate {
     }
 }
 
-/// Whether a client would still be let in by the listeners that there are now.
-pub(super) fn is_admitted(connection: &Connection, bound: &[SocketAddr], allow: &[Network]) -> bool {
+/// Whether a client would still be let in, without TLS, by the listeners that there are now; `bound` says of each whether
+/// nobody is.
+pub(super) fn is_admitted(connection: &Connection, bound: &[(SocketAddr, bool)], allow: &[Network]) -> bool {
     let Peer::Tcp(peer) = connection.state.peer else { return true };
     let local = connection.socket.try_clone().and_then(|socket| TcpStream::from(socket).local_addr());
     let Ok(local) = local else { return false };
-    let is_of = |bound: &&SocketAddr| {
+    let is_of = |(bound, _): &&(SocketAddr, bool)| {
         bound.port() == local.port() && (bound.ip().is_unspecified() || bound.ip() == local.ip().to_canonical())
     };
-    bound.iter().filter(is_of).any(|bound| admits(bound.ip(), allow, peer.ip()))
+    bound.iter().filter(is_of).any(|(bound, must_encrypt)| !must_encrypt && admits(bound.ip(), allow, peer.ip()))
 }

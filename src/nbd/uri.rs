@@ -13,18 +13,19 @@ const PATH: &AsciiSet = &NAME.remove(b'/');
 
 /// Where clients find the server.
 pub(super) struct Locations {
-    authorities: Vec<String>,
+    /// Each with whether nobody gets in there without TLS.
+    authorities: Vec<(String, bool)>,
     hosts: Vec<String>,
     socket: PathBuf,
 }
 
 impl Locations {
     /// From the addresses that are bound, what the configuration says instead of them, and the name of this machine,
-    /// which stands for an address that names none.
-    pub fn new(bound: &[SocketAddr], advertise: Option<&str>, hostname: &str, socket: &Path) -> Self {
-        let reaches_others = bound.iter().any(|address| !address.ip().is_loopback());
-        let mut authorities: Vec<String> = Vec::new();
-        for address in bound {
+    /// which stands for an address that names none. `bound` says of each whether nobody gets in there without TLS.
+    pub fn new(bound: &[(SocketAddr, bool)], advertise: Option<&str>, hostname: &str, socket: &Path) -> Self {
+        let reaches_others = bound.iter().any(|(address, _)| !address.ip().is_loopback());
+        let mut authorities: Vec<(String, bool)> = Vec::new();
+        for (address, is_tls) in bound {
             let authority = match advertise {
                 // What is told of the others does not lead to a loopback listener; where it is the only one, it does.
                 Some(_) if reaches_others && address.ip().is_loopback() => address.to_string(),
@@ -32,11 +33,11 @@ impl Locations {
                 None if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
                 None => address.to_string(),
             };
-            if !authorities.contains(&authority) {
-                authorities.push(authority);
+            if !authorities.iter().any(|(known, _)| *known == authority) {
+                authorities.push((authority, *is_tls));
             }
         }
-        let mut hosts: Vec<String> = authorities.iter().map(|authority| host(authority)).collect();
+        let mut hosts: Vec<String> = authorities.iter().map(|(authority, _)| host(authority)).collect();
         if hosts.is_empty() {
             hosts.push(hostname.to_owned());
         }
@@ -48,12 +49,14 @@ impl Locations {
         &self.hosts
     }
 
-    /// The URIs of an export: over TCP first, the Unix socket last.
-    pub fn uris(&self, name: &str) -> Vec<String> {
+    /// The URIs of an export: over TCP first, the Unix socket last; those of TLS where nobody gets in without.
+    pub fn uris(&self, name: &str, needs_tls: bool) -> Vec<String> {
         let name = percent_encode(name.as_bytes(), NAME).to_string();
         let socket = percent_encode(self.socket.as_os_str().as_bytes(), PATH);
-        let over_tcp = self.authorities.iter().map(|authority| format!("nbd://{authority}/{name}"));
-        over_tcp.chain([format!("nbd+unix:///{name}?socket={socket}")]).collect()
+        let scheme = |is_tls: bool| if is_tls || needs_tls { "nbds" } else { "nbd" };
+        let over_tcp =
+            self.authorities.iter().map(|(authority, is_tls)| format!("{}://{authority}/{name}", scheme(*is_tls)));
+        over_tcp.chain([format!("{}+unix:///{name}?socket={socket}", scheme(false))]).collect()
     }
 }
 
@@ -82,8 +85,8 @@ mod tests {
     use super::*;
 
     fn uris(bound: &[&str], advertise: Option<&str>, name: &str) -> Vec<String> {
-        let bound: Vec<SocketAddr> = bound.iter().map(|text| text.parse().unwrap()).collect();
-        let mut uris = Locations::new(&bound, advertise, "appliance", Path::new("/run/nbd.sock")).uris(name);
+        let bound: Vec<(SocketAddr, bool)> = bound.iter().map(|text| (text.parse().unwrap(), false)).collect();
+        let mut uris = Locations::new(&bound, advertise, "appliance", Path::new("/run/nbd.sock")).uris(name, false);
         uris.pop();
         uris
     }
@@ -104,6 +107,9 @@ mod tests {
     #[test]
     fn names_and_paths_are_encoded() {
         let locations = Locations::new(&[], None, "", Path::new("/run/a b&c/nbd.sock"));
-        assert_eq!(locations.uris("ü /?#%"), ["nbd+unix:///%C3%BC%20%2F%3F%23%25?socket=/run/a%20b%26c/nbd.sock"]);
+        assert_eq!(
+            locations.uris("ü /?#%", false),
+            ["nbd+unix:///%C3%BC%20%2F%3F%23%25?socket=/run/a%20b%26c/nbd.sock"]
+        );
     }
 }

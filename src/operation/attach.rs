@@ -21,7 +21,7 @@ use super::resolve::{self, Meaning, is_deleted};
 use super::tags::{self, Tagging};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Step as _, Story};
-use crate::api::{OperationKind, VolumeAttach};
+use crate::api::{Access, OperationKind, TlsMode, VolumeAttach};
 use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
@@ -47,7 +47,7 @@ pub(super) struct Attach {
 }
 
 /// An export that is wanted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Share {
     /// Its name.
     pub name: Option<String>,
@@ -55,9 +55,23 @@ pub(super) struct Share {
     pub read_only: bool,
     /// Whether several clients may write at a time.
     pub shared: bool,
+    /// Whether it is served without TLS; none for what is, or what is usual.
+    pub tls: Option<TlsMode>,
+    /// Who may open it; none for who may, or everybody.
+    pub clients: Option<Vec<String>>,
 }
 
 impl Share {
+    /// An export as it is, or was.
+    pub fn like(name: String, read_only: bool, shared: bool, access: Access) -> Self {
+        Self { name: Some(name), read_only, shared, tls: Some(access.tls), clients: Some(access.clients) }
+    }
+
+    /// Who may open the export, where nothing else is asked for as before.
+    pub fn access(&self, before: Access) -> Access {
+        Access { tls: self.tls.unwrap_or(before.tls), clients: self.clients.clone().unwrap_or(before.clients) }
+    }
+
     /// The export name of a volume.
     pub fn name_for(&self, volume: VolumeId) -> String {
         self.name.clone().unwrap_or_else(|| default_name(volume))
@@ -126,7 +140,7 @@ pub(super) async fn ask(world: &World, params: &VolumeAttach) -> Result<Draft<At
         Some(word) => resolve::vm(world, word).await?,
         None => world.this_vm_record().await?,
     };
-    let share = params.export.then_some(Share { name: None, read_only: params.read_only, shared: false });
+    let share = params.export.then_some(Share { read_only: params.read_only, ..Share::default() });
     let mut story = Attach::new(world, volume, vm, Place::of(params.root), share).await?;
     tags::refuse_other_values(&story.volume, &params.tags)?;
     story.tagging = Tagging::of(params.tags.clone());

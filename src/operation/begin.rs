@@ -1,7 +1,7 @@
 //! Several changes at once: all of them are looked at before any is begun, and then each is an operation of its own.
 //!
 //! What says that the list itself is wrong refuses it whole: a name that is not there or fits several, a volume that is
-//! named twice, more attachments than the VM has slots, two root disks of one VM. What is in the way of one volume only (busy, held, attached
+//! named twice, more attachments than the VM has slots. What is in the way of one volume only (busy, held, attached
 //! elsewhere) refuses that one, and the others go on.
 
 use std::collections::{BTreeMap, HashSet};
@@ -42,7 +42,6 @@ impl Engine {
             return Ok(Begun { results: drafts.into_iter().map(refused).collect() });
         }
         refuse_twice(&drafts)?;
-        refuse_two_roots(&drafts)?;
         // Of two lists at once the second sees what the first takes.
         let _slots = self.world().slots.lock().await;
         self.world().refuse_too_few_slots(&drafts).await?;
@@ -110,19 +109,6 @@ fn refuse_twice(drafts: &[Result<Drafted>]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A VM starts from one disk.
-fn refuse_two_roots(drafts: &[Result<Drafted>]) -> Result<()> {
-    let mut seen = HashSet::new();
-    let mut vms = new_ones(drafts).filter(|(_, takes)| *takes == Some(Place::Root)).filter_map(|(new, _)| new.vm_id);
-    match vms.find(|vm| !seen.insert(*vm)) {
-        Some(vm) => {
-            let what = format!("several volumes are to be the root disk of VM {vm}, which has one; none was begun");
-            Err(Error::new(Kind::Conflict, what).hint("name one volume"))
-        }
-        None => Ok(()),
-    }
 }
 
 impl World {

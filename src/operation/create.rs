@@ -130,7 +130,9 @@ pub(super) async fn ask(world: &World, params: &VolumeCreate) -> Result<Draft<Cr
         (Some(vm), None) => {
             let doing = format!("counting the disks of VM {}; nothing was sent", vm.label());
             let target = Target::look(&world.cloud, vm, Place::Data).await;
-            target.map_err(|error| error.into_error(&doing))?.refuse_occupied(Place::Data, &world.config)?;
+            let target = target.map_err(|error| error.into_error(&doing))?;
+            target.refuse_occupied(Place::Data, &world.config)?;
+            target.refuse_snapshots()?;
         }
         (Some(vm), Some(volume)) => {
             drop(Attach::new(world, volume.clone(), vm.clone(), Place::Data, story.share()).await?)
@@ -271,7 +273,7 @@ fn fits_size(offering: &DiskOffering, size: Option<u64>) -> Result<()> {
 
 impl Create {
     fn share(&self) -> Option<Share> {
-        self.export.then_some(Share { name: None, read_only: false, shared: false })
+        self.export.then_some(Share::default())
     }
 
     /// Volumes that have the name.
@@ -545,6 +547,7 @@ impl Story for Create {
         Outcome {
             changed: !self.existed || attached.changed || self.tagging.changed(),
             notes: [self.notes.clone(), attached.notes].concat(),
+            existed: self.existed,
             ..Outcome::default()
         }
     }

@@ -19,6 +19,7 @@ use super::dry_run;
 use super::engine::Note;
 use super::job::{End, Job, Sent};
 use super::lane::Turn;
+use super::place::{refuse_vm_snapshots, vm_snapshots};
 use super::request::{Draft, Subject};
 use super::resize::WAITING_FOR_SIZE;
 use super::resolve::{self, Meaning};
@@ -44,7 +45,7 @@ pub(super) struct Detach {
     attached: bool,
     job: Job,
     /// CloudStack has called a detach failed, and the guest may still let go.
-    gave_up_at: Option<Timestamp>,
+    gave_up: Option<GaveUp>,
     /// What was sent may still happen: there is no way back, and it is never too late to go on.
     committed: bool,
     /// The one more detach that corrects CloudStack was chosen.
@@ -54,6 +55,20 @@ pub(super) struct Detach {
     departure: Departure,
     #[serde(skip)]
     held: Option<Held>,
+}
+
+/// A detach that came to nothing so far.
+#[derive(Serialize, Deserialize)]
+struct GaveUp {
+    at: Timestamp,
+    /// What CloudStack said, or what keeps it from being asked again.
+    why: String,
+}
+
+impl GaveUp {
+    fn now(why: String) -> Option<Self> {
+        Some(Self { at: Timestamp::now(), why })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +204,7 @@ impl Detach {
             terms,
             attached: true,
             job: Job::default(),
-            gave_up_at: None,
+            gave_up: None,
             committed: false,
             corrected: false,
             changed: false,
@@ -245,6 +260,9 @@ impl Detach {
                 format!("volume {} was attached to another VM meanwhile; nothing was sent", self.volume.label()),
             )));
         }
+        let snapshots = vm_snapshots(&cx.world.cloud, self.vm_id).await;
+        let forbidden = format!("does not detach volume {}", self.volume.label());
+        refuse_vm_snapshots(&self.vm_label, &snapshots, &forbidden)?;
         if self.here {
             self.refuse_if_used(cx).await?;
         }
@@ -315,7 +333,7 @@ impl Detach {
         {
             // What was sent before may still be followed, but nothing is added to it while somebody uses the disk.
             cx.world.store.note(cx.row.id, &used.message)?;
-            self.gave_up_at = Some(Timestamp::now());
+            self.gave_up = GaveUp::now(used.message);
             return Ok(Next::Back(Step::Gone));
         }
         self.job.choose(cx);
@@ -374,7 +392,7 @@ impl Detach {
         let has_guest = volume.vm_state.as_deref() != Some("Stopped");
         let may_still_happen = has_guest && error.cloudstack.as_ref().is_some_and(|fault| fault.code == 530);
         if may_still_happen && !self.corrected && self.here {
-            self.gave_up_at = Some(Timestamp::now());
+            self.gave_up = GaveUp::now(error.message);
             self.committed = true;
             return Ok(Next::On);
         }
@@ -400,22 +418,19 @@ impl Detach {
             return Ok(Next::On);
         }
         self.hold_again(cx);
-        if let Some(at) = self.gave_up_at {
-            cx.note(Some(Note::Text(format!("CloudStack gave up {}", clock_time(at)))));
+        if let Some(gave_up) = &self.gave_up {
+            cx.note(Some(Note::Text(format!("CloudStack gave up {}", clock_time(gave_up.at)))));
         }
         let serial = self.volume.id.serial();
         let told = Instant::now() + cx.world.config.device.timeout;
         // A look that failed has not seen it go.
         if !matches!(cx.world.devices.wait_gone(&serial, Some(told)).await, Ok(true)) {
-            cx.overdue(
-                Error::new(Kind::Timeout, format!("{}: this machine's kernel still has the disk", self.doing()))
-                    .hint(format!("the operation goes on: `volctl ops wait {}`", cx.row.id)),
-            );
+            cx.overdue(self.still_here(cx.row.id));
             cx.world.devices.wait_gone(&serial, None).await?;
         }
         self.held = None;
         self.departure.device_gone_at.get_or_insert_with(Timestamp::now);
-        if self.gave_up_at.is_none() || self.corrected {
+        if self.gave_up.is_none() || self.corrected {
             return Ok(Next::On);
         }
         let id = self.volume.id;
@@ -427,6 +442,19 @@ impl Detach {
         }
         self.attached = false;
         Ok(Next::On)
+    }
+
+    /// Why it takes so long.
+    fn still_here(&self, id: OperationId) -> Error {
+        let what = "this machine's kernel still has the disk";
+        let (message, again) = match &self.gave_up {
+            None => (format!("{}: {what}", self.doing()), String::new()),
+            Some(GaveUp { at, why }) => (
+                format!("{why} (at {}); {what}", clock_time(*at)),
+                format!("it goes on when the guest lets go; `volctl ops retry {id}` asks CloudStack again; "),
+            ),
+        };
+        Error::new(Kind::Timeout, message).hint(format!("{again}the operation goes on: `volctl ops wait {id}`"))
     }
 
     fn doing(&self) -> String {
@@ -510,14 +538,14 @@ impl Story for Detach {
     /// CloudStack gave up, and a human says that the guest would let go of the disk now.
     fn again(&mut self, step: Step, status: Status) -> Option<Step> {
         let gave_up = match status {
-            Status::Running => step == Step::Gone && self.gave_up_at.is_some(),
+            Status::Running => step == Step::Gone && self.gave_up.is_some(),
             Status::Stuck => matches!(step, Step::Send | Step::Await),
             _ => false,
         };
         if !gave_up {
             return None;
         }
-        self.gave_up_at = None;
+        self.gave_up = None;
         self.job = Job::completing();
         Some(Step::Look)
     }

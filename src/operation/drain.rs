@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::request::{Request, Taken};
 use super::world::World;
@@ -14,7 +14,7 @@ use super::{Engine, Shown};
 use crate::api::{Asker, Drained, ExportDelete, SystemDrain, Volume, VolumeDetach};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeType, clock_time, printable};
-use crate::store::OperationRow;
+use crate::store::{HeldVolume, OperationRow};
 
 /// One call waits no longer; who has more patience calls again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -30,32 +30,36 @@ impl Engine {
         if params.dry_run {
             return Ok(Drained {
                 since: world.store.draining()?,
-                waiting_for: self.in_the_way()?,
+                waiting_for: self.in_the_way(params.detach)?,
                 attached: world.attached_here().await?,
                 ..Drained::default()
             });
         }
         let since = world.begin_drain()?;
-        let wait = Duration::from_secs(params.wait_seconds.unwrap_or_default()).min(LONGEST_WAIT);
-        let mut drained = Drained { since: Some(since), waiting_for: self.let_end(wait).await?, ..Drained::default() };
+        let until = Instant::now() + Duration::from_secs(params.wait_seconds.unwrap_or_default()).min(LONGEST_WAIT);
+        let waiting_for = self.let_end(until, params.detach).await?;
+        let mut drained = Drained { since: Some(since), waiting_for, ..Drained::default() };
         if drained.waiting_for.is_empty() {
             self.unexport_all(asker, &mut drained).await?;
         }
         if drained.waiting_for.is_empty() && params.detach {
             self.detach_all(asker, &mut drained).await?;
         }
+        if !drained.waiting_for.is_empty() {
+            // What was refused is not asked for again at once, by somebody who waits.
+            sleep_until(until).await;
+        }
         drained.attached = world.attached_here().await?;
         Ok(drained)
     }
 
     /// Waits until nothing is in the way; says what is when the time is over.
-    async fn let_end(&self, wait: Duration) -> Result<Vec<String>> {
-        let until = Instant::now() + wait;
+    async fn let_end(&self, until: Instant, detach: bool) -> Result<Vec<String>> {
         let (mut ended, mut clients) = (self.ended(), self.world().nbd.activity());
         loop {
             ended.mark_unchanged();
             clients.mark_unchanged();
-            let waiting = self.in_the_way()?;
+            let waiting = self.in_the_way(detach)?;
             let change = async {
                 tokio::select! { _ = ended.changed() => {} _ = clients.changed() => {} }
             };
@@ -65,8 +69,8 @@ impl Engine {
         }
     }
 
-    /// What has not ended: operations, and clients of exports.
-    fn in_the_way(&self) -> Result<Vec<String>> {
+    /// What has not ended: operations, clients of exports, and holds on what is to be ended.
+    fn in_the_way(&self, detach: bool) -> Result<Vec<String>> {
         let world = self.world();
         let operation = |row: &OperationRow| {
             let operation = row.shown();
@@ -77,6 +81,13 @@ impl Engine {
         for export in world.nbd.list() {
             for client in &export.clients {
                 found.push(format!("client {} of export {}", printable(&client.address), printable(&export.name)));
+            }
+        }
+        for HeldVolume { volume_id, volume_name, hold } in world.store.holds()? {
+            let volume = world.volume_now(volume_id)?;
+            if volume.is_some_and(|volume| volume.export.is_some() || detach && volume.device.is_some()) {
+                let (name, holder, note) = (printable(&volume_name), printable(&hold.holder), printable(&hold.note));
+                found.push(format!("volume {name} ({volume_id}), held by {holder}: \"{note}\""));
             }
         }
         Ok(found)

@@ -49,7 +49,7 @@ impl Engine {
     /// Walks the looking steps, and asks what would come after them.
     async fn steps_of<S: Story>(&self, story: &mut S, new: NewOperation) -> Result<Vec<String>> {
         let row = not_journaled(new);
-        let shown = Arc::new(watch::Sender::new(Shown { row: row.clone(), note: None, overdue: None }));
+        let shown = Arc::new(watch::Sender::new(Shown::plain(row.clone())));
         let deadline = Deadline::at(row.deadline);
         let cx = Cx { world: self.world().clone(), row, deadline, resumed: false, shown, pass: None };
         let mut step = S::STEPS.first().copied();
@@ -81,6 +81,7 @@ impl World {
             notes: Vec::new(),
             plan: None,
             snapshot: None,
+            existed: None,
             departure: None,
             swapped_root: None,
         })

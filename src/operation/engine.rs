@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::world::Cx;
 use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of};
-use crate::api::{Operation, OperationList, OperationShown, Status};
+use crate::api::{Operation, OperationList, OperationShown, Status, Usual};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
 use crate::store::{Accepted, NewOperation, OperationRow, Transition};
@@ -46,16 +46,19 @@ pub struct Shown {
     pub note: Option<Note>,
     /// It takes longer than it should, and goes on: whoever waits is told.
     pub overdue: Option<Error>,
+    /// How long its step usually takes.
+    pub usual: Option<Usual>,
 }
 
 impl Shown {
-    fn plain(row: OperationRow) -> Self {
-        Self { row, note: None, overdue: None }
+    /// Nothing is known but its row.
+    pub(super) fn plain(row: OperationRow) -> Self {
+        Self { row, note: None, overdue: None, usual: None }
     }
 
     /// For people and programs; what it waits for is part of its step.
     pub fn operation(&self) -> Operation {
-        let mut operation = self.row.shown();
+        let mut operation = Operation { usual: self.usual.clone(), ..self.row.shown() };
         if let Some(note) = &self.note {
             let words = match note {
                 Note::InLine(place) => return Operation { step: place.clone(), ..operation },

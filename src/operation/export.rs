@@ -53,18 +53,39 @@ pub(super) async fn ask(world: &World, params: &ExportCreate) -> Result<Draft<Ex
     if params.shared && params.read_only {
         return Err(Error::new(Kind::Usage, "shared lets several clients write, and read_only lets none"));
     }
-    let share = Share { name: params.name.clone(), read_only: params.read_only, shared: params.shared };
+    let share = Share {
+        name: params.name.clone(),
+        read_only: params.read_only,
+        shared: params.shared,
+        tls: params.tls,
+        clients: params.clients.clone(),
+    };
+    world.nbd.check_access(&world.access(volume.id, &share)?)?;
     let story = Export { volume, share, changed: false, notes };
     Ok(Draft { subject: Some(Subject::of(&story.volume)), ..Draft::of(story) })
 }
 
+/// How far a volume is served as it is wanted.
+enum Served {
+    /// Not at all, or not yet.
+    No,
+    /// But others may open it.
+    ForOthers,
+    Yes,
+}
+
 /// Whether a volume is served this way already; `conflict` where it is served another way.
-fn is_served(world: &World, volume: &VolumeRecord, share: &Share) -> Result<bool> {
+fn served(world: &World, volume: &VolumeRecord, share: &Share) -> Result<Served> {
     let existing = world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
-    let Some(export) = existing else { return Ok(false) };
+    let Some(export) = existing else { return Ok(Served::No) };
     let mode = mode(export.read_only, export.shared);
     if export.name == share.name_for(volume.id) && mode == share.mode() {
-        return Ok(export.state != ExportState::Pending);
+        let is_same = share.access(export.access.clone()) == export.access;
+        return Ok(match (export.state, is_same) {
+            (ExportState::Pending, _) => Served::No,
+            (_, true) => Served::Yes,
+            (_, false) => Served::ForOthers,
+        });
     }
     Err(Error::new(
         Kind::Conflict,
@@ -89,8 +110,13 @@ impl Share {
 
 /// What serving a volume would take; of a device that is here already it is proven that it could be served.
 pub(super) async fn plan(world: &World, volume: &VolumeRecord, share: &Share, is_here: bool) -> Result<Vec<String>> {
-    if is_served(world, volume, share)? {
-        return Ok(Vec::new());
+    match served(world, volume, share)? {
+        Served::Yes => return Ok(Vec::new()),
+        Served::ForOthers => {
+            let name = printable(&share.name_for(volume.id));
+            return Ok(vec![format!("change who may open export {name}, and send away who may not")]);
+        }
+        Served::No => {}
     }
     if is_here {
         world.free_device(volume).await?;
@@ -106,8 +132,10 @@ pub(super) fn sentence(name: &str, share: &Share) -> String {
 /// Serves a volume unless it is served the same way already; says whether it had to.
 pub(super) async fn serve_once(cx: &Cx, volume: &VolumeRecord, share: &Share) -> Result<bool> {
     let _serving = cx.world.serving.lock().await;
-    if is_served(&cx.world, volume, share)? {
-        return Ok(false);
+    match served(&cx.world, volume, share)? {
+        Served::Yes => return Ok(false),
+        Served::ForOthers => return cx.world.serve_others(volume, share).await.map(|()| true),
+        Served::No => {}
     }
     if let Some(failed) = cx.world.nbd.of_volume(volume.id) {
         cx.world.nbd.remove(&failed.name, crate::nbd::Clients::Close).await?;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::attach::Share;
 use super::world::World;
-use crate::api::{Client, Export, ExportKick, ExportState, Filter, Traffic, Usage};
+use crate::api::{Access, Client, Export, ExportKick, ExportState, Filter, TlsMode, Traffic, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -82,18 +82,35 @@ impl World {
     fn not_served(&self, wish: Wish) -> Export {
         let state = if wish.failed { ExportState::Failed } else { ExportState::Pending };
         Export {
-            uris: self.nbd.uris(&wish.name),
+            uris: self.nbd.uris(&wish.name, &wish.access),
             name: wish.name,
             volume_id: wish.volume_id,
             volume_name: None,
             read_only: wish.read_only,
             shared: wish.shared,
+            access: wish.access,
             clients: Vec::new(),
             traffic: Traffic::default(),
             device_path: wish.device_path,
             state,
             usage: wish.usage,
         }
+    }
+
+    /// Who may open a volume's export as it is wanted: what is not asked for is as it was, or as it usually is.
+    pub(super) fn access(&self, volume: VolumeId, share: &Share) -> Result<Access> {
+        let tls = if self.config.nbd.tls_required { TlsMode::Required } else { TlsMode::Allowed };
+        let wish = self.store.wish_of(volume)?.filter(|wish| wish.name == share.name_for(volume));
+        Ok(share.access(wish.map_or(Access { tls, clients: Vec::new() }, |wish| wish.access)))
+    }
+
+    /// Changes who may open an export: the wish first, so that a restart does not let in again who is sent away now.
+    pub(super) async fn serve_others(&self, volume: &VolumeRecord, share: &Share) -> Result<()> {
+        let access = self.access(volume.id, share)?;
+        self.store.put_access(volume.id, &access)?;
+        let sent_away = self.nbd.set_access(&share.name_for(volume.id), &access).await?;
+        tracing::info!(volume = %volume.id, sent_away = sent_away.len(), "others may open the export from now on");
+        Ok(())
     }
 
     /// Whether an export name is free for a volume.
@@ -126,6 +143,7 @@ impl World {
             volume_id: volume.id,
             read_only: share.read_only,
             shared: share.shared,
+            access: self.access(volume.id, share)?,
             device_path: device.path.clone(),
             identity: held.identity.clone(),
             failed: false,
@@ -307,6 +325,7 @@ fn spec(wish: &Wish, held: Held, size_bytes: u64) -> ExportSpec {
         volume_id: wish.volume_id,
         read_only: wish.read_only,
         shared: wish.shared,
+        access: wish.access.clone(),
         device_path: wish.device_path.clone(),
         file: held.file,
         size_bytes,

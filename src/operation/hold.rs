@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use super::request::Subject;
 use super::resolve;
 use super::world::World;
-use crate::api::{Changed, Hold, VolumeHold, VolumeRelease};
+use crate::api::{Changed, EventKind, Hold, VolumeHold, VolumeRelease};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, format_age, printable};
-use crate::store::HeldVolume;
+use crate::store::{HeldVolume, NewEvent};
 
 /// The longest note, in characters.
 const LONGEST_NOTE: usize = 500;
@@ -31,7 +31,18 @@ impl World {
         let (volume, mut notes) = self.local_volume(&params.volume).await?;
         self.refuse_own_root(&volume)?;
         let hold = Hold { holder: by.name, uid: by.uid, note: params.note.clone(), since: Timestamp::now() };
-        let changed = self.store.hold(&HeldVolume { volume_id: volume.id, volume_name: volume.name.clone(), hold })?;
+        let said = format!("\"{}\"", printable(&hold.note));
+        let by = hold.holder.clone();
+        let new = HeldVolume { volume_id: volume.id, volume_name: volume.name.clone(), hold };
+        if params.dry_run {
+            let changes = self.store.hold_on(volume.id)?.map_or(Ok(true), |old| new.replaces(&old))?;
+            let plan = changes.then(|| format!("hold it for {}: {said}", printable(&by)));
+            return self.would_be(plan, volume.id, notes);
+        }
+        let changed = self.store.hold(&new)?;
+        if changed {
+            self.note_hold(EventKind::Held, &new, format!("{by} holds it: {said}"));
+        }
         if let Some(row) = self.store.operation_on(volume.id)?.filter(|row| row.kind.is_refused_by_hold()) {
             notes.push(format!(
                 "operation {} on it has begun, and the hold does not stop it: it is {}",
@@ -42,12 +53,16 @@ impl World {
     }
 
     /// Ends the hold on a volume, whoever's it was; says whose.
-    pub async fn release(&self, params: &VolumeRelease) -> Result<Changed> {
+    pub async fn release(&self, params: &VolumeRelease, by: Holder) -> Result<Changed> {
         let (id, mut notes) = self.perhaps_held(&params.volume).await?;
+        if params.dry_run {
+            let plan = self.store.hold_on(id)?.map(|held| format!("end the hold: {}", was_held(&held)));
+            return self.would_be(plan, id, notes);
+        }
         let held = self.store.release(id)?;
-        if let Some(HeldVolume { hold, .. }) = &held {
-            let age = format_age(hold.since.duration_until(Timestamp::now()));
-            notes.push(format!("it was held by {} for {age}: \"{}\"", printable(&hold.holder), printable(&hold.note)));
+        if let Some(held) = &held {
+            self.note_hold(EventKind::Released, held, format!("{} released it: {}", by.name, was_held(held)));
+            notes.push(was_held(held));
         }
         self.held_or_released(held.is_some(), id, notes)
     }
@@ -82,9 +97,24 @@ impl World {
         }
     }
 
+    fn note_hold(&self, kind: EventKind, held: &HeldVolume, text: String) {
+        let (volume_id, volume_name) = (Some(held.volume_id), Some(held.volume_name.clone()));
+        self.store.record(NewEvent { volume_id, volume_name, ..NewEvent::new(kind, text) });
+    }
+
+    fn would_be(&self, plan: Option<String>, volume: VolumeId, notes: Vec<String>) -> Result<Changed> {
+        Ok(Changed { plan: Some(Vec::from_iter(plan)), notes, ..self.untouched(Some(volume))? })
+    }
+
     fn held_or_released(&self, changed: bool, volume: VolumeId, notes: Vec<String>) -> Result<Changed> {
         Ok(Changed { changed: Some(changed), notes, ..self.untouched(Some(volume))? })
     }
+}
+
+fn was_held(held: &HeldVolume) -> String {
+    let Hold { holder, since, note, .. } = &held.hold;
+    let age = format_age(since.duration_until(Timestamp::now()));
+    format!("it was held by {} for {age}: \"{}\"", printable(holder), printable(note))
 }
 
 fn check_note(note: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! The job's id is ours, and on disk before the send. So whatever happened to the answer there is one question,
 //! `queryAsyncJobResult`, and its answer says *never accepted*, *running*, or how it ended (facts sheet, 4.1).
 
+use std::future::pending;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +25,10 @@ const UNKNOWN_MEANS_NEVER: SignedDuration = SignedDuration::from_hours(12);
 
 /// How long CloudStack is left alone where it did not say.
 const SHORT_REST: Duration = Duration::from_millis(500);
+
+/// The bounds of the time after which a job is first asked for.
+const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// A job of ours.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -72,6 +77,16 @@ pub(super) enum End {
     Failed(Error),
     /// CloudStack knows no such job (any more).
     Forgotten,
+}
+
+/// How long a job is left alone at first: as long as the step usually takes, where that is known.
+fn first_look(cx: &Cx) -> Duration {
+    let usual = cx.shown.borrow().usual.as_ref().map(|usual| Duration::from_millis(usual.median_ms));
+    match usual {
+        _ if cx.resumed => Duration::ZERO,
+        Some(usual) => usual.clamp(SHORTEST_LOOK, LONGEST_LOOK),
+        None => SHORTEST_LOOK,
+    }
 }
 
 impl Job {
@@ -213,11 +228,17 @@ impl Job {
         cx.persistently(|| self.ask(cx)).await != JobAnswer::Pending
     }
 
-    /// Waits for the job's end; the arrival or departure of a device wakes it.
+    /// Waits for the job's end; the arrival or departure of the volume's device wakes it.
     pub async fn end(&self, cx: &Cx, doing: &str) -> End {
         let Some(id) = self.id() else { return End::Forgotten };
-        let mut wake = cx.world.devices.wake();
-        let state = cx.world.cloud.await_job(id, &mut wake, |trouble| cx.outlook(trouble)).await;
+        let (devices, serial) = (&cx.world.devices, cx.row.volume_id.map(|volume| volume.serial()));
+        let turned = async move {
+            match serial {
+                Some(serial) => devices.wait_turned(&serial).await,
+                None => pending().await,
+            }
+        };
+        let state = cx.world.cloud.await_job(id, first_look(cx), turned, |trouble| cx.outlook(trouble)).await;
         cx.note(None);
         let (text, end) = match state {
             JobAnswer::Succeeded(result) => ("CloudStack's job succeeded".to_owned(), End::Succeeded(result)),

@@ -155,7 +155,10 @@ impl World {
         let wanted = format!("volume {} has no device here: no disk has the serial {serial}", volume.label());
         let hint = match (volume.vm_id, self.this_vm_known()) {
             (None, _) => format!("CloudStack has it detached: `volctl attach {}`", volume.id),
-            (Some(vm), Some(this)) if vm != this => format!("CloudStack has it attached to another VM, {vm}"),
+            (Some(vm), Some(this)) if vm != this => {
+                let name = volume.vm_name.as_deref().map(|name| format!("{} ", printable(name))).unwrap_or_default();
+                format!("CloudStack has it attached to another VM, {name}({vm})")
+            }
             _ => "CloudStack has it attached: --wait 30s waits for the device".to_owned(),
         };
         Error::new(Kind::DeviceMissing, format!("{wanted}; {}", self.devices_seen())).hint(hint)
@@ -221,6 +224,7 @@ impl World {
             zone_id: record.zone_id.clone(),
             vm_id: record.vm_id,
             vm_name: record.vm_name.clone(),
+            this_vm: record.vm_id.zip(self.this_vm_known()).map(|(vm, this)| vm == this),
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),

@@ -37,6 +37,7 @@ mod exports_check;
 mod filter;
 mod hold;
 mod job;
+mod kept;
 mod lane;
 mod look;
 mod r#move;

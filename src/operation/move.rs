@@ -22,7 +22,7 @@ use super::{Halt, Next, Story};
 use crate::api::{NamedVolume, OperationKind, Status, VolumeMove};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VmRecord, VolumeId, VolumeRecord, printable};
-use crate::store::Outcome;
+use crate::store::{OperationRow, Outcome};
 
 /// What a move has learned.
 #[derive(Serialize, Deserialize)]
@@ -150,8 +150,6 @@ impl Move {
                 refuse_unfit(&self.volume, &target.vm, self.place)?;
                 target.refuse_snapshots()?;
                 world.refuse_if_held(root.id)?;
-                refuse_busy(root)?;
-                refuse_in_an_operation(world, root)?;
                 let terms = Terms { drain_seconds: None, force: false };
                 let detach = Detach::new(root.clone(), &target.vm, false, terms);
                 Some(Root { disk: Subject::of(root), detach })
@@ -176,6 +174,10 @@ impl Move {
         let to = &self.to;
         let target = cx.patiently(&self.looking_at_target(), || Target::look_closely(&cx.world.cloud, to)).await?;
         self.aim(&cx.world, &target)?;
+        if let Some(root) = target.root().filter(|_| self.root.is_some()) {
+            refuse_busy(root)?;
+            refuse_in_an_operation(root, cx.stored(|store| store.displace(cx.row.id, root.id)).await)?;
+        }
         refuse_busy(&self.volume)?;
         self.leaves = matches!(self.detach.run(detach::Step::Check, cx).await?, Next::On);
         Ok(Next::On)
@@ -229,9 +231,9 @@ fn refuse_busy(volume: &VolumeRecord) -> Result<()> {
     }
 }
 
-/// Refuses a volume that another operation has: this one locks only the volume that it moves.
-fn refuse_in_an_operation(world: &World, volume: &VolumeRecord) -> Result<()> {
-    match world.store.operation_on(volume.id)? {
+/// Refuses a volume that another operation has.
+fn refuse_in_an_operation(volume: &VolumeRecord, other: Option<OperationRow>) -> Result<()> {
+    match other {
         None => Ok(()),
         Some(row) => Err(Error::new(
             Kind::Busy,
@@ -283,7 +285,9 @@ impl Story for Move {
     async fn plan(&self, world: &World) -> Result<Vec<String>> {
         let mut plan = if self.leaves { self.detach.plan(world).await? } else { Vec::new() };
         if let Some(root) = &self.root {
-            plan.extend(root.detach.plan(world).await?);
+            let (disk, vm) = (root.disk.label(), self.to.label());
+            let named = |step| format!("{step}: volume {disk}, the present root disk of VM {vm}, which is kept");
+            plan.extend(root.detach.plan(world).await?.into_iter().map(named));
         }
         plan.extend(self.attach.plan(world).await?);
         Ok(plan)
@@ -344,11 +348,11 @@ impl Story for Move {
             )
         };
         Outcome {
-            snapshot: None,
             changed: left.changed || freed.is_some() || self.attach.outcome().changed,
             notes: freed.map(note).into_iter().collect(),
             departure: left.departure,
             swapped_root: freed.map(|root| NamedVolume { id: root.id, name: root.name.clone() }),
+            ..Outcome::default()
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Where a volume is, and where it can be attached: CloudStack's rules (facts sheet, 4.3), looked at before anything is
 //! sent, since CloudStack itself tells them only inside of the job. Each has its own sentence.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::world::Cx;
 use crate::cloudstack::{CallError, CloudStack, VmSnapshot};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::model::{VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
+use crate::model::{VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
 
 /// The device id of a root disk.
 const ROOT: u32 = 0;
@@ -59,7 +62,10 @@ impl Target {
     /// Looks at what is needed for one disk more.
     pub async fn look(cloud: &CloudStack, vm: &VmRecord, place: Place) -> Result<Self, CallError> {
         match place {
-            Place::Data => Ok(Self { vm: vm.clone(), disks: cloud.volumes_of_vm(vm.id).await?, snapshots: Vec::new() }),
+            Place::Data => {
+                let (disks, snapshots) = tokio::join!(cloud.volumes_of_vm(vm.id), vm_snapshots(cloud, vm.id));
+                Ok(Self { vm: vm.clone(), disks: disks?, snapshots })
+            }
             Place::Root => Self::look_closely(cloud, vm).await,
         }
     }
@@ -89,19 +95,7 @@ impl Target {
 
     /// Refuses where VM snapshots forbid that its disks change.
     pub fn refuse_snapshots(&self) -> Result<()> {
-        if self.snapshots.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<String> = self.snapshots.iter().take(10).map(|snapshot| printable(&snapshot.name)).collect();
-        Err(Error::new(
-            Kind::Conflict,
-            format!(
-                "VM {} has VM snapshots ({}), with which CloudStack attaches and detaches nothing; nothing was sent",
-                self.vm.label(),
-                names.join(", ")
-            ),
-        )
-        .hint("delete them in CloudStack first"))
+        refuse_vm_snapshots(&self.vm.label(), &self.snapshots, "attaches and detaches nothing")
     }
 
     /// Its root disk.
@@ -133,6 +127,34 @@ impl Target {
         )
         .hint("detach one first"))
     }
+}
+
+/// How long a look is waited for that only spares CloudStack a refusal of its own.
+const COURTESY: Duration = Duration::from_secs(5);
+
+/// The VM snapshots of a VM; none where CloudStack does not tell: it then refuses by itself.
+pub(super) async fn vm_snapshots(cloud: &CloudStack, vm: VmId) -> Vec<VmSnapshot> {
+    match timeout(COURTESY, cloud.vm_snapshots(vm)).await {
+        Ok(Ok(snapshots)) => snapshots,
+        Ok(Err(error)) => {
+            tracing::debug!(%vm, %error, "its VM snapshots are not known");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Refuses where VM snapshots forbid what CloudStack would be asked for.
+pub(super) fn refuse_vm_snapshots(vm: &str, snapshots: &[VmSnapshot], forbidden: &str) -> Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = snapshots.iter().take(10).map(|snapshot| printable(&snapshot.name)).collect();
+    Err(Error::new(
+        Kind::Conflict,
+        format!("VM {vm} has VM snapshots ({}), with which CloudStack {forbidden}; nothing was sent", names.join(", ")),
+    )
+    .hint("delete them in CloudStack first"))
 }
 
 /// Refuses a volume that does not fit a VM, wherever it is attached now.

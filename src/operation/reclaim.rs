@@ -136,13 +136,22 @@ fn refuse_other_name(vm: &VmRecord, repeated: Option<&str>) -> Result<()> {
     }
 }
 
+/// A VM that CloudStack will not destroy is not stopped for it either.
+fn refuse_protected(vm: &VmRecord) -> Result<()> {
+    if !vm.is_protected || vm.state == "Destroyed" {
+        return Ok(());
+    }
+    let what = format!("VM {} is not destroyed: it has delete protection", vm.label());
+    Err(Error::new(Kind::Conflict, what).hint("leave --destroy-vm away, or end its protection in CloudStack first"))
+}
+
 /// How a volume is exported here, or was before.
 fn former_share(world: &World, volume: VolumeId) -> Result<Option<Share>> {
     if let Some(wish) = world.store.wish_of(volume)? {
-        return Ok(Some(Share { name: Some(wish.name), read_only: wish.read_only, shared: wish.shared }));
+        return Ok(Some(Share::like(wish.name, wish.read_only, wish.shared, wish.access)));
     }
     let former = world.store.former_export(volume)?;
-    Ok(former.map(|former| Share { name: Some(former.name), read_only: former.read_only, shared: former.shared }))
+    Ok(former.map(|former| Share::like(former.name, former.read_only, former.shared, former.access)))
 }
 
 fn elsewhere(volume: &VolumeRecord, vm: &VmRecord) -> Detach {
@@ -183,6 +192,7 @@ impl Reclaim {
             world.check_name(volume, name)?;
         }
         if self.destroy.is_some() {
+            refuse_protected(&both.from.vm)?;
             self.refuse_company(world, &both.from.disks)?;
         }
         self.stop = VmChange::new(both.from.vm.clone(), Wanted::Stopped);

@@ -220,6 +220,7 @@ impl Engine {
             swapped_root: outcome.as_ref().and_then(|outcome| outcome.swapped_root.clone()),
             plan: None,
             snapshot: outcome.as_ref().and_then(|outcome| outcome.snapshot.clone()),
+            existed: outcome.as_ref().filter(|outcome| outcome.existed).map(|_| true),
             departure: outcome.and_then(|outcome| outcome.departure),
         })
     }
@@ -237,6 +238,7 @@ fn new_operation<S: Story>(draft: &Draft<S>, asked: &Asked<'_>) -> Result<NewOpe
         volume_name: draft.subject.as_ref().map(|subject| subject.name.clone()).or(draft.new_name.clone()),
         new_name: draft.new_name.clone(),
         vm_id: draft.vm_id,
+        root_of: draft.vm_id.filter(|_| draft.takes == Some(Place::Root)),
         request_id: change.request_id.clone(),
         request: request.clone(),
         asker: asker.clone(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::dry_run;
 use super::job::{End, Job, Sent, refuse_if_busy};
 use super::lane::Turn;
+use super::place::{refuse_vm_snapshots, vm_snapshots};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning};
 use super::world::{Backoff, Cx, World};
@@ -85,6 +86,7 @@ pub(super) async fn ask(world: &World, params: &VolumeResize) -> Result<Draft<Re
     if story.grows() {
         story.refuse_strict_offering(world).await?;
         world.refuse_unfinished_snapshot(&story.volume).await?;
+        story.refuse_with_vm_snapshots(world).await?;
     }
     Ok(Draft { subject: Some(Subject::of(&story.volume)), vm_id: story.volume.vm_id, ..Draft::of(story) })
 }
@@ -161,6 +163,18 @@ impl Resize {
                 ),
             )),
         }
+    }
+
+    /// Those without memory do not forbid it everywhere on KVM (facts sheet, 4.6): there CloudStack says it in the job.
+    async fn refuse_with_vm_snapshots(&self, world: &World) -> Result<()> {
+        let Some(vm) = self.volume.vm_id else { return Ok(()) };
+        let mut snapshots = vm_snapshots(&world.cloud, vm).await;
+        if self.volume.hypervisor.as_deref().is_none_or(|name| name.eq_ignore_ascii_case("KVM")) {
+            snapshots.retain(|snapshot| !snapshot.is_disk_only);
+        }
+        let name = self.volume.vm_name.as_deref().map(printable).unwrap_or_default();
+        let forbidden = format!("does not resize volume {}", self.volume.label());
+        refuse_vm_snapshots(&format!("{name} ({vm})"), &snapshots, &forbidden)
     }
 
     async fn check(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {

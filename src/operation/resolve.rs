@@ -46,6 +46,7 @@ pub(super) async fn volume(world: &World, word: &str, meaning: Meaning) -> Resul
 pub(super) async fn all_volumes(world: &World) -> Result<Vec<VolumeRecord>, CallError> {
     let as_of = Timestamp::now();
     let records = world.cloud.volumes().await?;
+    let _alone = world.keep();
     let kept = world.note_list(&records, as_of).and_then(|()| world.store.replace_volumes(&records, as_of));
     if let Err(error) = kept {
         tracing::warn!(%error, "what CloudStack said could not be kept");

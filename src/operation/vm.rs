@@ -1,6 +1,7 @@
 //! VMs as CloudStack has them now, also those that volctl never touched, and the volumes of one in device order.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -12,8 +13,18 @@ use crate::model::{VmId, VmRecord};
 use crate::store::CachedVolume;
 
 impl World {
-    /// All VMs that the key can see, by name.
-    pub async fn list_vms(&self) -> Result<Vms> {
+    /// All VMs that the key can see, by name; as they were listed before, where that is not older than wanted.
+    pub async fn list_vms(&self, max_age_seconds: Option<u64>) -> Result<Vms> {
+        if let Some(kept) = self.vms.younger_than(max_age_seconds) {
+            return Ok(kept);
+        }
+        let asked = Instant::now();
+        let vms = self.list_vms_now().await?;
+        self.vms.keep(asked, &vms);
+        Ok(vms)
+    }
+
+    async fn list_vms_now(&self) -> Result<Vms> {
         let failed = |error: crate::cloudstack::CallError| error.into_error("listing the VMs");
         let mut vms = self.cloud.vms().await.map_err(failed)?;
         vms.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));

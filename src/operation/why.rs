@@ -1,7 +1,7 @@
 //! `why`: what happened to a volume, from the history, the kernel and CloudStack's own books, as one timeline; and what
 //! it is waiting for now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use super::world::World;
 use crate::api::{Asker, Cause, Event, EventKind, OperationKind, Source, Status, VolumeWhy, Why};
 use crate::cloudstack::CloudEvent;
 use crate::error::{Error, Kind, Result};
-use crate::model::{OperationId, VolumeId, printable};
+use crate::model::{OperationId, VolumeId, format_age, printable};
 use crate::store::OperationRow;
 
 /// How long CloudStack's part is waited for: the rest is there.
@@ -177,7 +177,11 @@ fn stands(subject: &Subject, volume: Option<&crate::api::Volume>) -> String {
         let state = format!("{:?}", export.state).to_lowercase();
         format!(", exported as {} ({state}, clients: {})", printable(&export.name), export.clients.len())
     });
-    format!("{name} is {} and {place}{export}.", printable(&volume.state))
+    let held = volume.hold.as_ref().map_or_else(String::new, |hold| {
+        let age = format_age(hold.since.duration_until(Timestamp::now()));
+        format!(" It is held by {} for {age}: \"{}\".", printable(&hold.holder), printable(&hold.note))
+    });
+    format!("{name} is {} and {place}{export}.{held}", printable(&volume.state))
 }
 
 fn label(row: &OperationRow) -> String {
@@ -192,8 +196,16 @@ fn operation_label(kind: OperationKind, id: OperationId) -> String {
 /// The events as causes and effects; the first of each operation says who asked.
 fn causes(events: &[Event], operations: &[OperationRow]) -> Vec<Cause> {
     let mut askers: HashMap<OperationId, &OperationRow> = operations.iter().map(|row| (row.id, row)).collect();
+    let mut undone = HashSet::new();
     let mut causes = Vec::new();
     for event in events {
+        // The way back has one reason, whatever steps it goes through.
+        if event.status == Some(Status::Unwinding)
+            && event.kind == EventKind::Transition
+            && !undone.insert(event.operation_id)
+        {
+            continue;
+        }
         if event.kind == EventKind::Transition
             && let Some(row) = event.operation_id.and_then(|id| askers.remove(&id))
             && event.at <= row.created_at.saturating_add(SLACK).unwrap_or(Timestamp::MAX)
@@ -219,6 +231,7 @@ fn source(event: &Event) -> Source {
             Some(Status::Running | Status::Unwinding | Status::Queued) | None => Source::Step,
             Some(_) => Source::End,
         },
+        EventKind::Held | EventKind::Released => Source::Asked,
         EventKind::Note => Source::Step,
         EventKind::Call => Source::Call,
         EventKind::DeviceArrived | EventKind::DeviceLeft => Source::Device,
@@ -279,11 +292,11 @@ fn outside(event: &CloudEvent, offset: SignedDuration, operations: &[OperationRo
 
 /// Whether an operation of ours can have made an entry of this kind then.
 fn explains(row: &OperationRow, kind: &str, at: Timestamp) -> bool {
-    use OperationKind::{Attach, Create, Delete, Detach, Move, Recover, Resize};
+    use OperationKind::{Attach, Create, Delete, Detach, Move, Reclaim, Recover, Resize};
     let can = match kind.rsplit('.').next().unwrap_or_default() {
         "CREATE" => matches!(row.kind, Create | Attach),
-        "ATTACH" => matches!(row.kind, Attach | Create | Move),
-        "DETACH" => matches!(row.kind, Detach | Move),
+        "ATTACH" => matches!(row.kind, Attach | Create | Move | Reclaim),
+        "DETACH" => matches!(row.kind, Detach | Move | Reclaim),
         "DESTROY" | "DELETE" | "EXPUNGE" => matches!(row.kind, Delete | Create),
         "RECOVER" => row.kind == Recover,
         "RESIZE" => row.kind == Resize,

@@ -1,6 +1,6 @@
 //! What a step sees: the outside worlds, and its own operation as others watch it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,17 +9,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::deadline::Deadline;
 use super::engine::{Note, Shown};
+use super::kept::Kept;
 use super::lane::{Lanes, Pass};
 use super::synced::SyncLogged;
 use super::tally::Tally;
 use super::this_vm::ThisVm;
 use super::{Step, Story, transition};
-use crate::api::{EventKind, Status};
+use crate::api::{EventKind, Status, Usual, Vms};
 use crate::cloudstack::{CallError, CloudStack};
 use crate::config::Config;
 use crate::device::{Devices, HandsOff};
 use crate::error::{Error, Kind, Result};
-use crate::model::{JobId, VolumeId, VolumeRecord};
+use crate::model::{JobId, SnapshotRecord, VolumeId, VolumeRecord};
 use crate::nbd::Server;
 use crate::store::{NewEvent, OperationRow, Store, Transition};
 
@@ -44,6 +45,10 @@ pub struct World {
     pub(super) tally: Tally,
     pub(super) sync_log: SyncLogged,
     pub(super) hands_off: HandsOff,
+    pub(super) vms: Kept<Vms>,
+    pub(super) snapshots: Kept<Vec<SnapshotRecord>>,
+    /// Held by whoever compares what CloudStack said with the store and keeps it: what differs is taken down once.
+    keeping: Mutex<()>,
     /// Held by whoever decides what is exported: an operation, or whoever brings back what was wished for.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Held by whoever counts the free slots of a VM for several attachments, until they are journaled.
@@ -56,12 +61,30 @@ impl World {
         let hands_off = HandsOff::below(store.path().parent().unwrap_or(store.path()));
         let (lanes, this_vm, serving) = (Lanes::new(), ThisVm::default(), tokio::sync::Mutex::default());
         let (tally, sync_log, slots) = (Tally::default(), SyncLogged::default(), tokio::sync::Mutex::default());
-        Self { config, store, cloud, devices, nbd, lanes, this_vm, tally, sync_log, hands_off, serving, slots }
+        let (vms, snapshots, keeping) = Default::default();
+        Self {
+            config,
+            store,
+            cloud,
+            devices,
+            nbd,
+            lanes,
+            this_vm,
+            tally,
+            sync_log,
+            hands_off,
+            vms,
+            snapshots,
+            keeping,
+            serving,
+            slots,
+        }
     }
 
     /// Looks a volume up at CloudStack, and keeps what it said.
     pub(super) async fn look_up(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
         let found = self.cloud.volume(id).await?;
+        let _alone = self.keep();
         let kept = self.note_look(id, found.as_ref()).and_then(|()| match &found {
             Some(record) => self.store.put_volume(record, Timestamp::now()),
             None => self.store.forget_volume(id),
@@ -70,6 +93,11 @@ impl World {
             tracing::warn!(volume = %id, %error, "what CloudStack said could not be kept");
         }
         Ok(found)
+    }
+
+    /// The right to compare what CloudStack said with the store, and to keep it.
+    pub(super) fn keep(&self) -> MutexGuard<'_, ()> {
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,8 +268,20 @@ impl Cx {
             tracing::warn!(operation = %row.id, volume = row.volume_id.map(|id| id.to_string()), "{:?}: {error}", row.status);
         }
         self.row = row.clone();
-        self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None });
+        let usual = self.usual_time_of(&row);
+        self.shown.send_modify(|shown| *shown = Shown { row, note: None, overdue: None, usual });
         true
+    }
+
+    /// How long the step of an operation usually takes here; for people and for the pace of polls only.
+    fn usual_time_of(&self, row: &OperationRow) -> Option<Usual> {
+        if row.status != Status::Running {
+            return None;
+        }
+        self.world.store.usual_time(row.kind, &row.step).unwrap_or_else(|error| {
+            tracing::warn!(operation = %row.id, %error, "how long its step usually takes cannot be read");
+            None
+        })
     }
 
     /// A row that this version cannot read is for a human; it is never dropped.

@@ -29,6 +29,8 @@ pub struct NewOperation {
     pub new_name: Option<String>,
     /// The VM that it is about.
     pub vm_id: Option<VmId>,
+    /// The VM whose place for a root disk it locks.
+    pub root_of: Option<VmId>,
     /// The caller's id.
     pub request_id: Option<String>,
     /// What was asked for, JSON.
@@ -99,7 +101,8 @@ impl Store {
                 .execute(
                     "UPDATE operations SET status = 'running', updated_at = ?2 WHERE id = ?1 AND status = 'queued'
                        AND NOT EXISTS (SELECT 1 FROM operations AS other
-                            WHERE (other.volume_id = operations.volume_id OR other.new_name = operations.new_name)
+                            WHERE (other.volume_id = operations.volume_id OR other.new_name = operations.new_name
+                                   OR other.root_of = operations.root_of)
                               AND (other.status IN ('running', 'unwinding', 'stuck')
                                    OR (other.status = 'queued' AND other.seq < operations.seq)))",
                     params![id.to_string(), time_text(Timestamp::now())],
@@ -152,21 +155,27 @@ fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId)
     Ok(())
 }
 
-/// Whoever has the volume or the name, or stands in line for it before `new`.
+/// Whoever has the volume, the name or the VM's place for a root disk, or stands in line for it before `new`.
 fn holder(db: &Connection, new: &NewOperation) -> Result<Option<OperationRow>> {
-    let by = |column: &str, value: Option<String>| match value {
-        Some(value) => one(db, &format!("{UNFINISHED} AND {column} = ?1 ORDER BY status = 'queued', seq"), &value),
-        None => Ok(None),
-    };
-    match by("volume_id", new.volume_id.map(|id| id.to_string()))? {
-        None => by("new_name", new.new_name.clone()),
-        holder => Ok(holder),
+    let locks = [
+        ("volume_id", new.volume_id.map(|id| id.to_string())),
+        ("new_name", new.new_name.clone()),
+        ("root_of", new.root_of.map(|id| id.to_string())),
+    ];
+    for (column, value) in locks {
+        let Some(value) = value else { continue };
+        let holder = one(db, &format!("{UNFINISHED} AND {column} = ?1 ORDER BY status = 'queued', seq"), &value)?;
+        if holder.is_some() {
+            return Ok(holder);
+        }
     }
+    Ok(None)
 }
 
 fn busy(new: &NewOperation, holder: &OperationRow) -> Error {
-    let what = match (&new.volume_name, new.volume_id) {
-        (Some(name), Some(id)) => format!("volume {} ({id})", printable(name)),
+    let what = match (new.root_of, &new.volume_name, new.volume_id) {
+        (Some(vm), ..) if holder.volume_id != new.volume_id => format!("the place for the root disk of VM {vm}"),
+        (_, Some(name), Some(id)) => format!("volume {} ({id})", printable(name)),
         _ => format!("the name {}", printable(new.new_name.as_deref().unwrap_or_default())),
     };
     let verb = match name(holder.kind) {
@@ -180,9 +189,9 @@ fn busy(new: &NewOperation, holder: &OperationRow) -> Error {
 fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()> {
     let now = time_text(Timestamp::now());
     db.execute(
-        "INSERT INTO operations (id, kind, status, step, step_words, volume_id, volume_name, new_name, vm_id, request_id,
+        "INSERT INTO operations (id, kind, status, step, step_words, volume_id, volume_name, new_name, vm_id, root_of, request_id,
                                  request, asker, story, deadline, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?15)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16)",
         params![
             new.id.to_string(),
             name(new.kind)?,
@@ -193,6 +202,7 @@ fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()
             new.volume_name,
             new.new_name,
             new.vm_id.map(|id| id.to_string()),
+            new.root_of.map(|id| id.to_string()),
             new.request_id,
             new.request,
             to_json(&new.asker)?,
@@ -219,6 +229,7 @@ mod tests {
             volume_name: Some("data1".into()),
             new_name: None,
             vm_id: None,
+            root_of: None,
             request_id: None,
             request: "{}".into(),
             asker: Asker::default(),

@@ -135,6 +135,7 @@ fn summary((what, volume_id): Sort, window: &Window) -> Option<NewEvent> {
 fn sort_of(kind: EventKind) -> &'static str {
     match kind {
         EventKind::Transition | EventKind::Note | EventKind::LeftOut => "operations",
+        EventKind::Held | EventKind::Released => "holds",
         EventKind::Call => "calls",
         EventKind::DeviceArrived | EventKind::DeviceLeft => "devices",
         EventKind::ExportServed | EventKind::ExportFailed | EventKind::ExportEnded => "exports",

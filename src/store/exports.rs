@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use rusqlite::types::FromSql;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 
 use super::row::name;
-use super::{Store, from_json, parse, sql, time_text, whole};
-use crate::api::{LastClient, Leaving, Usage};
+use super::{Store, from_json, parse, sql, time_text, to_json, whole};
+use crate::api::{Access, LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
 
@@ -22,6 +22,8 @@ pub struct Wish {
     pub read_only: bool,
     /// Whether several clients may write at a time.
     pub shared: bool,
+    /// Who may open it.
+    pub access: Access,
     /// The device's stable path.
     pub device_path: PathBuf,
     /// What the device must still be when it is served again.
@@ -33,7 +35,7 @@ pub struct Wish {
 }
 
 const COLUMNS: &str = "name, volume_id, read_only, device_path, identity, failed, created_at, bytes_read, bytes_written, \
-                       last_client, last_client_at, last_client_left, shared";
+                       last_client, last_client_at, last_client_left, shared, access";
 
 /// How a volume was exported before its export was ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,8 @@ pub struct FormerExport {
     pub read_only: bool,
     /// Whether several clients could write.
     pub shared: bool,
+    /// Who could open it.
+    pub access: Access,
 }
 
 impl Store {
@@ -82,13 +86,14 @@ impl Store {
             }
             db.execute("DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()]).map_err(sql)?;
             db.execute(
-                "INSERT INTO exports (name, volume_id, read_only, shared, device_path, identity, failed, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO exports (name, volume_id, read_only, shared, access, device_path, identity, failed, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     wish.name,
                     wish.volume_id.to_string(),
                     wish.read_only,
                     wish.shared,
+                    to_json(&wish.access)?,
                     wish.device_path.to_string_lossy(),
                     wish.identity,
                     wish.failed,
@@ -97,6 +102,16 @@ impl Store {
             )
             .map_err(sql)?;
             put_usage(db, wish.volume_id, &wish.usage)
+        })
+    }
+
+    /// Changes who may open an export.
+    pub fn put_access(&self, volume: VolumeId, access: &Access) -> Result<()> {
+        let access = to_json(access)?;
+        self.write(|db| {
+            db.execute("UPDATE exports SET access = ?2 WHERE volume_id = ?1", [&volume.to_string(), &access])
+                .map_err(sql)?;
+            Ok(())
         })
     }
 
@@ -113,8 +128,8 @@ impl Store {
         self.write(|db| {
             let id = volume.to_string();
             db.execute(
-                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only, shared)
-                 SELECT volume_id, name, read_only, shared FROM exports WHERE volume_id = ?1",
+                "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only, shared, access)
+                 SELECT volume_id, name, read_only, shared, access FROM exports WHERE volume_id = ?1",
                 [&id],
             )
             .map_err(sql)?;
@@ -126,13 +141,17 @@ impl Store {
     /// How a volume was exported before its last export was ended.
     pub fn former_export(&self, volume: VolumeId) -> Result<Option<FormerExport>> {
         self.read(|db| {
-            db.query_row(
-                "SELECT name, read_only, shared FROM former_exports WHERE volume_id = ?1",
-                [volume.to_string()],
-                |row| Ok(FormerExport { name: row.get(0)?, read_only: row.get(1)?, shared: row.get(2)? }),
-            )
-            .optional()
-            .map_err(sql)
+            let mut statement = db
+                .prepare_cached("SELECT name, read_only, shared, access FROM former_exports WHERE volume_id = ?1")
+                .map_err(sql)?;
+            let mut rows = statement.query([volume.to_string()]).map_err(sql)?;
+            let Some(row) = rows.next().map_err(sql)? else { return Ok(None) };
+            Ok(Some(FormerExport {
+                name: column(row, 0)?,
+                read_only: column(row, 1)?,
+                shared: column(row, 2)?,
+                access: from_json(&column::<String>(row, 3)?)?,
+            }))
         })
     }
 
@@ -174,6 +193,7 @@ fn wish(row: &Row<'_>) -> Result<Wish> {
         volume_id: parse(&column::<String>(row, 1)?)?,
         read_only: column(row, 2)?,
         shared: column(row, 12)?,
+        access: from_json(&column::<String>(row, 13)?)?,
         device_path: PathBuf::from(column::<String>(row, 3)?),
         identity: column(row, 4)?,
         failed: column(row, 5)?,

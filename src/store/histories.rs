@@ -15,14 +15,20 @@ const MOST_EVENTS: u32 = 2000;
 const MOST_OPERATIONS: u32 = 500;
 
 impl Store {
-    /// The volumes that the history knows by an id or a name, with their last names there.
+    /// The volumes that the history knows by an id or a name, with their last names there; by
+    /// a name only those whose last one it is.
     pub fn volumes_of_the_past(&self, word: &str) -> Result<Vec<(VolumeId, String)>> {
         self.read(|db| {
-            let query = "SELECT volume_id, volume_name, max(seq) FROM (
-                             SELECT volume_id, volume_name, seq FROM events WHERE volume_name = ?1 OR volume_id = lower(?1)
-                             UNION ALL
-                             SELECT volume_id, volume_name, 0 FROM operations WHERE volume_name = ?1 OR volume_id = lower(?1))
-                         WHERE volume_id IS NOT NULL AND volume_name IS NOT NULL GROUP BY volume_id LIMIT 20";
+            let query = "WITH meant AS (
+                             SELECT volume_id FROM events WHERE volume_name = ?1 OR volume_id = lower(?1)
+                             UNION SELECT volume_id FROM operations WHERE volume_name = ?1 OR volume_id = lower(?1))
+                         SELECT volume_id, volume_name FROM (
+                             SELECT volume_id, volume_name, max(seq) FROM (
+                                 SELECT volume_id, volume_name, seq FROM events WHERE volume_id IN meant
+                                 UNION ALL
+                                 SELECT volume_id, volume_name, 0 FROM operations WHERE volume_id IN meant)
+                             WHERE volume_id IS NOT NULL AND volume_name IS NOT NULL GROUP BY volume_id)
+                         WHERE volume_name = ?1 OR volume_id = lower(?1) LIMIT 20";
             let mut statement = db.prepare_cached(query).map_err(sql)?;
             let rows = statement.query_map([word], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).map_err(sql)?;
             rows.map(|row| {
@@ -33,10 +39,10 @@ impl Store {
         })
     }
 
-    /// A volume's operations, and those that were to create one of its name and never learned which; oldest first.
+    /// A volume's operations, those that it made way for, and those that were to create one of its name and never learned which; oldest first.
     pub fn operations_about(&self, volume: Option<VolumeId>, name: &str) -> Result<Vec<OperationRow>> {
         let id = volume.map(|id| id.to_string());
-        let rest = "WHERE volume_id = ?1 OR (volume_id IS NULL AND new_name = ?2) ORDER BY seq DESC LIMIT ?3";
+        let rest = "WHERE volume_id = ?1 OR displaced_id = ?1 OR (volume_id IS NULL AND new_name = ?2) ORDER BY seq DESC LIMIT ?3";
         let mut rows = self.read(|db| many(db, rest, params![id, name, MOST_OPERATIONS]))?;
         rows.reverse();
         Ok(rows)
@@ -57,7 +63,7 @@ impl Store {
                 db,
                 "WHERE events.seq IN (
                     WITH mine AS (SELECT id, created_at, finished_at FROM operations
-                                  WHERE volume_id = ?1 OR (volume_id IS NULL AND new_name = ?3))
+                                  WHERE volume_id = ?1 OR displaced_id = ?1 OR (volume_id IS NULL AND new_name = ?3))
                     SELECT seq FROM events WHERE volume_id = ?1
                     UNION SELECT seq FROM events WHERE serial = ?2
                     UNION SELECT seq FROM events JOIN mine ON mine.id = events.operation

@@ -19,6 +19,14 @@ pub struct HeldVolume {
 }
 
 impl HeldVolume {
+    /// Whether it would change anything where there is a hold already: its holder may give it another note.
+    ///
+    /// # Errors
+    /// `conflict` where somebody else holds the volume.
+    pub fn replaces(&self, old: &HeldVolume) -> Result<bool> {
+        if old.hold.uid == self.hold.uid { Ok(old.hold.note != self.hold.note) } else { Err(old.refusal()) }
+    }
+
     /// Why an operation does not begin.
     pub fn refusal(&self) -> Error {
         let Hold { holder, since, note, .. } = &self.hold;
@@ -55,10 +63,10 @@ impl Store {
     /// held volume is a conflict.
     pub fn hold(&self, new: &HeldVolume) -> Result<bool> {
         self.write(|db| {
-            match hold_on(db, new.volume_id)? {
-                Some(old) if old.hold.uid != new.hold.uid => return Err(old.refusal()),
-                Some(old) if old.hold.note == new.hold.note => return Ok(false),
-                _ => {}
+            if let Some(old) = hold_on(db, new.volume_id)?
+                && !new.replaces(&old)?
+            {
+                return Ok(false);
             }
             db.execute(
                 "INSERT INTO holds (volume_id, volume_name, holder, uid, note, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -14,6 +14,7 @@ mod migrate;
 mod open;
 mod operations;
 mod row;
+mod usual;
 mod volumes;
 
 use std::fs::{self, File, OpenOptions};

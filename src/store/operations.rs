@@ -35,6 +35,9 @@ pub struct Transition {
     pub error: Option<Error>,
 }
 
+/// What an operation does something to: its own volume, and one that makes way for it.
+const WORKS_ON: &str = "(volume_id = ?1 OR displaced_id = ?1)";
+
 /// So many rows are read at a time.
 const PART: u32 = 500;
 
@@ -233,9 +236,22 @@ impl Store {
         self.read(|db| many(db, &format!("WHERE {UNFINISHED} ORDER BY seq"), []))
     }
 
-    /// What holds a volume now, if anything does.
+    /// Takes another volume down as making way for an operation's own. Nothing is taken down where an unfinished
+    /// operation has that volume; which one.
+    pub fn displace(&self, id: OperationId, volume: VolumeId) -> Result<Option<OperationRow>> {
+        self.write(|db| {
+            let other = one(db, &format!("{HOLDS} AND id <> '{id}' AND {WORKS_ON}"), &volume.to_string())?;
+            if other.is_none() {
+                let displaced = [id.to_string(), volume.to_string()];
+                db.execute("UPDATE operations SET displaced_id = ?2 WHERE id = ?1", displaced).map_err(sql)?;
+            }
+            Ok(other)
+        })
+    }
+
+    /// What holds a volume now, or has it make way, if anything does.
     pub fn operation_on(&self, volume: VolumeId) -> Result<Option<OperationRow>> {
-        self.read(|db| one(db, &format!("{HOLDS} AND volume_id = ?1"), &volume.to_string()))
+        self.read(|db| one(db, &format!("{HOLDS} AND {WORKS_ON}"), &volume.to_string()))
     }
 
     /// What was done to a volume, or is being done: the newest hundred, newest first.
@@ -247,7 +263,7 @@ impl Store {
     pub fn is_at_work_on(&self, volume: &VolumeRecord) -> Result<bool> {
         self.read(|db| {
             let query = "SELECT EXISTS (SELECT 1 FROM operations WHERE status IN ('running', 'unwinding')
-                                        AND (volume_id = ?1 OR new_name = ?2))";
+                                        AND (volume_id = ?1 OR displaced_id = ?1 OR new_name = ?2))";
             db.query_row(query, [&volume.id.to_string(), &volume.name], |row| row.get(0)).map_err(sql)
         })
     }

@@ -24,6 +24,9 @@ pub struct Outcome {
     /// The snapshot that was taken.
     #[serde(default)]
     pub snapshot: Option<Snapshot>,
+    /// The volume of a creation was there before.
+    #[serde(default)]
+    pub existed: bool,
 }
 
 /// A row of the journal.
@@ -82,6 +85,7 @@ impl OperationRow {
             error: self.failure(),
             created_at: self.created_at,
             updated_at: self.updated_at,
+            usual: None,
             finished_at: self.finished_at,
         }
     }

@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use volctl::api::Usage;
+use volctl::api::{Access, Usage};
 use volctl::config;
 use volctl::model::VolumeId;
 use volctl::nbd::{ExportSpec, Server};
@@ -39,12 +39,13 @@ fn serve(device_path: PathBuf, unix_socket: PathBuf, address: SocketAddr) -> Res
         volume_id: VolumeId::random(),
         read_only: false,
         shared: false,
+        access: Access::default(),
         device_path,
         size_bytes: file.seek(SeekFrom::End(0))?,
         file,
         usage: Usage::default(),
     };
-    let settings = config::Nbd { listen: vec![address], unix_socket, advertise: None, allow: Vec::new() };
+    let settings = config::Nbd { listen: vec![address], unix_socket, ..config::Nbd::default() };
     tokio::runtime::Runtime::new()?.block_on(async {
         let server = Server::bind(&settings, Arc::default(), Vec::new()).await?;
         server.add(spec).await?;

@@ -184,6 +184,35 @@ fn each_verb_is_offered_what_it_can_take() {
 }
 
 #[test]
+fn snapshots_and_all_vms_are_offered() {
+    let appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    for name in ["s1", "same", "data-s2"] {
+        appliance.ok(&["snapshot", "create", "data1", "--name", name]);
+    }
+    let volume = appliance.truth("data1").unwrap()["id"].clone();
+    let twin = json!({"name": "same", "volumeid": volume, "virtualsize": 1 << 30, "state": "BackingUp"});
+    appliance.cloud.admin("POST", "snapshot", twin);
+    appliance.cloud.admin("POST", "vm", json!({"name": "bare", "state": "Stopped"}));
+    let offered = |words: &[&str], those: &[&str], count: usize| {
+        wait_for(&format!("{those:?} for {words:?}"), || {
+            let told = candidates(&appliance, words);
+            (told.len() == count && those.iter().all(|name| told.iter().any(|told| told == name))).then_some(())
+        });
+    };
+    offered(&["snapshot", "delete", "s1", ""], &["data-s2"], 3);
+    offered(&["snapshot", "revert", ""], &["s1", "data-s2"], 3);
+    let vms = appliance.ok(&["vm", "ls"])["vms"].as_array().unwrap().len();
+    offered(&["vm", "show", ""], &["bare", "worker"], vms);
+    offered(&["attach", "data1", "--vm", ""], &["bare"], vms);
+
+    // What CloudStack is too slow for is there the next time.
+    appliance.ok(&["snapshot", "delete", "s1", "--yes"]);
+    appliance.cloud.fault(json!({"command": "listSnapshots", "mode": "late", "delay_ms": 300, "times": 100}));
+    offered(&["snapshot", "delete", ""], &["data-s2"], 3);
+}
+
+#[test]
 fn it_is_silent_and_quick_when_the_daemon_or_cloudstack_is_away() {
     let mut appliance = Appliance::start();
     appliance.ok(&["create", "data1", "--size", "1G"]);

@@ -141,6 +141,15 @@ fn the_cs_tools_file_and_what_cannot_be_imported() {
     let cmk = home.path().join(".cmk/config");
     assert_eq!(import(&[cmk.to_str().unwrap(), "--profile", "local"])["profile"], "local");
     assert_eq!(import(&[cmk.to_str().unwrap(), "--profile", "nine"])["error"]["kind"], "not_found");
+    let newer = format!("profile = local\n{}", CMK.split_once("\n\n").unwrap().1);
+    assert_eq!(import(&[&write(&home, "newer", 0o600, &newer)])["profile"], "local");
+    let colons =
+        "\u{feff}[cloudstack]\r\nendpoint: https://c.example/api\r\nkey: k\r\nsecret: s\r\nverify: /etc/ca.pem\r\n";
+    let colons = write(&home, "colons", 0o600, colons);
+    let to = home.path().join("colons.toml");
+    run(&home, &["config", "import", "--to", to.to_str().unwrap(), "--from", &colons]).success();
+    let expected = ["endpoint = \"https://c.example/api\"", "api_key = \"k\"", "ca_file = \"/etc/ca.pem\""];
+    names(&fs::read_to_string(to).unwrap(), &expected);
     let plain = write(&home, "plain", 0o600, "[p]\nurl = http://c.example/api\napikey = k\nsecretkey = s\n");
     names(message(&import(&[&plain])["error"]), &["nothing was imported", "plain http"]);
     let password = write(&home, "password", 0o600, "[p]\nurl = https://c.example/api\nusername = u\npassword = p\n");

@@ -106,3 +106,17 @@ fn operations_are_waited_for() {
     assert_eq!(attached_names(&appliance.ok(&["drain"])), ["data1"]);
     assert_eq!(appliance.ok(&["ops", "show", id])["operation"]["status"], "succeeded");
 }
+
+#[test]
+fn a_hold_is_in_the_way_of_its_export_and_is_told_once() {
+    let (appliance, _) = exported();
+    appliance.ok(&["hold", "data1", "--note", "ask Ann"]);
+    names(message(&appliance.json(&["drain", "--dry-run"]).failure(4, "in_use")), &["data1", "held by", "ask Ann"]);
+    let waited = appliance.run(&["drain", "--detach", "--timeout", "7s"]);
+    assert_eq!(waited.code, 6, "{waited:?}");
+    assert_eq!(waited.stderr.matches("waiting for").count(), 1, "{waited:?}");
+    assert_eq!(appliance.ok(&["ops", "--kind", "unexport"])["operations"], json!([]), "nothing is tried in vain");
+    let waiting = appliance.begin(&["drain"]);
+    appliance.ok(&["release", "data1"]);
+    assert_eq!(attached_names(&waiting.end().success().json()), ["data1"]);
+}

@@ -48,7 +48,8 @@ fn each_part_says_what_it_saw() {
     let (health, bad) = health(&appliance);
     assert!(bad.is_empty(), "{health}");
     let parts = health["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap());
-    let expected = ["cloudstack", "this_vm", "devices", "disks", "store", "exports", "operations", "sync", "daemon"];
+    let expected =
+        ["cloudstack", "this_vm", "devices", "disks", "store", "exports", "tls", "operations", "sync", "daemon"];
     assert_eq!(parts.collect::<Vec<_>>(), expected);
     says(&health, "cloudstack", &["version", "accepts the key"]);
     says(&health, "this_vm", &["proven by the disk"]);

@@ -329,7 +329,7 @@ fn a_store_that_was_lost_is_rebuilt_and_the_rest_named_as_lost() {
         appliance.kill_daemon();
         lose(&appliance.path("state"));
         appliance.start_daemon();
-        assert_eq!(listed(&appliance), before);
+        wait_for("everything to be listed as before", || (listed(&appliance) == before).then_some(()));
         assert_eq!(appliance.ok(&["ops"])["operations"], json!([]));
         assert_eq!(appliance.ok(&["exports"])["exports"], json!([]));
         wait_for("the log to say what was lost", || {

@@ -87,8 +87,8 @@ fn what_cannot_be_called_is_a_clear_error() {
         (&["rpc", "volume.explode"][..], "there is no method volume.explode"),
         (&["rpc", "volume.get", "[1]"], "not a JSON object"),
         (&["rpc", "volume.get", "{\"volume\""], "not a JSON object"),
-        (&["rpc", "volume.get", "{}"], "missing field `volume`"),
-        (&["rpc", "volume.get", r#"{"volume": "a", "volumes": 1}"#], "unknown field `volumes`"),
+        (&["rpc", "volume.get", "{}"], "the parameter volume is missing"),
+        (&["rpc", "volume.get", r#"{"volume": "a", "volumes": 1}"#], "there is no parameter volumes"),
     ] {
         names(message(&appliance.json(line).failure(2, "usage")), &[said]);
     }

@@ -21,4 +21,5 @@ mod snapshot;
 mod tables;
 mod tags;
 mod vm;
+mod vm_snapshots;
 mod waiting;

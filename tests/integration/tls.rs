@@ -1,13 +1,18 @@
 //! TLS at the NBD server: the certificates that `volctl tls init` makes, and who gets in with which.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, DnType, KeyPair};
 use serde_json::json;
 
 use crate::support::appliance::Appliance;
+use crate::support::wait_for;
 
 /// The files below a directory with their modes, by path.
 fn files(directory: &Path) -> Vec<(PathBuf, u32)> {
@@ -94,4 +99,390 @@ fn the_text_of_tls_init_can_be_typed() {
         text.contains(&format!("--object tls-creds-x509,id=tls0,endpoint=client,dir={}", client.display())),
         "{text}"
     );
+}
+
+/// An appliance that speaks TLS, with a volume `data1` of 64 MiB here, and certificates of `backup1` and `backup2`.
+fn secured(nbd: &str) -> Appliance {
+    let mut appliance = Appliance::start();
+    let directory = appliance.path("tls");
+    let clients = ["--client", "backup1", "--client", "backup2"];
+    appliance.ok(&[&["tls", "init", "--dir", directory.to_str().unwrap()], &clients[..]].concat());
+    restarted_with(&mut appliance, &directory.join("server"), nbd);
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    appliance
+}
+
+fn restarted_with(appliance: &mut Appliance, certificates: &Path, nbd: &str) {
+    assert!(appliance.stop_daemon().success());
+    appliance.configure(|config| config.nbd = format!("tls_certificates = \"{}\"\n{nbd}\n", certificates.display()));
+    appliance.start_daemon();
+}
+
+const LOOPBACK: &str = "listen = [\"127.0.0.1:0\"]";
+
+/// Exports `data1` as `disk`, and gives the port.
+fn export(appliance: &Appliance, flags: &[&str]) -> u16 {
+    let exported = appliance.ok(&[&["export", "data1", "--name", "disk"], flags].concat());
+    let uri = exported["export"]["uris"][0].as_str().unwrap();
+    uri.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap()
+}
+
+/// The URI of `disk` for whoever has the certificates in a directory.
+fn uri(port: u16, certificates: &Path) -> String {
+    format!("nbds://localhost:{port}/disk?tls-certificates={}", certificates.display())
+}
+
+fn client(appliance: &Appliance, name: &str) -> PathBuf {
+    appliance.path("tls/clients").join(name)
+}
+
+fn ran(program: &str, words: &[&str]) -> Output {
+    Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Runs a client, which must succeed; gives what it prints.
+fn run(program: &str, words: &[&str]) -> String {
+    let output = ran(program, words);
+    assert!(output.status.success(), "{program} {words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a client, which must fail; gives what it says.
+fn fails(program: &str, words: &[&str]) -> String {
+    let output = ran(program, words);
+    assert!(!output.status.success(), "{program} {words:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn size(uri: &str) -> [&str; 2] {
+    ["--size", uri]
+}
+
+#[test]
+fn clients_that_others_wrote_copy_both_ways() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--tls", "required"]);
+    let (directory, pattern) = (client(&appliance, "backup1"), appliance.path("pattern"));
+    let bytes: Vec<u8> = (0..8_u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    fs::write(&pattern, &bytes).unwrap();
+    let (pattern, copy) = (pattern.to_str().unwrap(), appliance.path("copy"));
+    let uri = uri(port, &directory);
+    run("nbdcopy", &["--connections=4", pattern, &uri]);
+    run("nbdcopy", &["--connections=4", &uri, copy.to_str().unwrap()]);
+    run("cmp", &["--bytes", &bytes.len().to_string(), pattern, copy.to_str().unwrap()]);
+
+    let credentials = format!("tls-creds-x509,id=tls0,endpoint=client,dir={}", directory.display());
+    let image = format!("driver=nbd,host=localhost,port={port},export=disk,tls-creds=tls0");
+    let compared = run(
+        "qemu-img",
+        &[
+            "compare",
+            "--object",
+            &credentials,
+            "--image-opts",
+            &image,
+            &format!("driver=raw,file.filename={}", copy.display()),
+        ],
+    );
+    assert!(compared.contains("Images are identical"), "{compared}");
+    let out = appliance.path("out.qcow2");
+    run(
+        "qemu-img",
+        &["convert", "--object", &credentials, "--image-opts", &image, "-O", "qcow2", out.to_str().unwrap()],
+    );
+    run("qemu-img", &["compare", "-f", "qcow2", "-F", "raw", out.to_str().unwrap(), copy.to_str().unwrap()]);
+    let list = run("nbdinfo", &["--list", &uri.replace("/disk", "/")]);
+    assert!(list.contains("disk") && list.contains("with TLS"), "{list}");
+}
+
+#[test]
+fn an_export_that_needs_tls_is_nobodys_without() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--tls", "required"]);
+    let shown = appliance.show("data1")["export"].clone();
+    assert_eq!(shown["access"], json!({"tls": "required", "clients": []}));
+    assert!(shown["uris"].as_array().unwrap().iter().all(|uri| uri.as_str().unwrap().starts_with("nbds")), "{shown}");
+    let unix = format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display());
+    for plain in [format!("nbd://localhost:{port}/disk"), unix.clone()] {
+        let said = fails("nbdinfo", &size(&plain));
+        assert!(said.contains("TLS"), "{said}");
+        let list = run("nbdinfo", &["--list", "--no-content", &plain.replace("/disk", "/")]);
+        assert!(!list.contains("export=\"disk\""), "{list}");
+    }
+    let certificates = client(&appliance, "backup1").display().to_string();
+    run("nbdinfo", &size(&format!("{}&tls-certificates={certificates}", unix.replace("nbd+unix", "nbds+unix"))));
+}
+
+#[test]
+fn only_certificates_of_the_authority_get_in() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--tls", "required"]);
+    let other = appliance.path("other");
+    appliance.ok(&["tls", "init", "--dir", other.to_str().unwrap(), "--client", "backup1"]);
+
+    // The server is whom the client trusts, and the client's own certificate is of another authority, or none.
+    let (known, foreign) = (client(&appliance, "backup1"), other.join("clients/backup1"));
+    fs::copy(known.join("ca-cert.pem"), foreign.join("ca-cert.pem")).unwrap();
+    let nobody = appliance.path("nobody");
+    fs::create_dir(&nobody).unwrap();
+    fs::copy(known.join("ca-cert.pem"), nobody.join("ca-cert.pem")).unwrap();
+    let expired = appliance.path("expired");
+    fs::create_dir(&expired).unwrap();
+    fs::copy(known.join("ca-cert.pem"), expired.join("ca-cert.pem")).unwrap();
+    let authority = appliance.path("tls/ca");
+    sign_expired(&authority, &expired);
+    for refused in [&foreign, &nobody, &expired] {
+        fails("nbdinfo", &size(&uri(port, refused)));
+        wait_for("the refusal in the log", || appliance.log().contains("TLS handshake failed").then_some(()));
+    }
+    run("nbdinfo", &size(&uri(port, &known)));
+}
+
+/// A client's certificate of the authority in a directory, which has expired.
+fn sign_expired(authority: &Path, directory: &Path) {
+    let text = |name: &str| fs::read_to_string(authority.join(name)).unwrap();
+    let key = KeyPair::from_pem(&text("ca-key.pem")).unwrap();
+    let subject = run(
+        "openssl",
+        &["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", authority.join("ca-cert.pem").to_str().unwrap()],
+    );
+    let mut issuer = CertificateParams::default();
+    issuer.distinguished_name = DistinguishedName::new();
+    issuer.distinguished_name.push(DnType::CommonName, subject.trim().strip_prefix("subject=CN=").unwrap());
+    let issuer = rcgen::Issuer::new(issuer, key);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "backup1");
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let own = KeyPair::generate().unwrap();
+    fs::write(directory.join("client-cert.pem"), params.signed_by(&own, &issuer).unwrap().pem()).unwrap();
+    fs::write(directory.join("client-key.pem"), own.serialize_pem()).unwrap();
+}
+
+/// Debian's own, which has libnbd.
+const PYTHON: &str = "/usr/bin/python3";
+/// Enters the export of a URI.
+const ENTER: &str = "import nbd, sys\nh = nbd.NBD()\nh.set_uri_allow_local_file(True)\nh.connect_uri(sys.argv[1])\n";
+
+/// A client that is inside and stays there: a request for each line that it is sent.
+struct Inside(Child);
+
+impl Inside {
+    fn enter(uri: &str) -> Self {
+        let reading = "import sys\nfor line in sys.stdin:\n  h.pread(512, 0)\n  print('read', flush=True)\n";
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", &format!("{ENTER}{reading}"), uri]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn reads(&mut self) -> bool {
+        let asked = self.0.stdin.as_mut().unwrap().write_all(b"\n").is_ok();
+        let mut answer = String::new();
+        let mut stdout = BufReader::new(self.0.stdout.as_mut().unwrap());
+        asked && stdout.read_line(&mut answer).unwrap() > 0
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn a_list_of_clients_is_kept_and_who_is_taken_off_it_loses_the_connection() {
+    let mut appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--client", "CN=backup1", "--client", "192.0.2.0/24"]);
+    let [first, second] = ["backup1", "backup2"].map(|name| uri(port, &client(&appliance, name)));
+    fails("nbdinfo", &size(&second));
+    assert!(appliance.log().contains("(CN=backup2) refused: export disk is not for it"));
+    let list = |uri: &str| run("nbdinfo", &["--list", "--no-content", &uri.replace("/disk", "/")]);
+    assert!(list(&first).contains("export=\"disk\"") && !list(&second).contains("export=\"disk\""));
+    assert!(fails("nbdinfo", &size(&format!("nbd://localhost:{port}/disk"))).contains("TLS"));
+
+    let mut inside = Inside::enter(&first);
+    assert!(inside.reads());
+    let shown = appliance.ok(&["exports"])["exports"][0]["clients"][0].clone();
+    assert_eq!(shown["subject"], "CN=backup1", "{shown}");
+    // The same again changes nothing, and nothing said of the clients leaves them as they are.
+    let clients = ["--client", "CN=backup1", "--client", "192.0.2.0/24"];
+    for flags in [&clients[..], &[]] {
+        let again = appliance.ok(&[&["export", "data1", "--name", "disk"], flags].concat());
+        assert_eq!(again["changed"], false, "{again}");
+    }
+    assert!(inside.reads());
+    let plan = appliance.ok(&["export", "data1", "--name", "disk", "--client", "backup2", "--dry-run"]);
+    assert!(plan["plan"][0].as_str().unwrap().contains("change who may open"), "{plan}");
+    assert!(inside.reads());
+
+    let changed = appliance.ok(&["export", "data1", "--name", "disk", "--client", "backup2"]);
+    assert_eq!((&changed["changed"], &changed["export"]["access"]["clients"]), (&json!(true), &json!(["backup2"])));
+    assert_eq!(changed["export"]["clients"], json!([]));
+    assert!(!inside.reads());
+    run("nbdinfo", &size(&second));
+    fails("nbdinfo", &size(&first));
+
+    assert!(appliance.stop_daemon().success());
+    appliance.start_daemon();
+    let export = wait_for("the export to be back", || {
+        let export = appliance.ok(&["exports"])["exports"][0].clone();
+        (export["state"] == "active").then_some(export)
+    });
+    assert_eq!(export["access"]["clients"], json!(["backup2"]));
+    let opened = appliance.ok(&["export", "data1", "--name", "disk", "--any-client"]);
+    assert_eq!(opened["export"]["access"], json!({"tls": "allowed", "clients": []}));
+
+    for wrong in ["192.0.2.7/24", "XX=y", " "] {
+        appliance.json(&["export", "data1", "--name", "disk", "--client", wrong]).failure(2, "usage");
+    }
+}
+
+#[test]
+fn one_subject_is_one_client() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &[]);
+    let [first, second] = ["backup1", "backup2"].map(|name| uri(port, &client(&appliance, name)));
+    let mut inside = Inside::enter(&first);
+    assert!(inside.reads());
+    let mut again = Inside::enter(&first);
+    assert!(again.reads());
+    for other in [second, format!("nbd://localhost:{port}/disk")] {
+        fails(PYTHON, &["-c", ENTER, &other]);
+    }
+    assert_eq!(appliance.log().matches("export disk is written by the client CN=backup1").count(), 2);
+    run(PYTHON, &["-c", ENTER, &format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())]);
+}
+
+#[test]
+fn beyond_loopback_there_is_nothing_but_tls() {
+    let appliance = secured("listen = [\"0.0.0.0:0\"]\nadvertise = \"localhost\"");
+    let port = export(&appliance, &[]);
+    let shown = appliance.show("data1")["export"]["uris"].clone();
+    assert!(shown[0].as_str().unwrap().starts_with("nbds://localhost:"), "{shown}");
+    for word in [&["--list"][..], &["--size"]] {
+        fails("nbdinfo", &[word, &[&format!("nbd://localhost:{port}/disk")]].concat());
+    }
+    run("nbdinfo", &size(&uri(port, &client(&appliance, "backup1"))));
+}
+
+const OPTION: &[u8] = b"IHAVEOPT";
+const LIST: u32 = 3;
+const STARTTLS: u32 = 5;
+const GO: u32 = 7;
+const ACK: u32 = 1;
+const INVALID: u32 = (1 << 31) + 3;
+const TLS_REQUIRED: u32 = (1 << 31) + 5;
+
+fn option(number: u32, data: &[u8]) -> Vec<u8> {
+    [OPTION, &number.to_be_bytes(), &(data.len() as u32).to_be_bytes(), data].concat()
+}
+
+/// A connection, greeted, that has sent these bytes at once.
+fn sent(port: u16, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.read_exact(&mut [0; 18]).unwrap();
+    stream.write_all(&[&3_u32.to_be_bytes(), bytes].concat()).unwrap();
+    stream
+}
+
+/// The type of the reply to an option.
+fn reply(stream: &mut TcpStream) -> u32 {
+    let mut head = [0; 20];
+    stream.read_exact(&mut head).unwrap();
+    let [kind, length] = [12, 16].map(|at| u32::from_be_bytes(head[at..at + 4].try_into().unwrap()));
+    let mut data = vec![0; length as usize];
+    stream.read_exact(&mut data).unwrap();
+    kind
+}
+
+#[test]
+fn what_was_sent_before_tls_is_not_taken_for_what_comes_after() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--tls", "required"]);
+    let go = option(GO, &[&4_u32.to_be_bytes()[..], b"disk", &[0, 0]].concat());
+    assert_eq!(reply(&mut sent(port, &go)), TLS_REQUIRED);
+    assert_eq!(reply(&mut sent(port, &option(STARTTLS, b"x"))), INVALID);
+
+    // Not even acknowledged: whoever is between may have added the second option.
+    let mut rest = Vec::new();
+    let mut stream = sent(port, &[option(STARTTLS, &[]), option(LIST, &[])].concat());
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    wait_for("the log to say so", || appliance.log().contains("bytes after STARTTLS").then_some(()));
+
+    // After the acknowledgement only TLS is understood.
+    let mut stream = sent(port, &option(STARTTLS, &[]));
+    assert_eq!(reply(&mut stream), ACK);
+    stream.write_all(&go).unwrap();
+    stream.read_to_end(&mut rest).ok();
+    assert!(!rest.starts_with(&0x0003_e889_0455_65a9_u64.to_be_bytes()), "{rest:?}");
+    run("nbdinfo", &size(&uri(port, &client(&appliance, "backup1"))));
+}
+
+#[test]
+fn without_certificates_there_is_no_tls_to_ask_for() {
+    let appliance = Appliance::start();
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    for flags in [["--tls", "required"], ["--client", "CN=backup1"]] {
+        let refused = appliance.json(&[&["export", "data1"], &flags[..]].concat()).failure(2, "usage");
+        assert!(refused["hint"].as_str().unwrap().contains("tls init"), "{refused}");
+    }
+    let port = export(&appliance, &["--client", "127.0.0.0/8"]);
+    assert_eq!(reply(&mut sent(port, &option(STARTTLS, &[]))), (1 << 31) + 2);
+    run("nbdinfo", &size(&format!("nbd://localhost:{port}/disk")));
+    appliance.ok(&["export", "data1", "--name", "disk", "--client", "192.0.2.0/24"]);
+    fails("nbdinfo", &size(&format!("nbd://localhost:{port}/disk")));
+    run("nbdinfo", &size(&format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())));
+}
+
+/// The check of the certificates, and whether all is well with them.
+fn health(appliance: &Appliance) -> (bool, String) {
+    let checks = appliance.json(&["health"]).json()["checks"].clone();
+    let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "tls").unwrap().clone();
+    (check["ok"] == true, check["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn certificates_are_read_again_and_their_end_is_told_before_it_comes() {
+    let appliance = secured(LOOPBACK);
+    let port = export(&appliance, &["--tls", "required"]);
+    let (server, backup) = (appliance.path("tls/server"), client(&appliance, "backup1"));
+    assert!(health(&appliance).0, "{:?}", health(&appliance));
+
+    let expiring = |days: i64| {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let at = jiff::Zoned::now().checked_add(jiff::Span::new().days(days)).unwrap();
+        leaf.not_after = rcgen::date_time_ymd(at.year().into(), at.month() as u8, at.day() as u8);
+        let key = KeyPair::generate().unwrap();
+        let certificate = leaf.signed_by(&key, &ca).unwrap();
+        let [new_certificate, new_key] = ["server-cert.new", "server-key.new"].map(|name| server.join(name));
+        fs::write(&new_certificate, certificate.pem()).unwrap();
+        fs::write(&new_key, key.serialize_pem()).unwrap();
+        fs::set_permissions(&new_key, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new_certificate, server.join("server-cert.pem")).unwrap();
+        fs::rename(new_key, server.join("server-key.pem")).unwrap();
+        ca.pem()
+    };
+    let ca = expiring(10);
+    fails("nbdinfo", &size(&uri(port, &backup)));
+    fs::write(backup.join("ca-cert.pem"), ca).unwrap();
+    run("nbdinfo", &size(&uri(port, &backup)));
+    let (is_well, said) = health(&appliance);
+    assert!(!is_well && said.contains("the server's certificate expires on"), "{said}");
+    expiring(-10);
+    let (is_well, said) = health(&appliance);
+    assert!(!is_well && said.contains("the server's certificate expired on"), "{said}");
+    fs::write(backup.join("ca-cert.pem"), expiring(100)).unwrap();
+    assert!(health(&appliance).0);
+
+    // What cannot be read is told, and what was read before is used.
+    fs::set_permissions(server.join("server-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (is_well, said) = health(&appliance);
+    assert!(!is_well && said.contains("others read") && said.contains("before is used"), "{said}");
+    run("nbdinfo", &size(&uri(port, &backup)));
 }

@@ -51,6 +51,51 @@ fn what_was_done_outside_is_explained_by_cloudstack_and_missed_when_it_is_away()
 }
 
 #[test]
+fn what_volctl_did_to_another_volume_or_by_a_reclaim_is_not_told_as_done_outside() {
+    let appliance = Appliance::start();
+    exported(&appliance);
+    appliance.ok(&["ls"]);
+    appliance.ok(&["move", "data", "--to", "old", "--root", "--swap-root", "--yes"]);
+    appliance.ok(&["reclaim", "data", "--from", "old", "--yes"]);
+    appliance.ok(&["sync"]);
+    for volume in ["data", "ROOT-old"] {
+        let why = appliance.ok(&["why", volume]);
+        let outside = texts(&why, "outside").join("\n");
+        assert!(!outside.contains("TACH") && !outside.contains("it was on"), "{volume}: {outside}");
+        names(&texts(&why, "asked").join("\n"), &["move", "--swap-root"]);
+    }
+    let root = appliance.ok(&["why", "ROOT-old"]);
+    names(&texts(&root, "step").join("\n"), &["asking CloudStack to detach the root disk that makes way"]);
+    names(root["summary"].as_str().unwrap(), &["not attached", "The last operation, move", "succeeded"]);
+}
+
+#[test]
+fn a_way_back_is_told_once() {
+    let appliance = Appliance::start();
+    exported(&appliance);
+    appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-fail", "code": 530, "text": "not now"}));
+    appliance.json(&["move", "data", "--to", "worker"]).failure(5, "cloudstack_refused");
+    let steps = texts(&appliance.ok(&["why", "data"]), "step");
+    assert_eq!(steps.iter().filter(|step| step.contains("undoing it, since")).count(), 1, "{steps:#?}");
+}
+
+#[test]
+fn a_hold_is_told_with_who_and_why() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    appliance.ok(&["hold", "data", "--note", "ask Ann"]);
+    let why =
+        wait_for("the hold", || Some(appliance.ok(&["why", "data"])).filter(|why| texts(why, "asked").len() == 2));
+    names(&texts(&why, "asked")[1], &["holds it: \"ask Ann\""]);
+    names(why["summary"].as_str().unwrap(), &["It is held by", "\"ask Ann\""]);
+    appliance.ok(&["release", "data"]);
+    let why =
+        wait_for("the release", || Some(appliance.ok(&["why", "data"])).filter(|why| texts(why, "asked").len() == 3));
+    names(&texts(&why, "asked")[2], &["released it", "it was held by", "\"ask Ann\""]);
+    assert!(!why["summary"].as_str().unwrap().contains("held"), "{why}");
+}
+
+#[test]
 fn it_says_what_is_waited_for_and_what_can_be_done() {
     let appliance = Appliance::start();
     new_volume(&appliance);
@@ -108,4 +153,69 @@ fn operations_are_listed_as_filters_want() {
     let error = appliance.json(&["ops", "--vm", "no such vm"]).failure(3, "not_found");
     names(message(&error), &["no such vm"]);
     detach_behind_our_back(&appliance);
+}
+
+/// Deletes a detached volume for ever, and lets the daemon learn that it is gone.
+fn expunge(appliance: &Appliance, volume: &str) {
+    appliance.ok(&["delete", volume, "--yes", "--expunge"]);
+    appliance.ok(&["ls", "--max-age", "0"]);
+}
+
+#[test]
+fn of_several_that_are_no_more_none_is_guessed() {
+    let appliance = Appliance::start();
+    let twins = [(); 2].map(|()| {
+        let id = appliance.ok(&["create", "twin", "--size", "1G"])["volume"]["id"].as_str().unwrap().to_owned();
+        expunge(&appliance, &id);
+        id
+    });
+    let error = appliance.json(&["why", "twin"]).failure(4, "ambiguous");
+    names(message(&error), &["twin", "several", &twins[0], &twins[1]]);
+    for id in &twins {
+        assert_eq!(&appliance.ok(&["why", id])["volume_id"], id);
+    }
+}
+
+#[test]
+fn a_renamed_volume_is_known_by_its_last_name() {
+    let appliance = Appliance::start();
+    let id = appliance.ok(&["create", "before", "--size", "1G"])["volume"]["id"].as_str().unwrap().to_owned();
+    appliance.cloud.admin("POST", "volume", json!({"id": id, "name": "after"}));
+    appliance.ok(&["ls", "--max-age", "0"]);
+    let why = appliance.ok(&["why", "after"]);
+    names(&texts(&why, "asked").join("\n"), &["create before"]);
+    expunge(&appliance, "after");
+    for word in ["after", id.as_str()] {
+        let why = appliance.ok(&["why", word]);
+        assert_eq!((&why["volume_id"], &why["volume_name"]), (&json!(id), &json!("after")), "{word}");
+        names(&texts(&why, "asked").join("\n"), &["create before", "delete after"]);
+    }
+    // The name that it had before is free for another volume.
+    let other = appliance.ok(&["create", "before", "--size", "1G"])["volume"]["id"].clone();
+    expunge(&appliance, "before");
+    assert_eq!(appliance.ok(&["why", "before"])["volume_id"], other);
+}
+
+#[test]
+fn without_the_right_to_look_at_events_the_rest_is_told_with_a_note() {
+    let appliance = Appliance::start();
+    attached(&appliance);
+    let told = |appliance: &Appliance| {
+        let why = appliance.ok(&["why", "data"]);
+        names(&texts(&why, "call").join("\n"), &["job succeeded"]);
+        names(why["summary"].as_str().unwrap(), &["attached here"]);
+        names(&why["notes"].to_string(), &["missing here", "listEvents"]);
+    };
+    appliance.cloud.settings(json!({"denied_commands": ["listEvents"]}));
+    told(&appliance);
+    appliance.cloud.settings(json!({"denied_commands": []}));
+    for fault in [
+        json!({"command": "listEvents", "mode": "error", "code": 401, "text": "no such command"}),
+        json!({"command": "listEvents", "mode": "non-json"}),
+        json!({"command": "listEvents", "mode": "html-200"}),
+    ] {
+        appliance.cloud.fault(fault);
+        told(&appliance);
+    }
+    assert_eq!(appliance.ok(&["why", "data"])["notes"], json!([]));
 }

@@ -72,7 +72,7 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
         "projectid": vm.projectid, "project": project_name(vm.projectid.as_deref(), world),
         "osdisplayname": "Debian GNU/Linux 12 (64-bit)", "cpunumber": 2, "memory": 2048,
         "rootdeviceid": has_root.then_some(0), "nic": [], "tags": [], "details": {"rootDiskController": "virtio"},
-        "deleteprotection": false, "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
+        "deleteprotection": vm.deleteprotection, "jobid": job.map(|job| &job.id), "jobstatus": job.map(|_| 0),
         "instancename": world.settings.is_admin().then(|| format!("i-2-{}-VM", vm.name)),
     }))
 }
@@ -81,7 +81,8 @@ pub fn virtual_machine(vm: &VirtualMachine, world: &World) -> Value {
 pub fn vm_snapshot(vm: &VirtualMachine) -> Value {
     json!({
         "id": vm.id, "name": format!("i-2-{}_VS", vm.name), "displayname": "before-update", "state": "Ready",
-        "virtualmachineid": vm.id, "zoneid": vm.zoneid, "type": "Disk", "current": true, "account": vm.account,
+        "virtualmachineid": vm.id, "zoneid": vm.zoneid, "current": true, "account": vm.account,
+        "type": if vm.state == "Running" { "DiskAndMemory" } else { "Disk" },
         "domainid": DOMAIN, "domain": "ROOT", "tags": [],
     })
 }

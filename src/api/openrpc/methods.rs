@@ -77,7 +77,7 @@ pub fn document() -> Value {
         types.look::<VolumeWhy, Why>(method::VOLUME_WHY, "Tell what happened to a volume, and why"),
         types.look::<DeviceGet, DeviceShown>(method::DEVICE_GET, "Show a volume's device here"),
         types.look::<DeviceFind, DeviceFound>(method::DEVICE_FIND, "Find whose device a path is"),
-        types.look::<Nothing, Vms>(method::VM_LIST, "List the VMs"),
+        types.look::<VmList, Vms>(method::VM_LIST, "List the VMs"),
         types.look::<VmGet, VmShown>(method::VM_GET, "Show a VM"),
         types.look::<ExportList, Exports>(method::EXPORT_LIST, "List the exports"),
         types.look::<SnapshotList, Snapshots>(method::SNAPSHOT_LIST, "List the snapshots"),

@@ -1,22 +1,29 @@
 //! Names from the daemon, as it knows them now: it is not started for them, and CloudStack is not waited for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Candidate;
-use crate::api::{Exports, Operation, OperationList, Operations, Status, Volume, VolumeList, Volumes, method};
+use crate::api::{
+    Exports, Operation, OperationList, Operations, Snapshot, SnapshotList, Snapshots, Status, VmList, VmListed, Vms,
+    Volume, VolumeList, Volumes, method,
+};
 use crate::model::{VolumeType, format_size};
 use crate::rpc::client::{Client, Wait};
 
 /// Whoever presses the tab key waits no longer.
-const PATIENCE: Duration = Duration::from_millis(45);
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// Older than any store: what it has will do.
 const ANY_AGE: u64 = u32::MAX as u64;
+
+/// So old, in seconds, may be what CloudStack is not asked for again.
+const RECENT: u64 = 5;
 
 /// So many characters of a word may be the beginning of an id.
 const SHORTEST_PREFIX: usize = 3;
@@ -40,8 +47,12 @@ pub enum Names {
     Held,
     /// Exports.
     Exports,
-    /// VMs that have volumes.
+    /// VMs.
     Vms,
+    /// Snapshots.
+    Snapshots,
+    /// Snapshots that a volume can be reverted to.
+    BackedUp,
     /// Operations.
     Operations,
     /// Operations that have not ended.
@@ -63,6 +74,8 @@ impl Names {
             ("VOLUME" | "VOLUMES", _) => Self::Volumes,
             ("EXPORT" | "VOLUME|NAME", _) => Self::Exports,
             ("VM", _) => Self::Vms,
+            ("SNAPSHOT", [.., "revert"]) => Self::BackedUp,
+            ("SNAPSHOT", _) => Self::Snapshots,
             ("ID", ["ops", "wait" | "cancel"]) => Self::Unfinished,
             ("ID", ["ops", "retry" | "abandon"]) => Self::Stuck,
             ("ID", ["ops", ..]) => Self::Operations,
@@ -81,14 +94,17 @@ pub fn ask(socket: &Path, names: Names, typed: &str) -> Option<Vec<Candidate>> {
             let all: Operations = daemon.call(method::OPERATION_LIST, &list)?;
             all.operations.iter().filter(|operation| is_wanted(operation, names)).map(operation).collect()
         }
-        _ => {
-            let list = VolumeList { max_age_seconds: Some(ANY_AGE), ..VolumeList::default() };
-            let all: Volumes = daemon.call(method::VOLUME_LIST, &list)?;
-            match names {
-                Names::Vms => vms(&all.volumes),
-                _ => volumes(&all.volumes, names, typed),
-            }
+        Names::Snapshots | Names::BackedUp => {
+            let list = |age| SnapshotList { max_age_seconds: Some(age), ..SnapshotList::default() };
+            let all: Snapshots = daemon.newest(method::SNAPSHOT_LIST, list)?;
+            snapshots(&all.snapshots, names, typed)
         }
+        Names::Vms => {
+            let volumes = daemon.volumes()?;
+            let all: Option<Vms> = daemon.newest(method::VM_LIST, |age| VmList { max_age_seconds: Some(age) });
+            vms(&volumes, all.map(|all| all.vms).unwrap_or_default())
+        }
+        _ => volumes(&daemon.volumes()?, names, typed),
     })
 }
 
@@ -98,10 +114,22 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn call<T: serde::de::DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Option<T> {
+    fn call<T: DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Option<T> {
         let wait = Wait { deadline: Some(self.deadline), interrupt: None };
         let answer = self.client.call(method, &serde_json::to_value(params).ok()?, &wait, |_, _| {}).ok()?;
         serde_json::from_value(answer).ok()
+    }
+
+    fn volumes(&mut self) -> Option<Vec<Volume>> {
+        let list = VolumeList { max_age_seconds: Some(ANY_AGE), ..VolumeList::default() };
+        self.call::<Volumes>(method::VOLUME_LIST, &list).map(|all| all.volumes)
+    }
+
+    /// A list that the daemon has to ask CloudStack for: as it has it now, or as CloudStack has it if that answers in
+    /// time. The daemon keeps also what comes too late, for whoever presses the key again.
+    fn newest<P: Serialize, T: DeserializeOwned>(&mut self, method: &str, list: impl Fn(u64) -> P) -> Option<T> {
+        let known = self.call(method, &list(ANY_AGE))?;
+        self.call(method, &list(RECENT)).or(Some(known))
     }
 }
 
@@ -122,28 +150,59 @@ fn operation(operation: &Operation) -> Candidate {
     Candidate::new(operation.id.to_string(), format!("{kind}: {}", operation.step))
 }
 
-fn vms(volumes: &[Volume]) -> Vec<Candidate> {
-    let named: BTreeSet<&str> = volumes.iter().filter_map(|volume| volume.vm_name.as_deref()).collect();
-    named.into_iter().map(|name| Candidate::new(name, "VM")).collect()
+/// Those that were listed, and where there was no time for that, those that have volumes.
+fn vms(volumes: &[Volume], listed: Vec<VmListed>) -> Vec<Candidate> {
+    let of_volumes = volumes.iter().filter_map(|volume| Some((volume.vm_name.clone()?, "VM".to_owned())));
+    let listed = listed.into_iter().map(|vm| (vm.name, vm.state));
+    let named: BTreeMap<String, String> = of_volumes.chain(listed).collect();
+    named.into_iter().map(|(name, state)| Candidate::new(name, state)).collect()
 }
 
-/// By name where only one volume has it, else by id; by id too where an id was begun.
-fn volumes(all: &[Volume], names: Names, typed: &str) -> Vec<Candidate> {
+/// By name where only one has it, else by id; by id too where an id was begun.
+fn named(things: impl Iterator<Item = Named>, typed: &str) -> Vec<Candidate> {
+    let things: Vec<Named> = things.collect();
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    all.iter().for_each(|volume| *count.entry(&volume.name).or_default() += 1);
+    things.iter().for_each(|thing| *count.entry(&thing.name).or_default() += 1);
     let begun = typed.len() >= SHORTEST_PREFIX;
     let mut candidates = Vec::new();
-    for volume in all.iter().filter(|volume| fits(volume, names)) {
-        let (id, size) = (volume.id.to_string(), format_size(volume.size_bytes));
-        let is_only_one = count.get(volume.name.as_str()) == Some(&1) && !volume.name.is_empty();
+    for thing in things.iter().filter(|thing| thing.is_wanted) {
+        let is_only_one = count.get(thing.name.as_str()) == Some(&1) && !thing.name.is_empty();
         if is_only_one {
-            candidates.push(Candidate::new(&volume.name, &size));
+            candidates.push(Candidate::new(&thing.name, &thing.help));
         }
-        if !is_only_one || (begun && id.starts_with(typed)) {
-            candidates.push(Candidate::new(id, format!("{} {size}", volume.name)));
+        if !is_only_one || (begun && thing.id.starts_with(typed)) {
+            candidates.push(Candidate::new(&thing.id, format!("{} {}", thing.name, thing.help)));
         }
     }
     candidates
+}
+
+/// What has a name that others may have too.
+struct Named {
+    id: String,
+    name: String,
+    help: String,
+    is_wanted: bool,
+}
+
+fn volumes(all: &[Volume], names: Names, typed: &str) -> Vec<Candidate> {
+    let volume = |volume: &Volume| Named {
+        id: volume.id.to_string(),
+        name: volume.name.clone(),
+        help: format_size(volume.size_bytes),
+        is_wanted: fits(volume, names),
+    };
+    named(all.iter().map(volume), typed)
+}
+
+fn snapshots(all: &[Snapshot], names: Names, typed: &str) -> Vec<Candidate> {
+    let snapshot = |snapshot: &Snapshot| Named {
+        id: snapshot.id.to_string(),
+        name: snapshot.name.clone(),
+        help: format!("of {}, {}", snapshot.volume_name.as_deref().unwrap_or("a volume"), snapshot.state),
+        is_wanted: names == Names::Snapshots || snapshot.state == "BackedUp",
+    };
+    named(all.iter().map(snapshot), typed)
 }
 
 fn fits(volume: &Volume, names: Names) -> bool {

@@ -114,11 +114,13 @@ fn read(path: &Path) -> Result<Vec<Profile>> {
     let mut text = String::new();
     let file = fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
     file.map_err(|error| cannot("read", path, &error))?;
-    let mut sections: Vec<Profile> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+    // cmk's own settings are in front of the first section.
+    let mut sections = vec![Profile { name: String::new(), entries: Vec::new() }];
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']))
+    {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             sections.push(Profile { name: name.trim().to_owned(), entries: Vec::new() });
-        } else if let (Some(section), Some((key, value))) = (sections.last_mut(), line.split_once('=')) {
+        } else if let (Some(section), Some((key, value))) = (sections.last_mut(), line.split_once(['=', ':'])) {
             section.entries.push((key.trim().to_lowercase(), value.trim().to_owned()));
         }
     }
@@ -147,7 +149,9 @@ fn configuration(from: &Path, profile: &Profile, secret: &Path) -> Result<String
     let key = profile.need(from, &["apikey", "key"])?;
     // JSON's strings are TOML's.
     let [endpoint, key, secret] = [endpoint, key, &secret.to_string_lossy()].map(|text| json!(text));
-    Ok(format!("[cloudstack]\nendpoint = {endpoint}\napi_key = {key}\nsecret_key_file = {secret}\n"))
+    let authority = profile.get(&["verify"]).filter(|path| Path::new(path).is_absolute());
+    let authority = authority.map_or_else(String::new, |path| format!("ca_file = {}\n", json!(path)));
+    Ok(format!("[cloudstack]\nendpoint = {endpoint}\napi_key = {key}\nsecret_key_file = {secret}\n{authority}"))
 }
 
 /// Writes a file that is not there yet, for its owner only.

@@ -1,7 +1,9 @@
 //! An event as a line: its number, when, what it is about, and what happened.
 
-use super::Screen;
+use console::{Alignment, pad_str};
+
 use super::words::{short_id, word};
+use super::{Screen, hanging};
 use crate::api::{Event, EventKind, Status};
 use crate::model::printable;
 
@@ -10,14 +12,15 @@ const WIDE: u16 = 120;
 
 /// The line.
 pub fn line(event: &Event, screen: &Screen) -> String {
-    let (seq, text) = (event.seq, painted(event, screen.colour));
+    let seq = event.seq;
     let volume = event.volume_name.as_deref().filter(|name| !name.is_empty()).map(printable);
     let volume = volume.or(event.volume_id.map(short_id)).unwrap_or_else(|| "-".to_owned());
-    if screen.width.is_some_and(|width| width < WIDE) {
-        return format!("{seq:>5}  {}  {volume:<10}  {text}\n", event.at.strftime("%m-%d %H:%M:%S"));
-    }
-    let kind = word(event.kind);
-    format!("{seq:>7}  {}  {kind:<19}  {volume:<16}  {text}\n", event.at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    let (head, room) = match screen.width {
+        Some(width) if width < WIDE => (format!("{seq:>5}  {}  ", event.at.strftime("%m-%d %H:%M:%S")), 12),
+        _ => (format!("{seq:>7}  {}  {:<19}  ", event.at.strftime("%Y-%m-%dT%H:%M:%SZ"), word(event.kind)), 16),
+    };
+    let text = format!("{}  {}", pad_str(&volume, room, Alignment::Left, None), words(event));
+    painted(event, &hanging(&head, &text, screen), screen.colour)
 }
 
 /// What happened, in words, without the volume.
@@ -29,7 +32,7 @@ pub fn words(event: &Event) -> String {
         _ => text.unwrap_or_default() + &job,
     };
     match (event.operation_kind, event.operation_id) {
-        (Some(kind), Some(id)) => format!("{} {}: {what}", word(kind), short_id(id)),
+        (Some(kind), Some(id)) => format!("{} {}: {what}", word(kind).replace('_', " "), short_id(id)),
         _ => what,
     }
 }
@@ -47,7 +50,7 @@ fn transition(event: &Event, status: Status, why: Option<String>) -> String {
     }
 }
 
-fn painted(event: &Event, colour: bool) -> String {
+fn painted(event: &Event, line: &str, colour: bool) -> String {
     let code = match (event.kind, event.status) {
         _ if !colour => None,
         (EventKind::Transition, Some(Status::Succeeded)) | (EventKind::CloudstackBack | EventKind::KeyAccepted, _) => {
@@ -58,6 +61,6 @@ fn painted(event: &Event, colour: bool) -> String {
         (EventKind::ChangedOutside | EventKind::LeftOut, _) => Some(33),
         _ => None,
     };
-    let words = words(event);
-    code.map_or(words.clone(), |code| format!("\u{1b}[{code}m{words}\u{1b}[0m"))
+    let line = line.trim_end();
+    code.map_or_else(|| format!("{line}\n"), |code| format!("\u{1b}[{code}m{line}\u{1b}[0m\n"))
 }

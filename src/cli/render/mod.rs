@@ -18,14 +18,14 @@ use std::os::unix::fs::MetadataExt;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::document::{answer_document, error_document, results_document, with_schema};
 pub use self::event::line as event_line;
 pub use self::facts::Facts;
 pub use self::progress::{Progress, Waiting, lines as progress_lines};
 pub use self::table::{Cell, Column, Narrow, Table};
-pub use self::text::{hanging, warned};
+pub use self::text::{folded, hanging, warned};
 pub use self::words::{age, ago, label, name, path, place, span, tags, uris, watch_command, word};
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
@@ -74,6 +74,8 @@ pub struct Output {
     screen: Screen,
     stdout_terminal: bool,
     stderr_terminal: bool,
+    /// What messages are drawn for.
+    stderr_screen: Screen,
     stdin_terminal: bool,
 }
 
@@ -84,12 +86,15 @@ impl Output {
         let width = if terminal { Some(comfy_table::Table::new().width().unwrap_or(80)) } else { told_width() };
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let (now, stderr_terminal) = (Timestamp::now(), io::stderr().is_terminal());
+        let stderr_width = if stderr_terminal { Some(console::Term::stderr().size().1) } else { told_width() };
         let colour = forced || (terminal && set("TERM").is_none_or(|term| term != "dumb"));
         Self {
             format,
-            screen: Screen { width, colour: colour && set("NO_COLOR").is_none(), now: Timestamp::now() },
+            screen: Screen { width, colour: colour && set("NO_COLOR").is_none(), now },
             stdout_terminal: terminal,
-            stderr_terminal: io::stderr().is_terminal(),
+            stderr_terminal,
+            stderr_screen: Screen { width: stderr_width, colour: false, now },
             stdin_terminal: io::stdin().is_terminal(),
         }
     }
@@ -97,6 +102,11 @@ impl Output {
     /// What tables are drawn for, now.
     pub fn screen(&self) -> Screen {
         Screen { now: Timestamp::now(), ..self.screen.clone() }
+    }
+
+    /// How many lines the terminal has that stdout is.
+    pub fn height(&self) -> usize {
+        usize::from(console::Term::stdout().size().0)
     }
 
     /// Whether stderr is looked at by a person.
@@ -121,12 +131,26 @@ impl Output {
             let mut told = HashSet::new();
             return common_code(answers.into_iter().map(|answer| self.show(answer, &page, &mut told)));
         }
-        let code =
-            common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)));
+        let code = code_of(&answers);
         match answers.as_slice() {
             [answer] if !is_list => self.document(&answer_document(answer), code),
             several => self.document(&results_document(several), code),
         }
+    }
+
+    /// As [`answers`](Self::answers) to a list, whose document also has what was remarked about all of it.
+    pub fn answers_about<T: DeserializeOwned>(
+        &self,
+        note: &str,
+        answers: Vec<Answer>,
+        page: impl Fn(&T) -> Page,
+    ) -> u8 {
+        if self.format != Format::Json {
+            return self.answers(answers, true, page);
+        }
+        let mut document = results_document(&answers);
+        document["notes"] = json!([note]);
+        self.document(&document, code_of(&answers))
     }
 
     /// Whether a person looks at stdout and no JSON or identifier is wanted.
@@ -209,7 +233,7 @@ impl Output {
 
     /// Tells whoever looks on what a long wait is for.
     pub fn remark(&self, text: &str) {
-        self.stderr(&format!("{text}\n"));
+        self.stderr(&hanging("", text, &self.stderr_screen));
     }
 
     /// Shows one answer of several; a note or an error that was told of another one is not told again.
@@ -218,7 +242,7 @@ impl Output {
         match page {
             Ok(page) => {
                 for note in page.notes.iter().filter(|note| told.insert((*note).clone())) {
-                    self.remark(&format!("note: {}", printable(note)));
+                    self.stderr(&hanging("note: ", &printable(note), &self.stderr_screen));
                 }
                 self.print(if self.format == Format::Quiet { &page.quiet } else { &page.text }, 0)
             }
@@ -250,22 +274,37 @@ impl Output {
     }
 
     fn complain(&self, error: &Error) {
-        let mut text = format!("volctl: {}\n", lines(&error.message));
+        let mut text = self.message("volctl: ", &error.message);
         if let Some(said) = error.cloudstack.as_ref().and_then(|fault| fault.text.as_deref())
             && !error.message.contains(said)
         {
-            text += &format!("CloudStack: {}\n", printable(said));
+            text += &hanging("CloudStack: ", &printable(said), &self.stderr_screen);
         }
         if let Some(hint) = &error.hint {
-            text += &format!("hint: {}\n", lines(hint));
+            text += &self.message("hint: ", hint);
         }
         self.stderr(&text);
+    }
+
+    /// A text of several lines under its head, each escaped; what is indented stays so.
+    fn message(&self, head: &str, text: &str) -> String {
+        let mut head = head;
+        let line = |line: &str| {
+            let bare = line.trim_start_matches(' ');
+            let indent = &line[..line.len() - bare.len()];
+            hanging(&format!("{}{indent}", std::mem::take(&mut head)), &printable(bare), &self.stderr_screen)
+        };
+        text.lines().map(line).collect()
     }
 
     /// Where even stderr is gone there is nobody left to tell.
     fn stderr(&self, text: &str) {
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
+}
+
+fn code_of(answers: &[Answer]) -> u8 {
+    common_code(answers.iter().map(|answer| answer.as_ref().map_or_else(|refusal| refusal.exit_code(), |_| 0)))
 }
 
 /// The width that `watch` and its like tell: they take stdout and stderr by one pipe, and show what comes. A pipe of its
@@ -302,11 +341,6 @@ pub fn read<T: DeserializeOwned>(document: Value) -> Result<T> {
     })
 }
 
-/// A text of several lines, each escaped.
-fn lines(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -328,7 +362,11 @@ mod tests {
     }
 
     #[test]
-    fn only_line_ends_survive_in_messages() {
-        assert_eq!(lines("in use:\n  /mnt\u{1b}[2J"), "in use:\n  /mnt\\u{1b}[2J");
+    fn only_line_ends_and_indents_survive_in_messages() {
+        let output = Output { stderr_screen: screen(None), ..Output::new(Format::Text) };
+        assert_eq!(output.message("volctl: ", "in use:\n  /mnt\u{1b}[2J"), "volctl: in use:\n  /mnt\\u{1b}[2J\n");
+        let output = Output { stderr_screen: screen(Some(38)), ..output };
+        let text = "some words and then more than a line";
+        assert_eq!(output.message("volctl: ", text), "volctl: some words and then more than\n        a line\n");
     }
 }

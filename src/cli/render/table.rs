@@ -9,6 +9,7 @@ use comfy_table::{
 };
 
 use self::fit::Strip;
+pub use self::fit::elided_names;
 use super::{Screen, hanging, words};
 
 /// Spaces between two columns; also in a pipe, so that `awk -F '  +'` splits them whatever a name holds.

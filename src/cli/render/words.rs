@@ -3,23 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Export, Operation, Volume};
-use crate::model::{Tag, format_size, printable};
+use crate::model::{Tag, format_age, format_size, printable};
 
-/// A length of time in its two largest units: `12s`, `4m12s`, `3h7m`, `2d4h`.
+/// A length of time as the daemon's sentences have it.
 pub fn span(seconds: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    let first = UNITS.iter().position(|(_, size)| seconds >= *size).unwrap_or(UNITS.len() - 1);
-    let (unit, size) = UNITS[first];
-    let large = format!("{}{unit}", seconds / size);
-    match UNITS.get(first + 1) {
-        Some((small, smaller)) if seconds % size / smaller > 0 => format!("{large}{}{small}", seconds % size / smaller),
-        _ => large,
-    }
+    format_age(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
+}
+
+/// A range of seconds, with its unit once where both ends have the same.
+pub fn span_between(from: u64, to: u64) -> String {
+    if to < 60 { format!("{from}-{to}s") } else { format!("{}-{}", span(from), span(to)) }
 }
 
 /// Whole seconds from a moment until now; 0 for one that is ahead.
@@ -50,10 +48,10 @@ pub fn label(volume: &Volume) -> String {
     format!("{} ({}), {}", printable(&volume.name), volume.id, format_size(volume.size_bytes))
 }
 
-/// Where a volume is attached: `this VM` where its device is here, else the VM's name or id.
+/// Where a volume is attached: `this VM` where that is known or its device is here, else the VM's name or id.
 pub fn place(volume: &Volume) -> Option<String> {
     let vm = volume.vm_id?;
-    if volume.device.is_some() {
+    if volume.this_vm.unwrap_or(volume.device.is_some()) {
         return Some("this VM".to_owned());
     }
     Some(volume.vm_name.as_deref().map_or_else(|| vm.to_string(), printable))
@@ -88,15 +86,6 @@ pub fn watch_command(operation: &Operation) -> String {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_have_two_units() {
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (60, "1m"), (252, "4m12s"), (11_220, "3h7m"), (86_400 * 2 + 59, "2d")]
-        {
-            assert_eq!(span(seconds), text);
-        }
-    }
 
     #[test]
     fn a_moment_ahead_is_no_age() {

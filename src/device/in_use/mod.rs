@@ -176,9 +176,11 @@ impl Tree<'_> {
         let swaps = snapshot.swaps.iter().filter(|(on, _)| *on == id).map(|(_, path)| {
             User::new(format!("{node} is swap"), format!("swapoff {}", shell_word(&path.to_string_lossy())))
         });
-        let opens = snapshot.opens.iter().filter(|(open, _)| *open == id).map(|(_, process)| User {
+        let opens = || snapshot.opens.iter().filter(|(open, _)| *open == id).map(|(_, process)| process);
+        let has_heir_only = opens().all(Process::is_heir);
+        let opens = opens().filter(|process| has_heir_only || !process.is_heir()).map(|process| User {
             is_udev: process.is_udev,
-            ..User::new(format!("{node} is open in {}", name_of(process)), format!("kill {}", process.pid))
+            ..User::new(format!("{node} is open in {}", name_of(process)), what_frees(process))
         });
         let mut users: Vec<_> = mounts.chain(swaps).chain(opens).collect();
         for (_, name) in snapshot.loops.iter().filter(|(backing, _)| *backing == id) {
@@ -199,6 +201,13 @@ impl Tree<'_> {
             self.unchecked.push(format!("{what} ({error})"));
             Vec::new()
         })
+    }
+}
+
+fn what_frees(process: &Process) -> String {
+    match process.is_heir() {
+        true => "run it without a redirection from or to the disk".to_owned(),
+        false => format!("kill {}", process.pid),
     }
 }
 

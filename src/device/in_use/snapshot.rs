@@ -33,6 +33,11 @@ impl Process {
             || parent(proc, pid).is_some_and(|parent| UDEV.contains(&comm(proc, parent).as_str()));
         Self { pid, name, is_udev }
     }
+
+    /// `volctl` opens no disk: what it has open it was started with, as whoever waits for the very answer.
+    pub fn is_heir(&self) -> bool {
+        self.name == "volctl"
+    }
 }
 
 /// The names that udevd and its workers have had. Only how long a use is watched depends on them.

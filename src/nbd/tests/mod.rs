@@ -43,8 +43,7 @@ impl Place {
         config::Nbd {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             unix_socket: directory.path().join("run/nbd.sock"),
-            advertise: None,
-            allow: Vec::new(),
+            ..config::Nbd::default()
         }
     }
 
@@ -67,6 +66,7 @@ impl Place {
             volume_id,
             read_only: false,
             shared: false,
+            access: api::Access::default(),
             device_path,
             file,
             size_bytes: size,

@@ -26,7 +26,8 @@ async fn options_are_answered() {
     assert_eq!(names, [b"\0\0\0\x01a".to_vec(), b"\0\0\0\x01b".to_vec(), vec![]]);
     assert_eq!(client.outcome(opt::LIST, b"x"), rep::ERR_INVALID);
     assert_eq!(client.outcome(opt::STRUCTURED_REPLY, b"x"), rep::ERR_INVALID);
-    for unknown in [0, 4, 5, 12, 1000, u32::MAX] {
+    assert_eq!(client.outcome(opt::STARTTLS, &[]), rep::ERR_POLICY);
+    for unknown in [0, 4, 12, 1000, u32::MAX] {
         assert_eq!(client.outcome(unknown, b"data"), rep::ERR_UNSUP, "option {unknown}");
     }
     for name in ["", "c", "A"] {

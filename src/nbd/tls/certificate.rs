@@ -1,5 +1,7 @@
 //! What a certificate says: whose it is, and until when. That it is genuine is proven elsewhere. Pure.
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use x509_cert::Certificate as Parsed;
 use x509_cert::attr::AttributeTypeAndValue;
@@ -23,6 +25,14 @@ impl Subject {
         let only = common_names.next().filter(|_| common_names.next().is_none());
         let common_name = only.and_then(text).filter(|text| !text.is_empty());
         (!name.is_empty()).then_some(Self { name, common_name })
+    }
+
+    /// A distinguished name that somebody wrote, in the one way in which names are compared; nothing where it is none.
+    pub fn canonical(text: &str) -> Option<String> {
+        let sequence = RdnSequence::from_str(text).ok()?;
+        // What is written can be encoded in a way that is not read again.
+        let name = sequence.to_string();
+        (!name.is_empty()).then_some(name)
     }
 }
 
@@ -115,5 +125,14 @@ mod tests {
             assert_eq!(Certificate::parse(&der[..end]), None, "cut at {end}");
         }
         assert_eq!(Certificate::parse(&[der, vec![0]].concat()), None, "one byte too many");
+    }
+
+    #[test]
+    fn names_are_compared_in_one_way_of_writing() {
+        assert_eq!(Subject::canonical("cn=backup1,O=Example").as_deref(), Some("CN=backup1,O=Example"));
+        assert_eq!(Subject::canonical(r"CN=Example\, Inc.").as_deref(), Some(r"CN=Example\, Inc."));
+        for wrong in ["", "backup1", "XX=backup1", "CN=a,b"] {
+            assert_eq!(Subject::canonical(wrong), None, "{wrong}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::super::lane::Turn;
 use super::super::request::{Draft, Subject};
 use super::super::resolve::{self, Meaning};
 use super::super::world::{Backoff, Cx, World};
-use super::super::{Halt, Next, Step as _, Story, dry_run, tags};
+use super::super::{Halt, Next, Story, dry_run, tags};
 use super::GENERIC;
 use crate::api::{self, OperationKind};
 use crate::cloudstack::{NewSnapshot, Request};
@@ -243,12 +243,15 @@ impl SnapshotCreate {
         });
         match left {
             None => error.hint(GENERIC),
-            Some(left) => error.hint(format!(
-                "snapshot {} is left in state {}: `volctl snapshot delete {}` deletes it; {GENERIC}",
-                left.label(),
-                printable(&left.state),
-                left.id
-            )),
+            Some(left) => {
+                let first = if left.is_unfinished() { "once that has changed " } else { "" };
+                error.hint(format!(
+                    "snapshot {} is left in state {}: {first}`volctl snapshot delete {}` deletes it; {GENERIC}",
+                    left.label(),
+                    printable(&left.state),
+                    left.id
+                ))
+            }
         }
     }
 
@@ -264,7 +267,10 @@ impl Story for SnapshotCreate {
     const LOOKING: &'static [Step] = &[Step::Check];
 
     async fn plan(&self, _: &World) -> Result<Vec<String>> {
-        Ok(vec![dry_run::job(&Request::create_snapshot(&self.new)), Step::Copy.words().to_owned()])
+        Ok(vec![
+            dry_run::job(&Request::create_snapshot(&self.new)),
+            "wait for the copy to secondary storage".to_owned(),
+        ])
     }
 
     async fn run(&mut self, step: Step, cx: &Cx) -> Result<Next<Step>, Halt> {

@@ -9,6 +9,7 @@ pub(super) use delete::{SnapshotDelete, ask as ask_delete};
 pub(super) use revert::{SnapshotRevert, ask as ask_revert};
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use super::request::Subject;
 use super::resolve::{self, Meaning};
@@ -43,9 +44,22 @@ impl World {
             on_vm.as_ref().is_none_or(|on_vm| snapshot.volume_id.is_some_and(|id| on_vm.contains(&id)))
                 && params.tags.iter().all(|tag| snapshot.tags.contains(tag))
         };
-        let found = self.cloud.snapshots(volume).await.map_err(doing)?;
+        let found = match volume {
+            Some(volume) => self.cloud.snapshots(Some(volume)).await.map_err(doing)?,
+            None => self.all_snapshots(params.max_age_seconds).await.map_err(doing)?,
+        };
         let wanted = found.into_iter().filter(is_wanted).map(|snapshot| self.shown_snapshot(snapshot));
         Ok(Snapshots { snapshots: wanted.collect::<Result<_>>()? })
+    }
+
+    async fn all_snapshots(&self, max_age_seconds: Option<u64>) -> Result<Vec<SnapshotRecord>, CallError> {
+        if let Some(kept) = self.snapshots.younger_than(max_age_seconds) {
+            return Ok(kept);
+        }
+        let asked = Instant::now();
+        let all = self.cloud.snapshots(None).await?;
+        self.snapshots.keep(asked, &all);
+        Ok(all)
     }
 
     /// A snapshot as everybody sees it, with the name of its volume as far as it is known.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::super::job::{End, Job, Sent, refuse_if_busy};
+use super::super::place::{refuse_vm_snapshots, vm_snapshots};
 use super::super::request::Draft;
 use super::super::world::{Backoff, Cx, World};
 use super::super::{Halt, Next, Story, dry_run};
@@ -130,11 +131,8 @@ async fn refuse_vm(world: &World, volume: &VolumeRecord, id: crate::model::VmId)
         return Err(conflict(format!("it is attached to VM {name}, which is {}", printable(state)))
             .hint(format!("`volctl detach {}{from}` first, or stop that VM", volume.id)));
     }
-    let snapshots = world.cloud.vm_snapshots(id).await.map_err(|error| error.into_error(&doing))?;
-    if !snapshots.is_empty() {
-        return Err(conflict(format!("VM {name} has VM snapshots")).hint("delete them in CloudStack first"));
-    }
-    Ok(())
+    let forbidden = format!("does not revert volume {}", volume.label());
+    refuse_vm_snapshots(&name, &vm_snapshots(&world.cloud, id).await, &forbidden)
 }
 
 impl SnapshotRevert {

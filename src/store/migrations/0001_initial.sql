@@ -16,8 +16,10 @@ CREATE TABLE operations (
     step_words  TEXT NOT NULL,  -- the same for people
     volume_id   TEXT,           -- none while a creation has not learned it
     volume_name TEXT,
+    displaced_id TEXT,          -- another volume that it detaches, to make way for its own
     new_name    TEXT,           -- of a creation
     vm_id       TEXT,
+    root_of     TEXT,           -- the VM whose root disk it puts in its place
     request_id  TEXT UNIQUE,    -- the caller's
     request     TEXT NOT NULL,  -- JSON: what was asked for; the same id with another request is a conflict
     asker       TEXT NOT NULL,  -- JSON: who, with which words, why
@@ -39,10 +41,16 @@ CREATE UNIQUE INDEX one_operation_a_volume ON operations (volume_id)
 CREATE UNIQUE INDEX one_creation_a_name ON operations (new_name)
     WHERE status IN ('running', 'unwinding', 'stuck');
 
+-- A VM has one place for a root disk: of two for it, the later changes nothing.
+CREATE UNIQUE INDEX one_root_disk_a_vm ON operations (root_of)
+    WHERE status IN ('running', 'unwinding', 'stuck');
+
 CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
 CREATE INDEX operations_of_volume ON operations (volume_id);
+
+CREATE INDEX operations_displacing ON operations (displaced_id) WHERE displaced_id IS NOT NULL;
 
 CREATE INDEX ended_operations ON operations (finished_at) WHERE finished_at IS NOT NULL;
 
@@ -89,6 +97,7 @@ CREATE TABLE exports (
     volume_id   TEXT NOT NULL UNIQUE,
     read_only   INTEGER NOT NULL,
     shared      INTEGER NOT NULL,  -- several clients may write at a time
+    access      TEXT NOT NULL,  -- JSON: who may open it
     device_path TEXT NOT NULL,
     identity    TEXT NOT NULL,  -- what the device must still be when it is served again
     failed      INTEGER NOT NULL DEFAULT 0,
@@ -106,7 +115,8 @@ CREATE TABLE former_exports (
     volume_id TEXT PRIMARY KEY,
     name      TEXT NOT NULL,
     read_only INTEGER NOT NULL,
-    shared    INTEGER NOT NULL
+    shared    INTEGER NOT NULL,
+    access    TEXT NOT NULL  -- JSON: who could open it
 ) STRICT;
 
 -- What was counted since the store was made; no value ever becomes smaller.
@@ -127,12 +137,31 @@ CREATE TABLE step_times (
     PRIMARY KEY (kind, step, at_most_ms)
 ) STRICT, WITHOUT ROWID;
 
+-- How long the last of each step took: what is usual here.
+CREATE TABLE recent_step_times (
+    seq  INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    step TEXT NOT NULL,
+    ms   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX recent_times_of_step ON recent_step_times (kind, step, seq);
+
 -- Counted where it happens, in the same transaction: nothing that ends is forgotten, or counted twice.
 CREATE TRIGGER count_ended AFTER UPDATE OF finished_at ON operations
 WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
 BEGIN
     INSERT INTO counters (name, label, value) VALUES ('operations', NEW.kind || ' ' || NEW.status, 1)
     ON CONFLICT (name, label) DO UPDATE SET value = value + 1;
+END;
+
+CREATE TRIGGER remember_step_time AFTER UPDATE OF status, step ON operations
+WHEN OLD.status = 'running' AND (NEW.step <> OLD.step OR NEW.status = 'succeeded') AND NEW.updated_at > OLD.updated_at
+BEGIN
+    INSERT INTO recent_step_times (kind, step, ms)
+    VALUES (NEW.kind, OLD.step,
+            CAST(round((julianday(NEW.updated_at) - julianday(OLD.updated_at)) * 86400000) AS INTEGER));
+    DELETE FROM recent_step_times WHERE kind = NEW.kind AND step = OLD.step AND seq <=
+        (SELECT seq FROM recent_step_times WHERE kind = NEW.kind AND step = OLD.step ORDER BY seq DESC LIMIT 1 OFFSET 32);
 END;
 
 CREATE TRIGGER time_step AFTER UPDATE OF status, step ON operations

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use volctl::api::Usage;
+use volctl::api::{Access, Usage};
 use volctl::config;
 use volctl::model::VolumeId;
 use volctl::nbd::{ExportSpec, Server};
@@ -33,8 +33,7 @@ impl Door {
     pub fn open() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("nbd.sock");
-        let settings =
-            config::Nbd { listen: Vec::new(), unix_socket: socket.clone(), advertise: None, allow: Vec::new() };
+        let settings = config::Nbd { unix_socket: socket.clone(), ..config::Nbd::default() };
         let device_path = directory.path().join("disk");
         let mut options = File::options();
         let file = options.read(true).write(true).create_new(true).open(&device_path).expect("a file");
@@ -47,6 +46,7 @@ impl Door {
                 volume_id: VolumeId::random(),
                 read_only: false,
                 shared: false,
+                access: Access::default(),
                 device_path,
                 file,
                 size_bytes: SIZE,

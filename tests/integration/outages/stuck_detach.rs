@@ -38,8 +38,8 @@ fn it_goes_on_until_the_guest_lets_go_and_cloudstack_is_corrected_once() {
     let operation = wait_for_step(&appliance, WAITING);
     assert_eq!(operation["status"], "running");
     let error = asked.end().failure(6, "timeout");
-    names(message(&error), &["data", "still has the disk"]);
-    names(hint(&error), &["volctl ops wait"]);
+    names(message(&error), &["data", "CloudStack answered with error 530", "still has the disk"]);
+    names(hint(&error), &["volctl ops retry", "asks CloudStack again", "volctl ops wait"]);
     assert_eq!(calls(&appliance, "detachVolume"), 1, "nothing is sent again while the disk is here");
     assert_eq!(appliance.show("data")["export"]["state"], "pending", "nothing is exported again");
     appliance.json(&["attach", "data"]).failure(4, "busy");

@@ -92,7 +92,8 @@ fn a_secret_that_others_can_read() {
 
 #[test]
 fn a_public_address_needs_two_words_more() {
-    let sentence = "a listen address beyond loopback needs plain_public = true and allow = [networks]";
+    let sentence =
+        "a listen address beyond loopback needs tls_certificates, or plain_public = true and allow = [networks]";
     for nbd in [
         "listen = [\"0.0.0.0:10809\"]",
         "listen = [\"[::]:10809\"]",

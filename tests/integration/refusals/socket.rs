@@ -154,7 +154,7 @@ fn wrong_types_are_invalid_params_that_name_the_field() {
         ("volume.create", json!({"name": null, "size_bytes": 1}), "null"),
         ("export.list", json!({"unknown": 1}), "unknown"),
         ("volume.list", json!({"max_age_seconds": 1.5}), "1.5"),
-        ("device.find", json!({"path": ["a"]}), "sequence"),
+        ("device.find", json!({"path": ["a"]}), "a list"),
     ] {
         let request = json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params});
         let answer = ask(&appliance, &request.to_string());

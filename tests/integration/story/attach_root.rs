@@ -88,15 +88,10 @@ fn each_rule_has_its_sentence_before_anything_is_sent() {
 }
 
 #[test]
-fn a_vm_has_one_root_disk_of_a_list() {
+fn a_list_has_no_root_disk() {
     let appliance = rootless();
-    appliance.cloud.volume("other");
-    for verb in
-        [&["attach", "data", "other", "--vm", "old"][..], &["attach", "data", "other", "--vm", "old", "--dry-run"]]
-    {
-        let error = appliance.json(&[verb, &["--root"]].concat()).failure(4, "conflict");
-        names(message(&error), &["the root disk", OLD, "none was begun"]);
-    }
+    let error = appliance.json(&["attach", "data", "other", "--vm", "old", "--root"]).failure(2, "usage");
+    names(message(&error), &["one root disk", "2 volumes"]);
     assert_eq!(appliance.cloud.calls("attachVolume"), 0);
 }
 

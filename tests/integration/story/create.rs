@@ -66,6 +66,11 @@ fn an_existing_volume_is_attached_where_that_is_asked() {
     appliance.ok(&["create", "data1", "--size", "1G"]);
     let attached = appliance.ok(&["create", "data1", "--size", "1G", "--exists-ok", "--attach"]);
     assert_eq!((&attached["changed"], &attached["volume"]["vm_id"]), (&json!(true), &json!(APPLIANCE)));
+    assert_eq!(attached["existed"], true);
+    appliance.ok(&["detach", "data1"]);
+    let said = appliance.run(&["create", "data1", "--size", "1G", "--exists-ok", "--attach"]).success().stdout;
+    names(&said, &["exists already", "attached to this VM"]);
+    assert!(!said.contains("created"), "{said}");
     let again = appliance.ok(&["create", "data1", "--size", "1G", "--exists-ok", "--attach"]);
     assert_eq!(again["changed"], false);
 }

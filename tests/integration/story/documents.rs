@@ -20,6 +20,7 @@ const VOLUME: &[&str] = &[
     "hold",
     "cloudstack_as_of",
     "type",
+    "this_vm",
     "vm_name",
     "stale",
     "tags",
@@ -31,6 +32,7 @@ const EXPORT: &[&str] = &[
     "volume_name",
     "read_only",
     "shared",
+    "access",
     "uris",
     "clients",
     "traffic",
@@ -40,7 +42,7 @@ const EXPORT: &[&str] = &[
 ];
 const TRAFFIC: &[&str] = &["requests", "requests_per_second", "errors", "last_flush"];
 const USAGE: &[&str] = &["since", "bytes_read", "bytes_written", "last_client"];
-const CLIENT: &[&str] = &["address", "since", "last_request"];
+const CLIENT: &[&str] = &["address", "subject", "since", "last_request"];
 const OPERATION: &[&str] = &[
     "id",
     "kind",
@@ -51,6 +53,7 @@ const OPERATION: &[&str] = &[
     "error",
     "created_at",
     "updated_at",
+    "usual",
     "finished_at",
     "volume_name",
 ];

@@ -125,3 +125,16 @@ fn a_hold_needs_no_cloudstack_and_outlives_a_volume_that_was_deleted_outside() {
     });
     names(&notes(&appliance.ok(&["release", "data1"])), &[WHY]);
 }
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let appliance = held();
+    let before = holder(&appliance);
+    let release = appliance.ok(&["release", "data1", "--dry-run"]);
+    names(release["plan"][0].as_str().unwrap(), &["end the hold", WHY]);
+    assert_eq!(release["changed"], false);
+    names(appliance.ok(&["hold", "data1", "--note", "else", "--dry-run"])["plan"][0].as_str().unwrap(), &["\"else\""]);
+    assert_eq!(holder(&appliance), before);
+    let same = appliance.run(&["hold", "data1", "--note", WHY, "--dry-run"]).success();
+    assert_eq!(same.stdout, "hold of data1: nothing to do\n");
+}

@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::support::appliance::Appliance;
+use crate::support::appliance::{Appliance, Ended};
+use crate::support::wait_for;
 use crate::support::wording::{hint, message, names};
 
 #[test]
@@ -141,4 +142,32 @@ fn health_names_what_is_wrong() {
     assert_eq!(health["healthy"], false);
     let bad: Vec<_> = health["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).collect();
     assert_eq!(bad.iter().map(|check| &check["name"]).collect::<Vec<_>>(), ["cloudstack"]);
+}
+
+#[test]
+fn a_volume_of_this_vm_is_shown_there_also_without_its_disk() {
+    let appliance = Appliance::start();
+    appliance.cloud.volume("data1");
+    appliance.cloud.settings(json!({"devices_appear": false}));
+    appliance.ok(&["attach", "data1", "--no-wait"]);
+    wait_for("CloudStack to have it attached", || {
+        appliance.truth("data1").unwrap()["virtualmachineid"].as_str().map(drop)
+    });
+    let volume = appliance.ok(&["show", "data1", "--max-age", "0s"])["volume"].clone();
+    assert_eq!((&volume["this_vm"], &volume["device"]), (&json!(true), &json!(null)));
+    let listed = appliance.run(&["ls", "--max-age", "0s"]).success().stdout;
+    let line = listed.lines().find(|line| line.contains("data1")).unwrap();
+    assert!(line.contains("this-VM"), "{line}");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let appliance = Appliance::start();
+    let ended: Ended = appliance.command(&["version"]).env("VOLCTL_SOCKET", "").output().unwrap().into();
+    assert_ne!(ended.code, 2, "{ended:?}");
+    let ended: Ended = appliance.command(&["--socket", "", "ls"]).output().unwrap().into();
+    assert_eq!(ended.code, 2, "an empty option is a mistake: {ended:?}");
+    let error = appliance.json(&["find", "/dev/disk/by-id/missing"]).failure(3, "not_found");
+    names(message(&error), &["there is no /dev/disk/by-id/missing"]);
+    names(hint(&error), &["seen here"]);
 }

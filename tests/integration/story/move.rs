@@ -65,6 +65,8 @@ fn several_go_at_once() {
 fn a_swapped_root_disk_is_kept_and_named() {
     let appliance = with(exported);
     let root = appliance.truth("ROOT-old").unwrap()["id"].clone();
+    let plan = appliance.ok(&[&SWAP[..], &["--dry-run"]].concat())["plan"].to_string();
+    names(&plan, &["detachVolume", "volume ROOT-old (", "present root disk of VM old", "is kept"]);
     let moved = appliance.ok(&SWAP);
     assert_eq!(moved["swapped_root"], json!({"id": root, "name": "ROOT-old"}));
     names(&notes(&moved), &["ROOT-old", root.as_str().unwrap(), "root disk of VM old", "nothing of it was deleted"]);
@@ -251,4 +253,46 @@ fn bad_input_is_refused_and_nothing_sent() {
     let error = appliance.json(&SWAP[..6]).failure(2, "usage");
     names(hint(&error), &["--yes"]);
     assert_eq!(appliance.cloud.calls("detachVolume"), 0);
+}
+
+#[test]
+fn of_two_root_disks_for_a_vm_the_second_stays_where_it_is() {
+    let appliance = with(exported);
+    appliance.ok(&["create", "more", "--size", "1G", "--export"]);
+    let more = ["move", "more", "--to", "old", "--root", "--swap-root", "--yes"];
+    appliance.cloud.fault(json!({"command": "detachVolume", "mode": "job-never-ends"}));
+    let first = appliance.begin(&SWAP);
+    wait_for("the first to be under way", || (appliance.cloud.calls("detachVolume") == 1).then_some(()));
+    let before = (place(&appliance, "more"), appliance.show("more")["export"].clone());
+    for line in [&more[..], &[&more[..], &["--dry-run"]].concat()] {
+        let error = appliance.json(line).failure(4, "busy");
+        names(message(&error), &["root disk", OLD, "busy", "move operation"]);
+        names(hint(&error), &["--queue"]);
+    }
+    assert_eq!((place(&appliance, "more"), appliance.show("more")["export"].clone()), before);
+
+    // Whoever waits in line finds what there is when its turn comes.
+    let line = appliance.begin(&[&more[..], &["--queue"]].concat());
+    wait_for("it to stand in line", || {
+        let newest = appliance.ok(&["ops"])["operations"][0].clone();
+        (newest["status"] == "queued").then_some(())
+    });
+    appliance.cloud.admin("POST", "release-jobs", json!({}));
+    assert_eq!(first.end().success().json()["changed"], true);
+    assert_eq!(line.end().success().json()["swapped_root"]["name"], "data");
+    assert_eq!((place(&appliance, "data").0, place(&appliance, "more")), (json!(null), (json!(OLD), json!(0))));
+}
+
+#[test]
+fn a_root_disk_that_another_operation_has_does_not_make_way() {
+    let appliance = with(exported);
+    appliance.cloud.fault(json!({"command": "createSnapshot", "mode": "job-never-ends"}));
+    let snapshot = appliance.begin(&["snapshot", "create", "ROOT-old"]);
+    wait_for("the snapshot to be under way", || (appliance.cloud.calls("createSnapshot") == 1).then_some(()));
+    let error = appliance.json(&SWAP).failure(4, "busy");
+    names(message(&error), &["ROOT-old", "nothing was sent"]);
+    assert_eq!((place(&appliance, "data").0, appliance.cloud.calls("detachVolume")), (json!(APPLIANCE), 0));
+    appliance.cloud.admin("POST", "release-jobs", json!({}));
+    snapshot.end().success();
+    appliance.ok(&SWAP);
 }

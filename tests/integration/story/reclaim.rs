@@ -123,6 +123,17 @@ fn a_vm_is_destroyed_only_under_its_own_name() {
 }
 
 #[test]
+fn a_protected_vm_is_not_destroyed_nor_stopped_for_it() {
+    let appliance = with(moved);
+    edit_worker(&appliance, json!({"deleteprotection": true}));
+    let error = appliance.json(&DESTROY).failure(4, "conflict");
+    names(message(&error), &["VM worker", "is not destroyed", "delete protection"]);
+    names(hint(&error), &["--destroy-vm"]);
+    assert_eq!((vm_state(&appliance, WORKER), place(&appliance, "data")), ("Running".into(), json!(WORKER)));
+    assert_eq!(appliance.ok(&FROM_WORKER)["changed"], true, "without --destroy-vm it comes back");
+}
+
+#[test]
 fn a_vm_with_other_volumes_is_not_destroyed() {
     let appliance = with(moved);
     let other = appliance.ok(&["create", "other", "--size", "1G"])["volume"]["id"].as_str().unwrap().to_owned();

@@ -120,27 +120,68 @@ fn a_deleted_snapshot_is_gone() {
     assert_eq!(appliance.show("data1")["state"], "Ready");
 }
 
+/// The order in which CloudStack was asked for snapshots, and what each volume's has come to.
+fn in_order(results: &Value) -> Vec<(String, String)> {
+    let one = |result: &Value| {
+        let kind = result["error"]["kind"].as_str().unwrap_or("taken").to_owned();
+        (result["snapshot"]["volume_name"].as_str().unwrap_or_default().to_owned(), kind)
+    };
+    results.as_array().unwrap().iter().map(one).collect()
+}
+
 #[test]
-fn all_volumes_of_a_vm_are_taken_one_by_one_and_a_failure_deletes_nothing() {
+fn the_volumes_of_a_vm_are_taken_one_by_one_up_to_the_first_that_fails() {
     let appliance = attached();
     appliance.ok(&["create", "data2", "--size", "1G", "--attach"]);
+    let line = ["snapshot", "create", "--vm", "appliance", "--name", "nightly"];
+    let planned = appliance.ok(&[&line[..], &["--dry-run"]].concat());
+    names(&planned["notes"].to_string(), &["not consistent in time"]);
+    let plans: Vec<String> =
+        planned["results"].as_array().unwrap().iter().map(|planned| planned["plan"].to_string()).collect();
+    assert!(plans.len() == 3 && plans.iter().all(|plan| plan.contains("createSnapshot")), "{plans:?}");
+    let error = appliance.json(&[&line[..], &["--no-wait"]].concat()).failure(2, "usage");
+    names(message(&error), &["--no-wait", "one before has ended", "nothing was sent"]);
+    assert_eq!(appliance.cloud.calls("createSnapshot"), 0);
+
     let fail = json!({"command": "createSnapshot", "nth": 2, "mode": "job-fail", "code": 530, "text": "generic"});
     appliance.cloud.fault(fail);
-    let ended = appliance.json(&["snapshot", "create", "--vm", "appliance", "--name", "nightly"]);
+    let ended = appliance.json(&line);
     assert_eq!(ended.code, 1, "{ended:?}");
     names(&ended.stderr, &["not consistent in time"]);
-    let results = ended.json()["results"].as_array().unwrap().clone();
-    assert_eq!(results.len(), 3, "the root volume too");
+    names(&ended.json()["notes"].to_string(), &["not consistent in time"]);
+    let results = ended.json()["results"].clone();
+    let told = [("ROOT-appliance", "taken"), ("", "stuck"), ("", "cancelled")];
+    assert_eq!(in_order(&results), told.map(|(volume, kind)| (volume.to_owned(), kind.to_owned())));
     names(message(&results[1]["error"]), &["data1", "nightly"]);
     names(hint(&results[1]["error"]), &["same text for every cause"]);
-    let made: Vec<_> = [0, 2].iter().map(|at| results[*at]["snapshot"]["volume_name"].clone()).collect();
-    assert_eq!(made, ["ROOT-appliance", "data2"]);
-    assert_eq!(listed(&appliance, &[]).iter().filter(|snapshot| snapshot["state"] == "BackedUp").count(), 2);
+    names(message(&results[2]["error"]), &["data2", "not begun", "data1", "kept"]);
+    assert_eq!((appliance.cloud.calls("createSnapshot"), appliance.cloud.calls("deleteSnapshot")), (2, 0));
+    assert_eq!(listed(&appliance, &[]).iter().filter(|snapshot| snapshot["state"] == "BackedUp").count(), 1);
+
     let error = appliance.json(&["snapshot", "revert", "nightly", "--yes"]).failure(4, "ambiguous");
-    names(message(&error), &["nightly", "3 snapshots"]);
-    assert_eq!(appliance.cloud.calls("deleteSnapshot"), 0);
+    names(message(&error), &["nightly", "2 snapshots"]);
     appliance.json(&["snapshot", "create", "--vm", "nobody"]).failure(3, "not_found");
     assert_eq!(appliance.run(&["snapshot", "create"]).code, 2);
+}
+
+#[test]
+fn a_snapshot_of_a_vm_begins_when_the_one_before_is_backed_up() {
+    let appliance = attached();
+    appliance.cloud.settings(json!({"latency": {"default": {"min_ms": 1, "max_ms": 1},
+                                                "backupSnapshot": {"min_ms": 1500, "max_ms": 1500}}}));
+    let taking = appliance.begin(&["snapshot", "create", "--vm", "appliance"]);
+    wait_for("the copy of the first", || {
+        listed(&appliance, &[]).iter().any(|one| one["state"] == "BackingUp").then_some(())
+    });
+    assert_eq!(appliance.cloud.calls("createSnapshot"), 1);
+    let taken = taking.end().success().json();
+    assert!(taken["results"].as_array().unwrap().iter().all(|one| one["snapshot"]["state"] == "BackedUp"), "{taken}");
+
+    appliance.cloud.fault(json!({"command": "createSnapshot", "mode": "job-never-ends"}));
+    let ended = appliance.json(&["snapshot", "create", "--vm", "appliance", "--timeout", "1s"]);
+    let results = ended.json()["results"].clone();
+    assert_eq!(in_order(&results).iter().map(|(_, kind)| kind.as_str()).collect::<Vec<_>>(), ["timeout", "cancelled"]);
+    assert_eq!(appliance.cloud.calls("createSnapshot"), 3);
 }
 
 #[test]

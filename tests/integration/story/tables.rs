@@ -131,6 +131,29 @@ fn watch_gets_a_terminals_table_and_a_pipe_the_whole_one() {
 }
 
 #[test]
+fn what_happened_and_what_is_wrong_is_wrapped_between_words() {
+    let appliance = busy();
+    let id = appliance.show("db1")["id"].as_str().unwrap().to_owned();
+    for width in [80, 160] {
+        let events = appliance.on_terminal(width, &["events"]);
+        let lines: Vec<&str> =
+            events.lines().filter(|line| !line.contains("/virtio-") && !line.contains("archive-")).collect();
+        assert_fits(&lines.join("\n"), width, "events");
+        for words in [
+            &["detach", "db1", "--yes"][..],
+            &["delete", NAMES[3], "--yes"],
+            &["why", "scratch"],
+            &["ls", "--max-age", "x"],
+        ] {
+            assert_fits(&appliance.on_terminal(width, words), width, words[0]);
+        }
+    }
+    let refused = appliance.on_terminal(80, &["detach", "db1", "--yes"]);
+    assert!(refused.contains(&format!("hint: `volctl release {id}`")), "a command is whole:\n{refused}");
+    assert_eq!(appliance.run(&["detach", "db1", "--yes"]).stderr.lines().count(), 2, "no wrapping in a pipe");
+}
+
+#[test]
 fn an_empty_list_is_a_sentence_on_a_terminal() {
     let appliance = Appliance::start();
     for (words, sentence) in [

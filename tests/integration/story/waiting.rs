@@ -143,6 +143,8 @@ fn the_same_request_is_the_same_operation() {
     let again = appliance.ok(&["attach", "data1", "--request-id", "second"]);
     assert_eq!((&again["changed"], &again["operation"]), (&json!(true), &attached["operation"]));
     assert_eq!(again["volume"]["vm_id"], json!(null), "the volume is shown as it is now");
+    let late = appliance.run(&["attach", "data1", "--request-id", "second"]).success();
+    assert_eq!(late.stdout, "data1 was attached by this request, and is attached nowhere any more\n");
     let error = appliance.json(&["attach", "data1", "--request-id", "first"]).failure(4, "conflict");
     names(message(&error), &["request id", "something else"]);
 

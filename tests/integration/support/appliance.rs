@@ -277,7 +277,7 @@ impl Appliance {
     }
 
     /// Runs `volctl --json` with these words.
-    /// What the command shows on a terminal of this width, without colour; stdout and stderr are one.
+    /// What the command leaves on a terminal of this width, without colour; stdout and stderr are one.
     pub fn on_terminal(&self, width: u16, words: &[&str]) -> String {
         let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
         let shell = format!("stty cols {width}; {} {}", env!("CARGO_BIN_EXE_volctl"), quoted.join(" "));
@@ -288,7 +288,9 @@ impl Appliance {
             .env("TERM", "xterm")
             .env("NO_COLOR", "1")
             .env("VOLCTL_SOCKET", self.socket());
-        String::from_utf8(script.output().unwrap().stdout).unwrap().replace('\r', "")
+        let shown = String::from_utf8(script.output().unwrap().stdout).unwrap().replace('\r', "");
+        // What stands before an erasure of the line is progress.
+        shown.split_inclusive('\n').filter_map(|line| line.rsplit("\u{1b}[2K").next()).collect()
     }
 
     pub fn json(&self, words: &[&str]) -> Ended {

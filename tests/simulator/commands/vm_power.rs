@@ -75,6 +75,9 @@ fn destroy(simulator: &Arc<Simulator>, world: &mut World, params: &Params) -> Re
         return Err(ApiError::permission("Parameter expunge can be passed by Admin only"));
     }
     let vm = own_vm(params, world)?;
+    if world.vm(&vm).is_some_and(|vm| vm.deleteprotection) {
+        return Err(ApiError::invalid(format!("VM [id = {vm}] has delete protection enabled and cannot be deleted")));
+    }
     let start = Ok(power(simulator, world, &DESTROY, &vm, |simulator, vm, latency| {
         Box::pin(async move {
             halt(&simulator, &vm, false, latency).await?;

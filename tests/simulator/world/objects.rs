@@ -126,6 +126,9 @@ pub struct VirtualMachine {
     /// It has VM snapshots or backups, so that its disks must stay as they are.
     #[serde(default)]
     pub vmsnapshots: bool,
+    /// It is not to be destroyed.
+    #[serde(default)]
+    pub deleteprotection: bool,
     /// Its guest stops only by force.
     #[serde(default)]
     pub ignores_shutdown: bool,

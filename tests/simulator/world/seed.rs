@@ -63,6 +63,7 @@ fn vm(id: &str, name: &str, state: &str) -> VirtualMachine {
         account: ACCOUNT.to_owned(),
         projectid: None,
         vmsnapshots: false,
+        deleteprotection: false,
         ignores_shutdown: false,
         removed: false,
     }

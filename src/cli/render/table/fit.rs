@@ -59,8 +59,8 @@ pub fn fitted(table: &Table, width: usize) -> Option<Vec<Strip<'_>>> {
     strips.iter_mut().for_each(|strip| strip.width = strip.needed());
     for _ in needed(&strips)..width {
         let yielding = strips.iter_mut().filter(|strip| strip.width < strip.natural());
-        let Some(narrowest) = yielding.min_by_key(|strip| strip.width) else { break };
-        narrowest.width += 1;
+        let Some(neediest) = yielding.min_by_key(|strip| strip.share()) else { break };
+        neediest.width += 1;
     }
     strips.iter_mut().for_each(Strip::fit);
     Some(strips)
@@ -118,6 +118,14 @@ impl Strip<'_> {
         self.yields.map_or_else(|| self.natural(), |(least, _)| self.natural().min(least.max(self.least())))
     }
 
+    /// Of what is left over, sentences get twice as much as names.
+    fn share(&self) -> usize {
+        match self.yields {
+            Some((_, Way::Cut | Way::Wrap)) => self.width / 2,
+            _ => self.width,
+        }
+    }
+
     fn shorten(&mut self) {
         let is_id = |cell: &&&Cell| cell.short == Short::Prefix;
         let prefix = telling_prefix(&self.cells.iter().filter(is_id).map(|cell| cell.full.as_str()).collect());
@@ -134,7 +142,7 @@ impl Strip<'_> {
     fn fit(&mut self) {
         let Some((_, way)) = self.yields.filter(|_| self.width < self.natural()) else { return };
         match way {
-            Way::Elide => self.texts = all_elided(&self.texts, self.width),
+            Way::Elide => self.texts = elided_names(&self.texts, self.width),
             Way::Cut => self.texts.iter_mut().for_each(|text| *text = elided(text, self.width, self.width)),
             Way::Wrap => {}
         }
@@ -153,7 +161,7 @@ fn telling_prefix(ids: &HashSet<&str>) -> usize {
 
 /// Names without so much of their middle that they fit, all cut at the same place: as near to the middle as leaves them
 /// different. Where none does they stay whole.
-fn all_elided(names: &[String], width: usize) -> Vec<String> {
+pub fn elided_names(names: &[String], width: usize) -> Vec<String> {
     let different = |names: &[String]| names.iter().collect::<HashSet<_>>().len();
     let middle = width / 2;
     let places = (0..=middle).flat_map(|away| [middle - away, middle + away]).filter(|place| *place < width);
