@@ -178,7 +178,10 @@ impl Entry {
             Verdict::NeedsTls => Err(Refusal::NeedsTls),
             Verdict::Closed => {
                 let name = printable(&self.served.name);
-                tracing::warn!("NBD client {caller} refused: export {name} is not for it");
+                tracing::warn!(
+                    client = %caller.peer, export = name,
+                    "NBD client {caller} refused: export {name} is not for it"
+                );
                 Err(Refusal::NotAllowed)
             }
         }
@@ -304,18 +307,26 @@ impl Exports {
             Phase::Pending => return Err(Refusal::Unknown),
             Phase::Draining | Phase::Closing => return Err(Refusal::Leaving),
             Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
-                tracing::warn!("NBD client {caller} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
+                let name = printable(name);
+                tracing::warn!(
+                    client = %caller.peer, export = name,
+                    "NBD client {caller} refused: export {name} has {MAXIMUM_CLIENTS} clients"
+                );
                 return Err(Refusal::Full);
             }
             Phase::Active if crowded => {
-                tracing::warn!("NBD client {caller} refused: it has {most} connections");
+                tracing::warn!(client = %caller.peer, "NBD client {caller} refused: it has {most} connections");
                 return Err(Refusal::Crowded);
             }
             Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
             Phase::Active => {}
         }
         if let Some(first) = entry.other_writer(caller) {
-            tracing::warn!("NBD client {caller} refused: export {} is written by the client {first}", printable(name));
+            let name = printable(name);
+            tracing::warn!(
+                client = %caller.peer, export = name,
+                "NBD client {caller} refused: export {name} is written by the client {first}"
+            );
             return Err(Refusal::Taken(first));
         }
         self.herald.connected(&entry.served, caller);
