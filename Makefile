@@ -26,11 +26,18 @@ ifneq ($(VOLCTL_SKIP),lab)
 	VOLCTL_BIN_DIR=$(CURDIR)/target/release cargo test --test lab -- --nocapture --test-threads=1
 endif
 
-# The NBD server beside the reference servers: a table of ratios, in some 15 minutes on an idle machine, as root.
+# Tables of measurements beside peers and limits, on an idle machine, as root: the control plane in some 15 minutes, the NBD
+# server beside the reference servers in another 15. BENCH_PART=control or BENCH_PART=nbd is one of them.
 bench:
 	@tests/setup.sh bench
+ifneq ($(BENCH_PART),nbd)
+	cargo build --release --bins
+	@tests/bench/control.py target/release
+endif
+ifneq ($(BENCH_PART),control)
 	cargo build --release --example nbd-bench-server
 	@tests/bench/bench.py target/release/examples/nbd-bench-server
+endif
 
 # Hostile bytes at length: each target for FUZZ_SECONDS, from the stored corpus on. What is found stays under target/.
 FUZZ_SECONDS ?= 600

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub struct Nbd {
     pub tls_certificates: Option<PathBuf>,
     /// Whether new exports take no connections without TLS where nothing else is asked for.
     pub tls_required: bool,
+    /// Data go past the page cache.
+    pub direct: bool,
     /// How much clients may have.
     pub limits: NbdLimits,
 }
@@ -114,13 +117,35 @@ pub struct NbdLimits {
     pub connections: u32,
     /// Connections of one client, to all exports together.
     pub connections_per_client: u32,
+    /// Requests that are taken and not answered yet.
+    pub in_flight: InFlight,
+    /// Those of one client.
+    pub in_flight_per_client: InFlight,
     /// How long a connection has to choose its export.
     pub handshake: Duration,
+    /// How long a TCP peer may acknowledge nothing, or take nothing of what it is sent.
+    pub keepalive: Duration,
+}
+
+/// Requests that are taken and not answered yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// How many they are.
+    pub requests: u64,
+    /// How many bytes they hold in memory.
+    pub bytes: u64,
 }
 
 impl Default for NbdLimits {
     fn default() -> Self {
-        Self { connections: 512, connections_per_client: 128, handshake: Duration::from_secs(10) }
+        Self {
+            connections: 512,
+            connections_per_client: 128,
+            in_flight: InFlight { requests: 4096, bytes: 512 << 20 },
+            in_flight_per_client: InFlight { requests: 1024, bytes: 128 << 20 },
+            handshake: Duration::from_secs(10),
+            keepalive: Duration::from_secs(300),
+        }
     }
 }
 
@@ -283,15 +308,13 @@ impl<'a> Loader<'a> {
         let allow = self.note(section.texts("allow"));
         let tls_certificates = self.note(section.path("tls_certificates"));
         let tls = self.note(section.text("tls"));
-        let connections = self.note(section.count("max_connections", 10_000));
-        let connections_per_client = self.note(section.count("max_connections_per_client", 10_000));
-        let handshake = self.note(section.duration("handshake_timeout", 1));
+        let direct = self.note(section.boolean("direct"));
+        let limits = self.nbd_limits(&mut section);
         self.mistakes.extend(section.unknown());
 
         let plain_public = plain_public && !allow.is_empty();
         let is_public_allowed = plain_public || tls_certificates.is_some();
         let tls_required = tls.map(|tls| check_tls(&tls, tls_certificates.is_some())).transpose();
-        let limits = NbdLimits::default();
         let allow = allow.iter().filter_map(|network| self.note(network.read(|text| text.parse()).map(Some))).collect();
         let listen_address = |given: &Given<String>| self.note(check_listen(given, is_public_allowed).map(Some));
         Nbd {
@@ -304,11 +327,34 @@ impl<'a> Loader<'a> {
             plain_public,
             tls_certificates: tls_certificates.map(|path| path.value),
             tls_required: self.note(tls_required).unwrap_or(false),
-            limits: NbdLimits {
-                connections: connections.unwrap_or(limits.connections),
-                connections_per_client: connections_per_client.unwrap_or(limits.connections_per_client),
-                handshake: handshake.unwrap_or(limits.handshake),
-            },
+            direct: direct.unwrap_or(false),
+            limits,
+        }
+    }
+
+    fn nbd_limits(&mut self, section: &mut Section<'a>) -> NbdLimits {
+        const SIZES: RangeInclusive<u64> = 4 << 20..=1 << 40;
+        let limits = NbdLimits::default();
+        let mut connections = |key, default| self.note(section.count(key, 10_000)).unwrap_or(default);
+        let (connections, connections_per_client) = (
+            connections("max_connections", limits.connections),
+            connections("max_connections_per_client", limits.connections_per_client),
+        );
+        let mut in_flight = |requests, bytes, default: InFlight| InFlight {
+            requests: self.note(section.count(requests, 1_000_000)).map_or(default.requests, u64::from),
+            bytes: self.note(section.size(bytes, SIZES)).unwrap_or(default.bytes),
+        };
+        NbdLimits {
+            connections,
+            connections_per_client,
+            in_flight: in_flight("max_requests_in_flight", "max_bytes_in_flight", limits.in_flight),
+            in_flight_per_client: in_flight(
+                "max_requests_in_flight_per_client",
+                "max_bytes_in_flight_per_client",
+                limits.in_flight_per_client,
+            ),
+            handshake: self.note(section.duration("handshake_timeout", 1)).unwrap_or(limits.handshake),
+            keepalive: self.note(section.duration("keepalive_timeout", 1)).unwrap_or(limits.keepalive),
         }
     }
 

@@ -10,7 +10,7 @@ packages="$build binutils cpio debhelper dpkg-dev lintian rpm rpmlint"
 test="$packages debian-archive-keyring e2fsprogs faketime fio fish groff-base libnbd-bin mmdebstrap nbd-client nbdkit
     prometheus python3-libnbd python3-prometheus-client qemu-system-x86 qemu-utils socat systemd zsh"
 fuzz="$build g++"
-bench="$test nbd-server"
+bench="$test coreutils nbd-server python3 strace valgrind"
 
 stop() {
     echo "setup.sh: $*" >&2

@@ -4,6 +4,7 @@
 //! known not to be a secret.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::duration::parse_duration;
 use crate::error::{Error, Kind, Result};
-use crate::model::printable;
+use crate::model::{format_size, parse_size, printable};
 
 /// A value, and where it was given.
 pub(super) struct Given<T> {
@@ -155,6 +156,21 @@ impl<'a> Section<'a> {
             return Err(given.refuse(format_args!("must be at most {days}d")));
         }
         Ok(Some(duration))
+    }
+
+    /// A size, a text or an integer of bytes, in these bounds.
+    pub(super) fn size(&mut self, key: &'static str, bounds: RangeInclusive<u64>) -> Result<Option<u64>> {
+        let Some(given) = self.take(key) else { return Ok(None) };
+        let size = match &given.value {
+            DeValue::Integer(integer) => given.read(|_| parse_size(&integer.to_string()))?,
+            DeValue::String(text) => given.read(|_| parse_size(text))?,
+            _ => return Err(wrong_type(&given, "a size such as \"64M\"")),
+        };
+        if bounds.contains(&size) {
+            return Ok(Some(size));
+        }
+        let [least, most] = [bounds.start(), bounds.end()].map(|bound| format_size(*bound));
+        Err(given.refuse(format_args!("must be from {least} to {most}")))
     }
 
     fn take(&mut self, key: &'static str) -> Option<Given<DeValue<'a>>> {

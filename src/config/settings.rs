@@ -1,6 +1,6 @@
 //! Every setting: volctl.toml(5), the template that is installed and the README's table are made from this.
 
-use self::SettingKind::{Boolean, Count, Duration, Path, Text, Texts};
+use self::SettingKind::{Boolean, Count, Duration, Path, Size, Text, Texts};
 use self::SettingValue::{Default, Example};
 
 /// A setting of the configuration file.
@@ -29,6 +29,8 @@ pub enum SettingKind {
     Count,
     /// A duration: a string such as `"30s"`, or an integer of seconds.
     Duration,
+    /// A size: a string such as `"64M"`, or an integer of bytes.
+    Size,
     /// An array of strings.
     Texts,
 }
@@ -42,6 +44,7 @@ impl SettingKind {
             SettingKind::Boolean => "boolean",
             SettingKind::Count => "integer",
             SettingKind::Duration => "duration",
+            SettingKind::Size => "size",
             SettingKind::Texts => "array of strings",
         }
     }
@@ -172,6 +175,13 @@ const NBD: &[Setting] = &[
         Default("\"allowed\""),
         "Whether new exports take only TLS: allowed or required, where volctl export has no --tls.",
     ),
+    setting(
+        "direct",
+        Boolean,
+        Default("false"),
+        "Read and write past the page cache, so that nothing waits in this machine's memory; a device that cannot do that is \
+         not served.",
+    ),
     setting("max_connections", Count, Default("512"), "How many NBD connections there are at most."),
     setting(
         "max_connections_per_client",
@@ -180,10 +190,35 @@ const NBD: &[Setting] = &[
         "How many of them one client has: one certificate's subject, else one address.",
     ),
     setting(
+        "max_requests_in_flight",
+        Count,
+        Default("4096"),
+        "How many requests of NBD clients are taken and not answered yet; more wait in their sockets.",
+    ),
+    setting(
+        "max_requests_in_flight_per_client",
+        Count,
+        Default("1024"),
+        "How many of them are one client's; each connection to the Unix socket is a client.",
+    ),
+    setting(
+        "max_bytes_in_flight",
+        Size,
+        Default("\"512M\""),
+        "How many bytes such requests hold in memory; of one request that is 2 MiB at most.",
+    ),
+    setting("max_bytes_in_flight_per_client", Size, Default("\"128M\""), "How many of them are one client's."),
+    setting(
         "handshake_timeout",
         Duration,
         Default("\"10s\""),
         "How long a connection has to choose its export, TLS included.",
+    ),
+    setting(
+        "keepalive_timeout",
+        Duration,
+        Default("\"5m\""),
+        "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed.",
     ),
 ];
 

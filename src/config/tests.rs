@@ -402,6 +402,9 @@ fn nbd_settings_are_checked() {
         ("tls = \"on\"", "[nbd] tls must be \"allowed\" or \"required\""),
         ("tls = \"required\"", "[nbd] tls is \"required\", and tls_certificates is not set"),
         ("max_connections = 0", "[nbd] max_connections must be from 1 to 10000"),
+        ("max_requests_in_flight = 0", "[nbd] max_requests_in_flight must be from 1 to 1000000"),
+        ("max_bytes_in_flight = \"3M\"", "[nbd] max_bytes_in_flight must be from 4M to 1T"),
+        ("keepalive_timeout = \"2d\"", "[nbd] keepalive_timeout must be at most 1d"),
         ("unix_socket = \"nbd.sock\"", "[nbd] unix_socket must be an absolute path"),
     ] {
         assert_eq!(refusal_in("nbd", setting), format!("FILE, line 2: {sentence}"));
@@ -496,6 +499,7 @@ fn the_settings_take_what_the_manual_says() {
             SettingKind::Boolean => "must be true or false,",
             SettingKind::Count => "must be an integer,",
             SettingKind::Duration => "must be a duration such as \"30s\",",
+            SettingKind::Size => "must be a size such as \"64M\",",
             SettingKind::Texts => "must be an array of strings,",
         };
         let refused = |wanted: &str, mistakes: &[Error]| mistakes.iter().any(|error| error.message.contains(wanted));

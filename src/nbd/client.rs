@@ -11,6 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use super::in_flight::Pool;
 use super::tls::certificate::{Certificate, Subject};
 use crate::api;
 use crate::model::{clock_time, printable};
@@ -108,15 +109,22 @@ pub(super) struct Client {
     /// That request is not answered yet.
     busy: AtomicBool,
     socket: Arc<OwnedFd>,
+    /// What it has in flight, over all its connections.
+    pool: Arc<Pool>,
     /// It has to go.
     kicked: AtomicBool,
 }
 
 impl Client {
     /// A client that has come in over this socket.
-    pub fn new(caller: Caller, since: Timestamp, socket: Arc<OwnedFd>) -> Self {
+    pub fn new(caller: Caller, since: Timestamp, socket: Arc<OwnedFd>, pool: Arc<Pool>) -> Self {
         let (last_request, busy) = (AtomicI64::new(0), AtomicBool::new(false));
-        Self { caller, since, last_request, busy, socket, kicked: AtomicBool::new(false) }
+        Self { caller, since, last_request, busy, socket, pool, kicked: AtomicBool::new(false) }
+    }
+
+    /// What it has in flight, over all its connections.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// Who it is.

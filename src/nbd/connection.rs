@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Caller, Client, Peer};
+use super::client::{Caller, Peer};
 use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Terms};
 use super::served::Offer;
@@ -50,7 +50,7 @@ impl Connection {
     /// Takes the client's place in its export again, where that is still what the client was told; else says why not.
     pub fn enter(self, exports: &Arc<Exports>, halt: &Arc<Latch>) -> Result<(Stream, Agreed), String> {
         let Self { socket, state: State { export, volume_id, peer, since, offer, terms }, rest } = self;
-        let client = Client::new(Caller::plain(peer), since, Arc::clone(&socket));
+        let client = (Caller::plain(peer), since, Arc::clone(&socket));
         let session = exports.enter_again((&export, volume_id), &offer, terms.headers, client)?;
         Ok((Stream::resumed(socket, Arc::clone(halt), rest), Agreed { session, terms }))
     }

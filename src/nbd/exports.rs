@@ -19,11 +19,13 @@ use tokio::sync::watch;
 use super::access::{Access, Verdict};
 use super::client::{Caller, Client, Identity};
 use super::herald::Herald;
+use super::in_flight::{Flight, Pool};
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
 use super::traffic::Moved;
 use super::uri::Locations;
 use crate::api::{self, LastClient, Leaving, Usage};
+use crate::config::{InFlight, NbdLimits};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
@@ -107,6 +109,11 @@ impl Session {
         &self.seat.client
     }
 
+    /// What its connection will have in flight.
+    pub fn flight(&self) -> Flight {
+        Flight::new(Arc::clone(self.seat.client.pool()), Arc::clone(&self.seat.exports.in_flight))
+    }
+
     /// Leaves without a word: the client goes on with another process.
     pub fn hand_over(mut self) {
         self.seat.handed_over = true;
@@ -129,7 +136,7 @@ impl Drop for Seat {
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let left = Some(left).filter(|_| !self.handed_over);
             if left.is_some() {
-                self.exports.herald.disconnected(&entry.served, self.client.caller(), cut_off);
+                self.exports.herald.disconnected(&entry.served, &self.client, cut_off);
             }
             let address = self.client.caller().peer.to_string();
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left });
@@ -176,14 +183,7 @@ impl Entry {
         match self.access.judge(caller) {
             Verdict::Open => Ok(()),
             Verdict::NeedsTls => Err(Refusal::NeedsTls),
-            Verdict::Closed => {
-                let name = printable(&self.served.name);
-                tracing::warn!(
-                    client = %caller.peer, export = name,
-                    "NBD client {caller} refused: export {name} is not for it"
-                );
-                Err(Refusal::NotAllowed)
-            }
+            Verdict::Closed => Err(Refusal::NotAllowed),
         }
     }
 
@@ -210,20 +210,25 @@ pub(super) struct Exports {
     table: Mutex<Table>,
     activity: watch::Sender<Activity>,
     locations: Locations,
-    connections_per_client: usize,
+    limits: NbdLimits,
+    in_flight: Arc<Pool>,
+    /// Data go past the page cache.
+    direct: bool,
     herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
-    /// An empty table. One client has so many connections at most.
-    pub fn new(locations: Locations, connections_per_client: u32) -> Self {
+    /// An empty table; `direct` takes the data past the page cache.
+    pub fn new(locations: Locations, limits: NbdLimits, direct: bool) -> Self {
         Self {
             table: Mutex::default(),
             activity: watch::Sender::default(),
             locations,
-            connections_per_client: connections_per_client as usize,
+            limits,
+            in_flight: Arc::new(Pool::new(limits.in_flight)),
+            direct,
             herald: Herald::default(),
             gone: Mutex::default(),
         }
@@ -253,7 +258,7 @@ impl Exports {
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let access = Access::read(&spec.access)?;
-        let served = Served::new(spec, self.herald.clone())?;
+        let served = Served::new(spec, self.direct, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let served = Arc::new(served);
@@ -299,38 +304,33 @@ impl Exports {
     /// Lets a client in.
     pub fn enter(self: &Arc<Self>, name: &str, caller: &Caller, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
         let mut table = self.table();
-        let most = self.connections_per_client;
-        let crowded = caller.identity().is_some_and(|client| connections_of(&table, &client) >= most);
+        let most = self.limits.connections_per_client as usize;
+        let crowded = connections_of(&table, caller).count() >= most;
+        let pool = self.pool_of(&table, caller);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
-        entry.admit(caller)?;
-        match entry.phase {
-            Phase::Pending => return Err(Refusal::Unknown),
-            Phase::Draining | Phase::Closing => return Err(Refusal::Leaving),
-            Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
-                let name = printable(name);
-                tracing::warn!(
-                    client = %caller.peer, export = name,
-                    "NBD client {caller} refused: export {name} has {MAXIMUM_CLIENTS} clients"
-                );
-                return Err(Refusal::Full);
+        let refuse = |refusal, why: &str| {
+            self.herald.refused(&entry.served, caller, why);
+            Err(refusal)
+        };
+        match (entry.phase, entry.admit(caller)) {
+            (_, Err(Refusal::NotAllowed)) => return refuse(Refusal::NotAllowed, "is not for it"),
+            (_, Err(refusal)) => return Err(refusal),
+            (Phase::Pending, _) => return Err(Refusal::Unknown),
+            (Phase::Draining | Phase::Closing, _) => return Err(Refusal::Leaving),
+            (Phase::Active, _) if entry.served.is_gone() => return Err(Refusal::Gone),
+            (Phase::Active, _) if entry.clients.len() >= MAXIMUM_CLIENTS => {
+                return refuse(Refusal::Full, &format!("has {MAXIMUM_CLIENTS} clients"));
             }
-            Phase::Active if crowded => {
-                tracing::warn!(client = %caller.peer, "NBD client {caller} refused: it has {most} connections");
-                return Err(Refusal::Crowded);
+            (Phase::Active, _) if crowded => {
+                return refuse(Refusal::Crowded, &format!("is not for more than its {most} connections"));
             }
-            Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
-            Phase::Active => {}
+            (Phase::Active, _) => {}
         }
         if let Some(first) = entry.other_writer(caller) {
-            let name = printable(name);
-            tracing::warn!(
-                client = %caller.peer, export = name,
-                "NBD client {caller} refused: export {name} is written by the client {first}"
-            );
-            return Err(Refusal::Taken(first));
+            return refuse(Refusal::Taken(first.clone()), &format!("is written by the client {first}"));
         }
         self.herald.connected(&entry.served, caller);
-        let client = Client::new(caller.clone(), Timestamp::now(), socket);
+        let client = Client::new(caller.clone(), Timestamp::now(), socket, pool);
         let session = self.seat(entry, client, entry.served.backend.size());
         self.publish(&table);
         Ok(session)
@@ -343,9 +343,10 @@ impl Exports {
         (name, volume): (&str, VolumeId),
         told: &Offer,
         headers: Headers,
-        client: Client,
+        (caller, since, socket): (Caller, Timestamp, Arc<OwnedFd>),
     ) -> Result<Session, &'static str> {
         let mut table = self.table();
+        let pool = self.pool_of(&table, &caller);
         let entry =
             table.get_mut(name).filter(|entry| entry.served.volume_id == volume).ok_or("its export is no more")?;
         if entry.phase == Phase::Closing || entry.served.is_gone() {
@@ -354,10 +355,16 @@ impl Exports {
         if !entry.served.offer(headers).keeps(told) {
             return Err("its export is not what it was told");
         }
-        entry.admit(client.caller()).map_err(|_| "its export is not for it any more")?;
-        let session = self.seat(entry, client, told.size);
+        entry.admit(&caller).map_err(|_| "its export is not for it any more")?;
+        let session = self.seat(entry, Client::new(caller, since, socket, pool), told.size);
         self.publish(&table);
         Ok(session)
+    }
+
+    /// What all connections of one client have in flight.
+    fn pool_of(&self, table: &Table, caller: &Caller) -> Arc<Pool> {
+        let pool = connections_of(table, caller).next().map(|client| Arc::clone(client.pool()));
+        pool.unwrap_or_else(|| Arc::new(Pool::new(self.limits.in_flight_per_client)))
     }
 
     fn seat(self: &Arc<Self>, entry: &mut Entry, client: Client, size: u64) -> Session {
@@ -551,6 +558,11 @@ impl Exports {
         gone.ok_or_else(|| unknown(name))
     }
 
+    /// What clients of all exports have in flight.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.taken()
+    }
+
     /// What clients of all exports have moved so far; never less than before.
     pub fn moved(&self) -> Moved {
         let table = self.table();
@@ -597,9 +609,11 @@ fn entry<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Entry> {
     table.get_mut(name).ok_or_else(|| unknown(name))
 }
 
-fn connections_of(table: &Table, client: &Identity) -> usize {
+/// The other connections of the same client; of one on the Unix socket none are known.
+fn connections_of<'a>(table: &'a Table, caller: &Caller) -> impl Iterator<Item = &'a Arc<Client>> + use<'a> {
+    let identity = caller.identity();
     let clients = table.values().flat_map(|entry| &entry.clients);
-    clients.filter(|other| other.caller().identity().as_ref() == Some(client)).count()
+    clients.filter(move |other| identity.is_some() && other.caller().identity() == identity)
 }
 
 fn unknown(name: &str) -> Error {

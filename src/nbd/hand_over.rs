@@ -54,7 +54,7 @@ const LONGEST_HEAD: u64 = 1 << 20;
 pub(super) async fn hand_over(hall: &Hall, manager: &ServiceManager) {
     hall.opened.raise();
     let mut choosing = hall.choosing.subscribe();
-    let _ = tokio::time::timeout(LAST_CHOICE, choosing.wait_for(|clients| *clients == 0)).await;
+    let _ = tokio::time::timeout(LAST_CHOICE, choosing.wait_for(Vec::is_empty)).await;
     hall.halt.raise();
     if !hall.exports.wait_all_idle(Instant::now() + LAST_ANSWERS).await {
         hall.exports.cut(None);

@@ -30,8 +30,8 @@ const OPENING: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_millis(100);
 /// Stack of a client's thread, in bytes; its buffers are not on it.
 const STACK: usize = 256 << 10;
-/// A peer that answers nothing for this long is dead: first probe, then the interval and number of the others.
-const KEEPALIVE: (u32, u32, u32) = (60, 10, 6);
+/// A TCP peer that is silent for half of its time is asked so many times in the other half.
+const PROBES: u32 = 6;
 
 /// What all clients' threads share.
 pub(super) struct Hall {
@@ -42,8 +42,8 @@ pub(super) struct Hall {
     pub stop: Latch,
     /// Where TLS is configured.
     pub tls: Option<Tls>,
-    /// How many clients are choosing an export.
-    pub choosing: watch::Sender<usize>,
+    /// The clients that are choosing an export.
+    pub choosing: watch::Sender<Vec<Peer>>,
     /// Raised when the clients are to be handed over to another process.
     pub halt: Arc<Latch>,
     /// Those that are.
@@ -64,10 +64,10 @@ impl Hall {
     /// Gives a client a thread, or refuses it.
     fn admit(self: &Arc<Self>, socket: io::Result<OwnedFd>, peer: Peer, must_encrypt: bool) {
         let hall = Arc::clone(self);
-        self.choosing.send_modify(|clients| *clients += 1);
-        let choice = Choice(Arc::clone(self));
-        let attended = socket
-            .and_then(|socket| self.spawn(peer, move || hall.attend(Arc::new(socket), peer, must_encrypt, choice)));
+        let attended = socket.and_then(|socket| {
+            let choice = Choice::begin(self, peer)?;
+            self.spawn(peer, move || hall.attend(Arc::new(socket), peer, must_encrypt, choice))
+        });
         if let Err(error) = attended {
             tracing::warn!(client = %peer, "NBD client {peer} refused: {error}");
         }
@@ -133,11 +133,38 @@ impl Hall {
 }
 
 /// A client that is choosing an export.
-struct Choice(Arc<Hall>);
+struct Choice {
+    hall: Arc<Hall>,
+    peer: Peer,
+}
+
+impl Choice {
+    /// Lets a client choose, where not as many of its address do as one client may have connections: who it is by its
+    /// certificate is not known yet.
+    fn begin(hall: &Arc<Hall>, peer: Peer) -> io::Result<Self> {
+        let most = hall.limits.connections_per_client as usize;
+        let begun = hall.choosing.send_if_modified(|clients| {
+            let alike = clients.iter().filter(|other| peer.ip().is_some() && other.ip() == peer.ip()).count();
+            let has_room = alike < most;
+            if has_room {
+                clients.push(peer);
+            }
+            has_room
+        });
+        if !begun {
+            return Err(io::Error::other(format!("{most} connections from its address are choosing an export")));
+        }
+        Ok(Self { hall: Arc::clone(hall), peer })
+    }
+}
 
 impl Drop for Choice {
     fn drop(&mut self) {
-        self.0.choosing.send_modify(|clients| *clients -= 1);
+        self.hall.choosing.send_modify(|clients| {
+            if let Some(index) = clients.iter().position(|peer| *peer == self.peer) {
+                clients.swap_remove(index);
+            }
+        });
     }
 }
 
@@ -194,7 +221,7 @@ pub(super) async fn accept_tcp(
             Ok((client, from)) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
                 if admits(bound.ip(), &allow, from.ip()) || must_encrypt && allow.is_empty() {
-                    hall.admit(tcp_socket(client), Peer::Tcp(from), must_encrypt);
+                    hall.admit(tcp_socket(client, hall.limits.keepalive), Peer::Tcp(from), must_encrypt);
                 } else {
                     tracing::warn!(client = %from, "NBD client {from} refused: it is in no network of [nbd] allow");
                 }
@@ -226,15 +253,17 @@ async fn rest(error: io::Error) {
     tokio::time::sleep(REST).await;
 }
 
-fn tcp_socket(client: TcpStream) -> io::Result<OwnedFd> {
+fn tcp_socket(client: TcpStream, keepalive: Duration) -> io::Result<OwnedFd> {
     let client = client.into_std()?;
     client.set_nonblocking(false)?;
     client.set_nodelay(true)?;
-    let (idle, interval, count) = KEEPALIVE;
+    let [idle, interval] = [2, 2 * PROBES].map(|parts| (keepalive / parts).as_secs().max(1) as u32);
     setsockopt(&client, sockopt::KeepAlive, &true)?;
     setsockopt(&client, sockopt::TcpKeepIdle, &idle)?;
     setsockopt(&client, sockopt::TcpKeepInterval, &interval)?;
-    setsockopt(&client, sockopt::TcpKeepCount, &count)?;
+    setsockopt(&client, sockopt::TcpKeepCount, &PROBES)?;
+    // The kernel asks nobody whom it has sent something: what is not acknowledged has its own time.
+    setsockopt(&client, sockopt::TcpUserTimeout, &(keepalive.as_millis() as u32))?;
     Ok(client.into())
 }
 
@@ -245,7 +274,8 @@ fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> 
 
 /// Loopback clients of a loopback listener are this machine's; all others need a network that allows them.
 pub(super) fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
-    listener.is_loopback() && client.is_loopback() || allow.iter().any(|network| network.contains(client))
+    listener.to_canonical().is_loopback() && client.is_loopback()
+        || allow.iter().any(|network| network.contains(client))
 }
 
 /// Binds the Unix socket, as the process before may have done already.
@@ -282,9 +312,46 @@ mod tests {
             ("::", "2001:db8:ffff::1", true),
             ("::", "2001:db9::1", false),
             ("::", "192.0.2.1", true),
+            ("::ffff:127.0.0.1", "127.0.0.1", true),
+            ("::ffff:192.0.2.1", "127.0.0.1", false),
         ] {
             assert_eq!(admits(ip(listener), &allow, ip(client)), admitted, "{client} at {listener}");
         }
         assert!(!admits(ip("192.0.2.1"), &[], ip("192.0.2.2")), "an empty list allows nobody");
+    }
+
+    #[test]
+    fn what_other_machines_reach_takes_nothing_but_tls() {
+        let with = |tls: bool, plain_public, allow: &[Network]| config::Nbd {
+            tls_certificates: tls.then(|| "/etc/volctl/tls".into()),
+            plain_public,
+            allow: allow.to_vec(),
+            ..config::Nbd::default()
+        };
+        let networks = [network("192.0.2.0", 24)];
+        for (address, is_public) in [
+            ("127.0.0.1:1", false),
+            ("127.9.9.9:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("192.0.2.1:1", true),
+            ("10.0.0.1:1", true),
+            ("169.254.1.1:1", true),
+            ("[fe80::1%1]:1", true),
+            ("[fd00::1]:1", true),
+            ("[::ffff:192.0.2.1]:1", true),
+            ("[::ffff:0.0.0.0]:1", true),
+        ] {
+            let bound: SocketAddr = address.parse().unwrap();
+            assert_eq!(must_encrypt(bound, &with(true, false, &[])).unwrap(), is_public, "{address}");
+            assert_eq!(must_encrypt(bound, &with(true, true, &[])).unwrap(), is_public, "{address}");
+            for config in [with(false, false, &networks), with(false, true, &[])] {
+                let judged = must_encrypt(bound, &config).map_err(|error| error.kind);
+                assert_eq!(judged, if is_public { Err(Kind::Config) } else { Ok(false) }, "{address}");
+            }
+            assert!(!must_encrypt(bound, &with(false, true, &networks)).unwrap(), "{address}");
+        }
     }
 }

@@ -12,10 +12,12 @@ mod channel;
 mod check;
 mod client;
 mod connection;
+mod direct;
 mod exports;
 mod hand_over;
 mod handshake;
 mod herald;
+mod in_flight;
 mod ioctl;
 mod listen;
 mod probe;
@@ -108,7 +110,7 @@ impl Server {
             is_admitted
         });
         let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
-        let exports = Exports::new(locations, config.limits.connections_per_client);
+        let exports = Exports::new(locations, config.limits, config.direct);
         let hall = Hall::new(Arc::new(exports), tls, config.limits);
         let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
 
@@ -141,9 +143,9 @@ impl Server {
         self.exports().insert(spec)?;
         let found = match probe::size_of(&self.shared.socket, &name).await {
             Ok(found) if found == size => {
-                let export = self.exports().activate(&name)?;
+                // Those who were there before, before anybody else can be the one who writes.
                 self.resume(&name);
-                return Ok(export);
+                return self.exports().activate(&name);
             }
             Ok(found) => format!("it says {found} bytes, and {size} were expected"),
             Err(error) => printable(&error.to_string()),
@@ -260,6 +262,11 @@ impl Server {
     /// Where it listens, as people write addresses.
     pub fn listeners(&self) -> &[String] {
         &self.shared.listeners
+    }
+
+    /// What clients of all exports have in flight.
+    pub fn in_flight(&self) -> config::InFlight {
+        self.exports().in_flight()
     }
 
     /// What clients of all exports have moved since the server began; never less than before.

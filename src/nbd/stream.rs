@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// A client whose connection we end has so long to read what we said before.
 const LINGER: Duration = Duration::from_millis(500);
 /// While a client does not take what it is sent, we look so often whether the connection is to be handed over.
-const LOOK_UP: Duration = Duration::from_millis(50);
+pub(super) const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// A condition that becomes true once, and wakes all who wait for it beside a socket.
 pub(super) struct Latch {

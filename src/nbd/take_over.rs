@@ -107,7 +107,8 @@ pub(super) fn is_admitted(connection: &Connection, bound: &[(SocketAddr, bool)],
     let local = connection.socket.try_clone().and_then(|socket| TcpStream::from(socket).local_addr());
     let Ok(local) = local else { return false };
     let is_of = |(bound, _): &&(SocketAddr, bool)| {
-        bound.port() == local.port() && (bound.ip().is_unspecified() || bound.ip() == local.ip().to_canonical())
+        let [bound, local] = [*bound, local].map(|address| (address.ip().to_canonical(), address.port()));
+        bound.1 == local.1 && (bound.0.is_unspecified() || bound.0 == local.0)
     };
     bound.iter().filter(is_of).any(|(bound, must_encrypt)| !must_encrypt && admits(bound.ip(), allow, peer.ip()))
 }

@@ -1,13 +1,14 @@
 //! The transmission phase of one connection: requests in, the device, replies out.
 
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::check::{UNKNOWN_COMMAND, check};
 use super::exports::Session;
 use super::handshake::{ALLOCATION_ID, Terms};
+use super::in_flight::Flight;
 use super::protocol::{Errno, Extent, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, OUTPUT_LIMIT, PIECE, Stream, Until};
+use super::stream::{Filled, HEAD, LOOK_UP, OUTPUT_LIMIT, PIECE, Stream, Until};
 
 /// READs of fewer bytes are not looked through for holes: that would cost more than it saves.
 const SPARSE_FROM: u64 = 64 << 10;
@@ -40,7 +41,8 @@ pub(super) enum End {
 /// over.
 pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
     stream.be_patient()?;
-    let mut transmission = Transmission { stream, session, terms };
+    let flight = session.flight();
+    let mut transmission = Transmission { stream, session, terms, flight, data: (0..0, 0) };
     while !transmission.is_halted() {
         let flow = transmission.one_request()?;
         session.note_answer();
@@ -66,6 +68,10 @@ struct Transmission<'a> {
     stream: &'a mut Stream,
     session: &'a Session,
     terms: Terms,
+    flight: Flight,
+    /// The data that a READ found last, and how many punches there had been: to look for their end takes as long as the
+    /// file is long.
+    data: (Range<u64>, u64),
 }
 
 impl Transmission<'_> {
@@ -77,6 +83,9 @@ impl Transmission<'_> {
     fn one_request(&mut self) -> Flow {
         let headers = self.terms.headers;
         let (size, stop) = (headers.request_size(), &self.session.served().stop);
+        if self.stream.arrived().len() < size {
+            self.land()?;
+        }
         match self.stream.fill(size, Until { latch: Some(stop), deadline: None })? {
             Filled::Ready => {}
             Filled::Woken if self.is_halted() => return GO_ON,
@@ -86,6 +95,9 @@ impl Transmission<'_> {
             tracing::debug!("an NBD client sent what is no request");
             return END;
         };
+        if !self.takes_off(&request)? && self.is_halted() {
+            return GO_ON;
+        }
         if self.session.is_kicked() {
             return END;
         }
@@ -113,6 +125,31 @@ impl Transmission<'_> {
                 outcome => self.answer(&request, outcome.map(drop)),
             },
         }
+    }
+
+    /// Waits until the request may be in flight; false where something else comes first.
+    fn takes_off(&mut self, request: &Request) -> io::Result<bool> {
+        let bytes = match request.command {
+            command::READ | command::WRITE => request.length.min(HELD),
+            _ => 0,
+        };
+        if self.flight.take(bytes) {
+            return Ok(true);
+        }
+        self.land()?;
+        while !self.flight.wait_for(bytes, LOOK_UP) {
+            if self.is_halted() || self.session.is_kicked() || self.session.served().stop.is_raised() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends all answers: nothing is in flight then.
+    fn land(&mut self) -> io::Result<()> {
+        self.stream.send()?;
+        self.flight.land();
+        Ok(())
     }
 
     /// Leaves the rest of a request to the next process: as a request of its own, with the same cookie, that the client
@@ -203,13 +240,27 @@ impl Transmission<'_> {
     }
 
     /// The part of a READ that begins at `offset`, of which so many are known; the last one known has all the rest.
-    fn part(&self, request: &Request, offset: u64, end: u64, known: usize) -> Extent {
+    fn part(&mut self, request: &Request, offset: u64, end: u64, known: usize) -> Extent {
         let rest = Extent { length: end - offset, hole: false };
         if request.length < SPARSE_FROM || known == MAXIMUM_PARTS {
             return rest;
         }
-        let part = self.session.served().backend.extent(offset, end);
+        let part = self.extent(offset, end);
         if request.has(command_flag::DF) && part.length < rest.length { rest } else { part }
+    }
+
+    fn extent(&mut self, offset: u64, end: u64) -> Extent {
+        let backend = &self.session.served().backend;
+        let punches = backend.punches();
+        let (data, seen) = &self.data;
+        if *seen == punches && data.contains(&offset) {
+            return Extent { length: end.min(data.end) - offset, hole: false };
+        }
+        let found = backend.extent(offset, backend.size());
+        if !found.hole {
+            self.data = (offset..offset + found.length, punches);
+        }
+        Extent { length: found.length.min(end - offset), ..found }
     }
 
     /// Puts a chunk of data. One that is held back until it is whole can end the reply; of a longer one the rest is

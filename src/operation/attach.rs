@@ -12,19 +12,20 @@ use tokio::time::Instant;
 use super::dry_run;
 use super::engine::Note;
 use super::export;
-use super::exports::{check_size, default_name};
+use super::exports::check_size;
 use super::job::{End, Job, Sent, refuse_if_busy};
 use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
+use super::share::Share;
 use super::tags::{self, Tagging};
 use super::world::{Backoff, Cx, World};
 use super::{Halt, Next, Step as _, Story};
-use crate::api::{Access, OperationKind, TlsMode, VolumeAttach};
+use crate::api::{OperationKind, VolumeAttach};
 use crate::cloudstack::Request;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Device, VmId, VmRecord, VolumeId, VolumeRecord, VolumeType, printable};
+use crate::model::{Device, VmRecord, VolumeId, VolumeRecord, printable};
 use crate::store::Outcome;
 
 /// What an attach has learned.
@@ -44,38 +45,6 @@ pub(super) struct Attach {
     changed: bool,
     notes: Vec<String>,
     tagging: Tagging,
-}
-
-/// An export that is wanted.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Share {
-    /// Its name.
-    pub name: Option<String>,
-    /// Whether writes are refused.
-    pub read_only: bool,
-    /// Whether several clients may write at a time.
-    pub shared: bool,
-    /// Whether it is served without TLS; none for what is, or what is usual.
-    pub tls: Option<TlsMode>,
-    /// Who may open it; none for who may, or everybody.
-    pub clients: Option<Vec<String>>,
-}
-
-impl Share {
-    /// An export as it is, or was.
-    pub fn like(name: String, read_only: bool, shared: bool, access: Access) -> Self {
-        Self { name: Some(name), read_only, shared, tls: Some(access.tls), clients: Some(access.clients) }
-    }
-
-    /// Who may open the export, where nothing else is asked for as before.
-    pub fn access(&self, before: Access) -> Access {
-        Access { tls: self.tls.unwrap_or(before.tls), clients: self.clients.clone().unwrap_or(before.clients) }
-    }
-
-    /// The export name of a volume.
-    pub fn name_for(&self, volume: VolumeId) -> String {
-        self.name.clone().unwrap_or_else(|| default_name(volume))
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -543,33 +512,5 @@ impl Story for Attach {
 
     fn outcome(&self) -> Outcome {
         Outcome { changed: self.changed, notes: self.notes.clone(), ..Outcome::default() }
-    }
-}
-
-impl World {
-    /// This VM, proven, as CloudStack has it now.
-    pub(super) async fn this_vm_record(&self) -> Result<VmRecord> {
-        let id = self.prove_this_vm().await?;
-        let found =
-            self.cloud.vm(id).await.map_err(|error| error.into_error("looking at this VM; nothing was sent"))?;
-        found.ok_or_else(|| Error::new(Kind::NotFound, format!("CloudStack does not know this VM, {id}, any more")))
-    }
-
-    /// The disk that this machine runs from is nobody's to change.
-    pub(super) fn refuse_own_root(&self, volume: &VolumeRecord) -> Result<()> {
-        let what = match (volume.vm_id, self.this_vm_known()) {
-            (Some(vm), Some(this)) if vm == this => "is this VM's own root disk",
-            (Some(_), None) => "is a root disk, and may be this VM's own",
-            _ => return Ok(()),
-        };
-        if volume.volume_type != VolumeType::Root {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
-    }
-
-    /// Whether a VM is this one.
-    pub(super) fn is_here(&self, vm: VmId) -> bool {
-        self.this_vm_known() == Some(vm)
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attach::Share;
 use super::request::{Draft, Subject};
+use super::share::Share;
 use super::world::{Cx, World};
 use super::{Halt, Next, Story};
 use crate::api::{ExportCreate, ExportState, OperationKind};

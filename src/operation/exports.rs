@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::attach::Share;
+use super::share::Share;
 use super::world::World;
 use crate::api::{Access, Client, Export, ExportKick, ExportState, Filter, TlsMode, Traffic, Usage};
 use crate::device::Held;

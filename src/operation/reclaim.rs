@@ -6,12 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::attach::{self, Attach, Share};
+use super::attach::{self, Attach};
 use super::detach::{self, Detach};
 use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk, takes_roots, whereabouts};
 use super::request::{Draft, Subject};
 use super::resolve::{self, Meaning, is_deleted};
+use super::share::Share;
 use super::vm_change::{self, VmChange, Wanted};
 use super::withdraw::Terms;
 use super::world::{Cx, World};

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::cloudstack::{CallError, CloudStack};
 use crate::device::Devices;
 use crate::error::{Error, Kind, Result};
-use crate::model::{VmId, VmRecord, VolumeRecord};
+use crate::model::{VmId, VmRecord, VolumeRecord, VolumeType};
 
 /// The store is bound to the VM that it was first used in.
 const BOUND_TO: &str = "vm_id";
@@ -112,6 +112,32 @@ impl World {
         tracing::info!(vm = %id, by = known.by, "this VM is known");
         *self.this_vm() = Some(known);
         Ok(id)
+    }
+
+    /// This VM, proven, as CloudStack has it now.
+    pub(super) async fn this_vm_record(&self) -> Result<VmRecord> {
+        let id = self.prove_this_vm().await?;
+        let found =
+            self.cloud.vm(id).await.map_err(|error| error.into_error("looking at this VM; nothing was sent"))?;
+        found.ok_or_else(|| Error::new(Kind::NotFound, format!("CloudStack does not know this VM, {id}, any more")))
+    }
+
+    /// The disk that this machine runs from is nobody's to change.
+    pub(super) fn refuse_own_root(&self, volume: &VolumeRecord) -> Result<()> {
+        let what = match (volume.vm_id, self.this_vm_known()) {
+            (Some(vm), Some(this)) if vm == this => "is this VM's own root disk",
+            (Some(_), None) => "is a root disk, and may be this VM's own",
+            _ => return Ok(()),
+        };
+        if volume.volume_type != VolumeType::Root {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Conflict, format!("volume {} {what}: it is not touched", volume.label())))
+    }
+
+    /// Whether a VM is this one.
+    pub(super) fn is_here(&self, vm: VmId) -> bool {
+        self.this_vm_known() == Some(vm)
     }
 
     /// In a copy of the appliance the store knows operations and exports that are another machine's.

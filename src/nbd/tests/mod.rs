@@ -4,7 +4,10 @@
 mod foreign;
 mod hostile;
 mod life;
+mod limits;
 mod model;
+mod overlap;
+mod power_cut;
 mod raw;
 mod requests;
 mod trixie;
@@ -34,8 +37,20 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// One whose data go past the page cache.
+    async fn direct() -> Self {
+        Self::with(|config| config.direct = true).await
+    }
+
+    /// One that is configured otherwise.
+    async fn with(change: impl FnOnce(&mut config::Nbd)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::bind(&Self::config(&directory), Arc::default(), Vec::new()).await.unwrap();
+        let mut config = Self::config(&directory);
+        change(&mut config);
+        let server = Server::bind(&config, Arc::default(), Vec::new()).await.unwrap();
         Self { server, directory }
     }
 

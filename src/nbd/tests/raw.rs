@@ -16,8 +16,21 @@ use crate::nbd::protocol::{
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
-trait Socket: Read + Write + Send {}
-impl<T: Read + Write + Send> Socket for T {}
+trait Socket: Read + Write + Send {
+    fn patience(&self, limit: Option<Duration>);
+}
+
+impl Socket for UnixStream {
+    fn patience(&self, limit: Option<Duration>) {
+        self.set_read_timeout(limit).unwrap();
+    }
+}
+
+impl Socket for TcpStream {
+    fn patience(&self, limit: Option<Duration>) {
+        self.set_read_timeout(limit).unwrap();
+    }
+}
 
 pub struct Raw {
     socket: Box<dyn Socket>,
@@ -90,6 +103,14 @@ impl Raw {
         let mut bytes = vec![0; length];
         self.socket.read_exact(&mut bytes).ok()?;
         Some(bytes)
+    }
+
+    /// Whether nothing comes for a while.
+    pub fn hears_nothing(&mut self) -> bool {
+        self.socket.patience(Some(Duration::from_millis(200)));
+        let heard = self.socket.read(&mut [0]);
+        self.socket.patience(PATIENCE);
+        heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     pub fn receive(&mut self, length: usize) -> Vec<u8> {

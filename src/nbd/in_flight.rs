@@ -1,0 +1,172 @@
+//! What is in flight: requests that were taken and are not answered yet, and the bytes that they hold, of one client and
+//! of all. Whoever would be beyond a limit waits, with its next request unread.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::InFlight;
+
+/// So much may be in flight at a time; what is too large for it may be alone.
+pub(super) struct Pool {
+    most: InFlight,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    taken: InFlight,
+    /// How many wait for room.
+    waiting: usize,
+}
+
+impl Pool {
+    /// An empty one.
+    pub fn new(most: InFlight) -> Self {
+        Self { most, state: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// What is in flight now.
+    pub fn taken(&self) -> InFlight {
+        self.state().taken
+    }
+
+    /// Takes so much, where there is room for it now or by then.
+    fn take(&self, wanted: InFlight, until: Option<Instant>) -> bool {
+        let mut state = self.state();
+        while !self.has_room(state.taken, wanted) {
+            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            state.waiting += 1;
+            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+        }
+        state.taken.requests += wanted.requests;
+        state.taken.bytes += wanted.bytes;
+        true
+    }
+
+    fn has_room(&self, taken: InFlight, wanted: InFlight) -> bool {
+        let fits =
+            taken.requests + wanted.requests <= self.most.requests && taken.bytes + wanted.bytes <= self.most.bytes;
+        fits || taken == InFlight::default()
+    }
+
+    fn give_back(&self, held: InFlight) {
+        let mut state = self.state();
+        state.taken.requests -= held.requests;
+        state.taken.bytes -= held.bytes;
+        if state.waiting > 0 {
+            self.freed.notify_all();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one connection has in flight.
+pub(super) struct Flight {
+    client: Arc<Pool>,
+    all: Arc<Pool>,
+    held: InFlight,
+}
+
+impl Flight {
+    /// Nothing yet, of a client.
+    pub fn new(client: Arc<Pool>, all: Arc<Pool>) -> Self {
+        Self { client, all, held: InFlight::default() }
+    }
+
+    /// Has one more request in flight, which holds so many bytes, where there is room for it now.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        self.take_until(bytes, None)
+    }
+
+    /// The same, and waits for room. Whoever waits must hold nothing, or two may wait for each other.
+    pub fn wait_for(&mut self, bytes: u64, limit: Duration) -> bool {
+        debug_assert!(self.held == InFlight::default());
+        self.take_until(bytes, Some(Instant::now() + limit))
+    }
+
+    fn take_until(&mut self, bytes: u64, until: Option<Instant>) -> bool {
+        let wanted = InFlight { requests: 1, bytes };
+        if !self.client.take(wanted, until) {
+            return false;
+        }
+        if !self.all.take(wanted, until) {
+            self.client.give_back(wanted);
+            return false;
+        }
+        self.held.requests += wanted.requests;
+        self.held.bytes += wanted.bytes;
+        true
+    }
+
+    /// All of them are answered.
+    pub fn land(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held != InFlight::default() {
+            self.client.give_back(held);
+            self.all.give_back(held);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.land();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(requests: u64, bytes: u64) -> Arc<Pool> {
+        Arc::new(Pool::new(InFlight { requests, bytes }))
+    }
+
+    #[test]
+    fn each_limit_holds_for_one_client_and_for_all() {
+        let (all, first) = (pool(3, 100), pool(2, 60));
+        let flight = |client: &Arc<Pool>| Flight::new(Arc::clone(client), Arc::clone(&all));
+        let (mut one, mut two, mut other) = (flight(&first), flight(&first), flight(&pool(2, 60)));
+        assert!(one.take(10) && two.take(10));
+        assert!(!one.take(0), "a third request of the client");
+        two.land();
+        assert!(!two.take(51), "more bytes than the client may have");
+        assert!(two.take(50) && !other.take(41), "more bytes than all may have");
+        assert!(other.take(40) && !other.take(0), "a fourth request of all");
+        assert_eq!(all.taken(), InFlight { requests: 3, bytes: 100 });
+        drop((one, two, other));
+        assert_eq!((all.taken(), first.taken()), (InFlight::default(), InFlight::default()));
+    }
+
+    #[test]
+    fn what_is_too_large_is_alone() {
+        let (all, client) = (pool(9, 100), pool(9, 10));
+        let mut flight = Flight::new(Arc::clone(&client), Arc::clone(&all));
+        assert!(flight.take(200));
+        assert!(!Flight::new(pool(9, 100), Arc::clone(&all)).take(1));
+    }
+
+    #[test]
+    fn who_waits_goes_on_once_there_is_room() {
+        let (all, client) = (pool(1, 1), pool(1, 1));
+        let mut first = Flight::new(Arc::clone(&client), Arc::clone(&all));
+        assert!(first.take(1));
+        std::thread::scope(|scope| {
+            let waits =
+                scope.spawn(|| Flight::new(Arc::clone(&client), Arc::clone(&all)).wait_for(1, Duration::from_secs(20)));
+            while client.state().waiting == 0 {
+                std::thread::yield_now();
+            }
+            first.land();
+            assert!(waits.join().is_ok_and(|taken| taken));
+        });
+    }
+}
