@@ -69,7 +69,7 @@ impl Hall {
             self.spawn(peer, move || hall.attend(Arc::new(socket), peer, must_encrypt, choice))
         });
         if let Err(error) = attended {
-            tracing::warn!("NBD client {peer} refused: {error}");
+            tracing::warn!(client = %peer, "NBD client {peer} refused: {error}");
         }
     }
 
@@ -128,7 +128,7 @@ impl Hall {
             self.spawn(peer, move || hall.serve(stream, agreed)).map_err(|error| error.to_string())
         });
         if let Err(why) = resumed {
-            tracing::warn!("NBD client {peer} is closed after the restart: {why}");
+            tracing::warn!(client = %peer, "NBD client {peer} is closed after the restart: {why}");
         }
     }
 }
@@ -224,7 +224,7 @@ pub(super) async fn accept_tcp(
                 if admits((bound.ip(), must_encrypt), &allow, from.ip()) {
                     hall.admit(tcp_socket(client, hall.limits.keepalive), Peer::Tcp(from), must_encrypt);
                 } else {
-                    tracing::warn!("NBD client {from} refused: it is in no network of [nbd] allow");
+                    tracing::warn!(client = %from, "NBD client {from} refused: it is in no network of [nbd] allow");
                 }
             }
             Err(error) => rest(error).await,

@@ -104,10 +104,8 @@ impl Server {
         waiting.retain(|connection| {
             let is_admitted = take_over::is_admitted(connection, &bound, &config.allow);
             if !is_admitted {
-                tracing::warn!(
-                    "NBD client {} is closed: the listeners do not let it in any more",
-                    connection.state.peer
-                );
+                let peer = connection.state.peer;
+                tracing::warn!(client = %peer, "NBD client {peer} is closed: the listeners do not let it in any more");
             }
             is_admitted
         });
@@ -314,7 +312,10 @@ impl Server {
         let mut waiting = self.waiting();
         for connection in waiting.extract_if(.., |connection| !volumes.contains(&connection.state.volume_id)) {
             let (peer, name) = (connection.state.peer, printable(&connection.state.export));
-            tracing::warn!("NBD client {peer} is closed after the restart: export {name} has not come back");
+            tracing::warn!(
+                client = %peer, export = name,
+                "NBD client {peer} is closed after the restart: export {name} has not come back"
+            );
         }
     }
 

@@ -108,7 +108,8 @@ impl Served {
         self.failed.store(true, Ordering::Relaxed);
         if !self.gone.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, "its device is gone");
-            tracing::error!("export {} failed: its device is gone", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: its device is gone");
         }
     }
 
@@ -145,7 +146,8 @@ impl Served {
         let errno = backend::errno(error);
         if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, &error.to_string());
-            tracing::error!("export {} failed: {error}", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: {error}");
         }
         let text = match errno {
             Errno::NoSpc => "no space is left behind the export",

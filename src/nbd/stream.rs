@@ -63,9 +63,15 @@ impl Latch {
 
     /// Waits until it is raised, or for that long.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout)?;
-        Ok(())
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(drop).map_err(io::Error::from),
+            }
+        }
     }
 }
 
