@@ -205,6 +205,14 @@ impl Server {
         removal::set_access(self.exports(), name, Access::read(access)?).await
     }
 
+    /// Lets several clients write at a time from now on.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export.
+    pub fn share(&self, name: &str) -> Result<()> {
+        self.exports().share(name)
+    }
+
     /// How it is with the certificates, where there are any: until when they count, or what is to be done.
     pub fn tls_health(&self) -> Option<std::result::Result<String, String>> {
         self.shared.hall.tls.as_ref().map(Tls::health)

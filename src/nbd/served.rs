@@ -47,7 +47,6 @@ pub(super) struct Served {
     pub name: String,
     pub volume_id: VolumeId,
     pub read_only: bool,
-    pub shared: bool,
     pub device_path: PathBuf,
     pub backend: Backend,
     /// Raised when the export closes its clients.
@@ -87,7 +86,6 @@ impl Served {
             name: spec.name,
             volume_id: spec.volume_id,
             read_only: spec.read_only,
-            shared: spec.shared,
             device_path: spec.device_path,
             backend,
             before: spec.usage,
