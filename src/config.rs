@@ -104,6 +104,8 @@ pub struct Nbd {
     pub tls_certificates: Option<PathBuf>,
     /// Whether new exports take no connections without TLS where nothing else is asked for.
     pub tls_required: bool,
+    /// Data go past the page cache.
+    pub direct: bool,
     /// How much clients may have.
     pub limits: NbdLimits,
 }
@@ -306,6 +308,7 @@ impl<'a> Loader<'a> {
         let allow = self.note(section.texts("allow"));
         let tls_certificates = self.note(section.path("tls_certificates"));
         let tls = self.note(section.text("tls"));
+        let direct = self.note(section.boolean("direct"));
         let limits = self.nbd_limits(&mut section);
         self.mistakes.extend(section.unknown());
 
@@ -324,6 +327,7 @@ impl<'a> Loader<'a> {
             plain_public,
             tls_certificates: tls_certificates.map(|path| path.value),
             tls_required: self.note(tls_required).unwrap_or(false),
+            direct: direct.unwrap_or(false),
             limits,
         }
     }

@@ -34,6 +34,8 @@ pub enum EventKind {
     ExportEnded,
     /// An NBD client connected.
     ClientConnected,
+    /// An NBD client was refused: the export is not for it, or is another's.
+    ClientRefused,
     /// An NBD client left.
     ClientDisconnected,
     /// CloudStack says otherwise of a volume than it last did, and no operation of ours was at work on it.

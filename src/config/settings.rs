@@ -175,6 +175,13 @@ const NBD: &[Setting] = &[
         Default("\"allowed\""),
         "Whether new exports take only TLS: allowed or required, where volctl export has no --tls.",
     ),
+    setting(
+        "direct",
+        Boolean,
+        Default("false"),
+        "Read and write past the page cache, so that nothing waits in this machine's memory; a device that cannot do that is \
+         not served.",
+    ),
     setting("max_connections", Count, Default("512"), "How many NBD connections there are at most."),
     setting(
         "max_connections_per_client",

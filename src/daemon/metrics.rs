@@ -2,13 +2,15 @@
 //!
 //! Counters are those of the store, so that they never go back: what is not kept yet is told the next time.
 
+mod exports;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::health::{self, age_seconds};
 use super::looks::{Journal, Looks, Seen};
-use crate::api::{ExportState, Family, MetricType, Metrics, Number, Sample, Status};
+use crate::api::{Family, MetricType, Metrics, Number, Sample, Status};
 use crate::cloudstack::Contact;
 use crate::operation::tally::counter;
 use crate::operation::{World, journal_points};
@@ -22,7 +24,7 @@ pub(super) async fn gather(looks: &Looks) -> Metrics {
         metrics.extend(operations(journal));
     }
     metrics.extend(cloudstack(looks, &seen));
-    metrics.extend(exports(looks.world(), &seen));
+    metrics.extend(exports::exports(looks.world(), &seen));
     metrics.extend(sync(looks.world(), &seen));
     metrics.extend(store(&seen));
     Metrics { metrics: metrics.into_iter().filter(|family| !family.samples.is_empty()).collect() }
@@ -177,31 +179,6 @@ fn cloudstack(looks: &Looks, seen: &Seen) -> Vec<Family> {
 fn last_answer(looks: &Looks, seen: &Seen, contact: &Contact) -> Timestamp {
     let listed = seen.journal.as_ref().and_then(|journal| journal.listed_at);
     contact.last_answer.max(listed).unwrap_or(looks.since)
-}
-
-fn exports(world: &World, seen: &Seen) -> Vec<Family> {
-    let served = world.nbd.list();
-    let wishes = seen.journal.as_ref().map_or(&[][..], |journal| &journal.wishes);
-    let not_served = wishes.iter().filter(|wish| !served.iter().any(|export| export.volume_id == wish.volume_id));
-    let absent = not_served.map(|wish| if wish.failed { ExportState::Failed } else { ExportState::Pending });
-    let states: Vec<ExportState> = served.iter().map(|export| export.state).chain(absent).collect();
-    let all = [ExportState::Pending, ExportState::Active, ExportState::Draining, ExportState::Failed];
-    let family = Family::gauge("volctl_exports", "Exports, by state; a pending one waits for its device.");
-    let exports = all.iter().fold(family, |family, state| {
-        family.with(&[("state", &word(state))], states.iter().filter(|other| *other == state).count() as u64)
-    });
-    let clients = served.iter().map(|export| export.clients.len() as u64).sum();
-    let counted = |name: &str, counter, help| {
-        let journal = seen.journal.as_ref()?;
-        let bytes = of(&journal.counters, counter).next().map_or(0, |(_, bytes)| bytes);
-        Some(Family::counter(name, help).with(&[], bytes))
-    };
-    let read = counted("volctl_nbd_read_bytes_total", counter::READ, "Bytes that NBD clients read.");
-    let written =
-        counted("volctl_nbd_written_bytes_total", counter::WRITTEN, "Bytes that NBD clients wrote or zeroed.");
-    let clients =
-        Family::gauge("volctl_nbd_clients", "NBD clients that are connected to an export.").with(&[], clients);
-    [Some(exports), Some(clients), read, written].into_iter().flatten().collect()
 }
 
 fn sync(world: &World, seen: &Seen) -> Vec<Family> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::unistd::{Whence, lseek};
 
+use super::direct::Direct;
 use super::ioctl;
 use super::protocol::{BlockSizes, Errno, Extent};
 use super::queue::Queue;
@@ -20,7 +21,11 @@ const PIECE: u64 = 16 << 20;
 const PAGE: u32 = 4096;
 
 /// What is written where the kernel cannot zero a range by itself.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
+
+/// Aligned, so that they go past the page cache as they are.
+#[repr(align(4096))]
+struct Zeroes([u8; 64 << 10]);
 
 /// An open file or device.
 pub(super) struct Backend {
@@ -28,7 +33,10 @@ pub(super) struct Backend {
     size: AtomicU64,
     /// None for a regular file.
     device: Option<Queue>,
+    /// None where data go through the page cache.
+    direct: Option<Direct>,
     flush_failed: AtomicBool,
+    punches: AtomicU64,
 }
 
 impl Backend {
@@ -40,7 +48,17 @@ impl Backend {
             true => Some(Queue::of(metadata.rdev())?),
             false => None,
         };
-        Ok(Self { file, size, device, flush_failed: AtomicBool::new(false) })
+        Ok(Self { file, size, device, direct: None, flush_failed: AtomicBool::new(false), punches: AtomicU64::new(0) })
+    }
+
+    /// Takes the data past the page cache from now on.
+    ///
+    /// # Errors
+    /// Where the device or the filesystem does not do that.
+    pub fn bypass_cache(&mut self, writable: bool) -> io::Result<()> {
+        let block = self.device.map_or(PAGE, |queue| queue.logical_block);
+        self.direct = Some(Direct::open(&self.file, writable, block.into())?);
+        Ok(())
     }
 
     /// Size in bytes when it was taken over, or last seen to have grown.
@@ -57,6 +75,9 @@ impl Backend {
     /// What a client's requests should keep to: a device's blocks, of which the page cache takes no less than a page.
     pub fn block_sizes(&self) -> BlockSizes {
         match self.device {
+            Some(queue) if self.direct.is_some() => {
+                BlockSizes { minimum: queue.logical_block, preferred: queue.physical_block.max(queue.logical_block) }
+            }
             Some(queue) => BlockSizes { minimum: queue.logical_block, preferred: queue.physical_block.max(PAGE) },
             None => BlockSizes { minimum: 1, preferred: PAGE },
         }
@@ -74,12 +95,29 @@ impl Backend {
 
     /// Reads exactly so many bytes.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        let Some(direct) = &self.direct else { return self.file.read_exact_at(buffer, offset) };
+        let (blocks, rest) = buffer.split_at_mut(self.in_blocks(direct, buffer.len(), offset));
+        if !blocks.is_empty() {
+            direct.read(blocks, offset)?;
+        }
+        self.file.read_exact_at(rest, offset + blocks.len() as u64)
     }
 
     /// Writes all bytes; they are visible to each later read, and on stable storage after the next flush.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        let Some(direct) = &self.direct else { return self.file.write_all_at(bytes, offset) };
+        let (blocks, rest) = bytes.split_at(self.in_blocks(direct, bytes.len(), offset));
+        if !blocks.is_empty() {
+            direct.write(blocks, offset)?;
+        }
+        self.file.write_all_at(rest, offset + blocks.len() as u64)
+    }
+
+    /// How many bytes of a range can go past the page cache: all but those beyond the last whole block of a file, which
+    /// has less than a block of them.
+    fn in_blocks(&self, direct: &Direct, length: usize, offset: u64) -> usize {
+        let end = direct.end_of_blocks(self.size());
+        end.saturating_sub(offset).try_into().map_or(length, |within: usize| within.min(length))
     }
 
     /// Brings everything written so far to stable storage. Once this has failed it fails for ever: the kernel reports
@@ -114,14 +152,22 @@ impl Backend {
         }
     }
 
+    /// How often data may have become holes: where that is as it was, what were data still are.
+    pub fn punches(&self) -> u64 {
+        self.punches.load(Ordering::Relaxed)
+    }
+
     /// The position that this leaves behind is nobody's: all reads and writes say where.
     fn seek(&self, whence: Whence, offset: u64) -> nix::Result<u64> {
         let found = lseek(&self.file, offset.try_into().map_err(|_| nix::Error::EINVAL)?, whence)?;
         u64::try_from(found).map_err(|_| nix::Error::EINVAL)
     }
 
-    /// Begins to read a range into the page cache, and does not wait for it.
+    /// Begins to read a range into the page cache, and does not wait for it. A hint: without a page cache, nothing happens.
     pub fn cache(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.direct.is_some() {
+            return Ok(());
+        }
         let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -138,7 +184,10 @@ impl Backend {
             let trimmed = match self.device {
                 None => self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, length),
                 Some(queue) => match whole_blocks(offset, length, queue.logical_block.into()) {
-                    Some((offset, length)) => ioctl::discard(&self.file, offset, length),
+                    Some((offset, length)) => {
+                        let _shared = self.direct.as_ref().map(Direct::share);
+                        ioctl::discard(&self.file, offset, length)
+                    }
                     None => Ok(()),
                 },
             };
@@ -217,14 +266,17 @@ impl Backend {
         let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        retried(|| fallocate(&self.file, mode, offset, length))
+        let _shared = self.direct.as_ref().map(Direct::share);
+        let allocated = retried(|| fallocate(&self.file, mode, offset, length));
+        self.punches.fetch_add(1, Ordering::Relaxed);
+        allocated
     }
 
     fn write_each_zero(&self, mut offset: u64, length: u64) -> io::Result<()> {
         let end = offset + length;
         while offset < end {
-            let piece = ZEROES.len().min((end - offset).try_into().unwrap_or(usize::MAX));
-            self.file.write_all_at(&ZEROES[..piece], offset)?;
+            let piece = ZEROES.0.len().min((end - offset).try_into().unwrap_or(usize::MAX));
+            self.write(&ZEROES.0[..piece], offset)?;
             offset += piece as u64;
         }
         Ok(())
@@ -284,6 +336,13 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
         Backend::new(file).unwrap()
+    }
+
+    /// Past the page cache, with a size that is no multiple of a block.
+    fn direct_backend(bytes: &[u8]) -> Backend {
+        let mut backend = backend(bytes);
+        backend.bypass_cache(true).unwrap();
+        backend
     }
 
     fn contents(backend: &Backend) -> Vec<u8> {
@@ -373,5 +432,52 @@ mod tests {
         assert!(!backend.extent(4096, 8192).hole);
         let mut bytes = [0; 8192];
         assert_eq!(errno(&backend.read(&mut bytes, 0).unwrap_err()), Errno::Io);
+    }
+
+    #[test]
+    fn any_range_goes_past_the_page_cache() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut expected: Vec<u8> = (0..50_001).map(|_| rng.u8(..)).collect();
+        let backend = direct_backend(&expected);
+        for turn in 0..500 {
+            let start = rng.usize(..expected.len());
+            let end = rng.usize(start..=expected.len().min(start + 9000));
+            match turn % 3 {
+                0 => {
+                    let mut read = vec![0; end - start];
+                    backend.read(&mut read, start as u64).unwrap();
+                    assert_eq!(read, expected[start..end], "{start}..{end}");
+                }
+                1 => {
+                    expected[start..end].fill_with(|| rng.u8(..));
+                    backend.write(&expected[start..end], start as u64).unwrap();
+                }
+                _ => {
+                    expected[start..end].fill(0);
+                    backend.write_each_zero(start as u64, (end - start) as u64).unwrap();
+                }
+            }
+        }
+        assert!(contents(&backend) == expected);
+        assert_eq!(backend.file.metadata().unwrap().len(), 50_001);
+    }
+
+    #[test]
+    fn neighbours_in_a_block_lose_nothing_past_the_page_cache() {
+        const THREADS: usize = 4;
+        let backend = direct_backend(&[0; 20_000]);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let backend = &backend;
+                scope.spawn(move || {
+                    for at in (thread * 100..20_000).step_by(THREADS * 100) {
+                        backend.write(&[thread as u8 + 1; 100], at as u64).unwrap();
+                    }
+                });
+            }
+        });
+        for (at, byte) in contents(&backend).into_iter().enumerate() {
+            assert_eq!(usize::from(byte), at / 100 % THREADS + 1, "byte {at}");
+        }
     }
 }

@@ -136,7 +136,7 @@ impl Drop for Seat {
             let left = if cut_off { Leaving::CutOff } else { Leaving::Disconnected };
             let left = Some(left).filter(|_| !self.handed_over);
             if left.is_some() {
-                self.exports.herald.disconnected(&entry.served, self.client.caller(), cut_off);
+                self.exports.herald.disconnected(&entry.served, &self.client, cut_off);
             }
             let address = self.client.caller().peer.to_string();
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left });
@@ -183,11 +183,7 @@ impl Entry {
         match self.access.judge(caller) {
             Verdict::Open => Ok(()),
             Verdict::NeedsTls => Err(Refusal::NeedsTls),
-            Verdict::Closed => {
-                let name = printable(&self.served.name);
-                tracing::warn!("NBD client {caller} refused: export {name} is not for it");
-                Err(Refusal::NotAllowed)
-            }
+            Verdict::Closed => Err(Refusal::NotAllowed),
         }
     }
 
@@ -216,20 +212,23 @@ pub(super) struct Exports {
     locations: Locations,
     limits: NbdLimits,
     in_flight: Arc<Pool>,
+    /// Data go past the page cache.
+    direct: bool,
     herald: Herald,
     /// What clients moved of exports that have left the table; changed under its lock.
     gone: Mutex<Moved>,
 }
 
 impl Exports {
-    /// An empty table.
-    pub fn new(locations: Locations, limits: NbdLimits) -> Self {
+    /// An empty table; `direct` takes the data past the page cache.
+    pub fn new(locations: Locations, limits: NbdLimits, direct: bool) -> Self {
         Self {
             table: Mutex::default(),
             activity: watch::Sender::default(),
             locations,
             limits,
             in_flight: Arc::new(Pool::new(limits.in_flight)),
+            direct,
             herald: Herald::default(),
             gone: Mutex::default(),
         }
@@ -259,7 +258,7 @@ impl Exports {
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let access = Access::read(&spec.access)?;
-        let served = Served::new(spec, self.herald.clone())?;
+        let served = Served::new(spec, self.direct, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let served = Arc::new(served);
@@ -309,24 +308,26 @@ impl Exports {
         let crowded = connections_of(&table, caller).count() >= most;
         let pool = self.pool_of(&table, caller);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
-        entry.admit(caller)?;
-        match entry.phase {
-            Phase::Pending => return Err(Refusal::Unknown),
-            Phase::Draining | Phase::Closing => return Err(Refusal::Leaving),
-            Phase::Active if entry.clients.len() >= MAXIMUM_CLIENTS => {
-                tracing::warn!("NBD client {caller} refused: export {} has {MAXIMUM_CLIENTS} clients", printable(name));
-                return Err(Refusal::Full);
+        let refuse = |refusal, why: &str| {
+            self.herald.refused(&entry.served, caller, why);
+            Err(refusal)
+        };
+        match (entry.phase, entry.admit(caller)) {
+            (_, Err(Refusal::NotAllowed)) => return refuse(Refusal::NotAllowed, "is not for it"),
+            (_, Err(refusal)) => return Err(refusal),
+            (Phase::Pending, _) => return Err(Refusal::Unknown),
+            (Phase::Draining | Phase::Closing, _) => return Err(Refusal::Leaving),
+            (Phase::Active, _) if entry.served.is_gone() => return Err(Refusal::Gone),
+            (Phase::Active, _) if entry.clients.len() >= MAXIMUM_CLIENTS => {
+                return refuse(Refusal::Full, &format!("has {MAXIMUM_CLIENTS} clients"));
             }
-            Phase::Active if crowded => {
-                tracing::warn!("NBD client {caller} refused: it has {most} connections");
-                return Err(Refusal::Crowded);
+            (Phase::Active, _) if crowded => {
+                return refuse(Refusal::Crowded, &format!("is not for more than its {most} connections"));
             }
-            Phase::Active if entry.served.is_gone() => return Err(Refusal::Gone),
-            Phase::Active => {}
+            (Phase::Active, _) => {}
         }
         if let Some(first) = entry.other_writer(caller) {
-            tracing::warn!("NBD client {caller} refused: export {} is written by the client {first}", printable(name));
-            return Err(Refusal::Taken(first));
+            return refuse(Refusal::Taken(first.clone()), &format!("is written by the client {first}"));
         }
         self.herald.connected(&entry.served, caller);
         let client = Client::new(caller.clone(), Timestamp::now(), socket, pool);

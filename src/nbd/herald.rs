@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::client::Caller;
+use super::client::{Caller, Client};
 use super::served::Served;
 use crate::api::EventKind;
-use crate::model::{VolumeId, printable};
+use crate::model::{VolumeId, clock_time, format_size, printable};
 
 /// Something that happened at an export.
 #[derive(Clone, Debug)]
@@ -43,7 +43,17 @@ impl Herald {
 
     /// An export has gone.
     pub fn ended(&self, export: &Served) {
-        self.tell(EventKind::ExportEnded, export, "is served no longer".to_owned());
+        let moved = export.traffic.moved();
+        let flushed = export.traffic.shown().last_flush.map(|at| format!(", last flush {} UTC", clock_time(at)));
+        let what = format!(
+            "is served no longer: {} read, {} written, {} requests, {} errors{}",
+            format_size(moved.read),
+            format_size(moved.written),
+            moved.requests,
+            moved.errors,
+            flushed.unwrap_or_default()
+        );
+        self.tell(EventKind::ExportEnded, export, what);
     }
 
     /// A client has come in.
@@ -51,10 +61,21 @@ impl Herald {
         self.tell(EventKind::ClientConnected, export, format!("client {caller} connected"));
     }
 
+    /// A client is not let in; why, in words that follow on the export's name.
+    pub fn refused(&self, export: &Served, caller: &Caller, why: &str) {
+        let name = printable(&export.name);
+        tracing::warn!(
+            client = %caller.peer, export = name, volume = %export.volume_id,
+            "NBD client {caller} refused: export {name} {why}"
+        );
+        self.tell(EventKind::ClientRefused, export, format!("client {caller} was refused: the export {why}"));
+    }
+
     /// A client has gone.
-    pub fn disconnected(&self, export: &Served, caller: &Caller, cut_off: bool) {
+    pub fn disconnected(&self, export: &Served, client: &Client, cut_off: bool) {
         let how = if cut_off { "was cut off" } else { "disconnected" };
-        self.tell(EventKind::ClientDisconnected, export, format!("client {caller} {how}"));
+        let (label, since) = (client.label(), clock_time(client.since()));
+        self.tell(EventKind::ClientDisconnected, export, format!("client {label} {how}, here since {since} UTC"));
     }
 
     fn tell(&self, kind: EventKind, export: &Served, what: String) {

@@ -12,6 +12,7 @@ mod channel;
 mod check;
 mod client;
 mod connection;
+mod direct;
 mod exports;
 mod hand_over;
 mod handshake;
@@ -103,15 +104,13 @@ impl Server {
         waiting.retain(|connection| {
             let is_admitted = take_over::is_admitted(connection, &bound, &config.allow);
             if !is_admitted {
-                tracing::warn!(
-                    "NBD client {} is closed: the listeners do not let it in any more",
-                    connection.state.peer
-                );
+                let peer = connection.state.peer;
+                tracing::warn!(client = %peer, "NBD client {peer} is closed: the listeners do not let it in any more");
             }
             is_admitted
         });
         let locations = Locations::new(&bound, config.advertise.as_deref(), &hostname, &config.unix_socket);
-        let exports = Exports::new(locations, config.limits);
+        let exports = Exports::new(locations, config.limits, config.direct);
         let hall = Hall::new(Arc::new(exports), tls, config.limits);
         let hall = Arc::new(hall.map_err(|error| Error::new(Kind::Internal, error).doing("starting the NBD server"))?);
 
@@ -313,7 +312,10 @@ impl Server {
         let mut waiting = self.waiting();
         for connection in waiting.extract_if(.., |connection| !volumes.contains(&connection.state.volume_id)) {
             let (peer, name) = (connection.state.peer, printable(&connection.state.export));
-            tracing::warn!("NBD client {peer} is closed after the restart: export {name} has not come back");
+            tracing::warn!(
+                client = %peer, export = name,
+                "NBD client {peer} is closed after the restart: export {name} has not come back"
+            );
         }
     }
 

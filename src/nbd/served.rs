@@ -63,18 +63,24 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Takes a device over, which must be what was said of it.
-    pub fn new(spec: ExportSpec, herald: Herald) -> Result<Self> {
+    /// Takes a device over, which must be what was said of it; `direct` takes its data past the page cache.
+    pub fn new(spec: ExportSpec, direct: bool, herald: Herald) -> Result<Self> {
         check_name(&spec.name)?;
         let label = printable(&spec.name);
         let path = spec.device_path.display();
-        let backend = Backend::new(spec.file).map_err(|error| {
+        let mut backend = Backend::new(spec.file).map_err(|error| {
             Error::new(Kind::DeviceMissing, format!("export {label}: the size of {path} cannot be read: {error}"))
         })?;
         let (size, expected) = (backend.size(), spec.size_bytes);
         if size != expected {
             let message = format!("export {label}: {path} has {size} bytes, and {expected} were expected");
             return Err(Error::new(Kind::DeviceMismatch, message));
+        }
+        if direct {
+            backend.bypass_cache(!spec.read_only).map_err(|error| {
+                let message = format!("export {label}: {path} cannot be served past the page cache: {error}");
+                Error::new(Kind::Config, message).hint("[nbd] direct = false serves it through the page cache")
+            })?;
         }
         Ok(Self {
             stop: Latch::new().map_err(|error| Error::new(Kind::Internal, error).doing(format!("export {label}")))?,
@@ -102,7 +108,8 @@ impl Served {
         self.failed.store(true, Ordering::Relaxed);
         if !self.gone.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, "its device is gone");
-            tracing::error!("export {} failed: its device is gone", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: its device is gone");
         }
     }
 
@@ -139,7 +146,8 @@ impl Served {
         let errno = backend::errno(error);
         if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, &error.to_string());
-            tracing::error!("export {} failed: {error}", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: {error}");
         }
         let text = match errno {
             Errno::NoSpc => "no space is left behind the export",

@@ -47,7 +47,9 @@ impl Traffic {
 
     /// What was moved so far.
     pub fn moved(&self) -> Moved {
-        Moved { read: self.read_bytes.load(Ordering::Relaxed), written: self.written_bytes.load(Ordering::Relaxed) }
+        let [read, written, requests, errors] = [&self.read_bytes, &self.written_bytes, &self.requests, &self.errors]
+            .map(|counter| counter.load(Ordering::Relaxed));
+        Moved { read, written, requests, errors }
     }
 
     /// Takes the requests of the last second; to be called each second.
@@ -69,19 +71,28 @@ impl Traffic {
     }
 }
 
-/// Bytes that clients of one export or of all have moved.
+/// What clients of one export or of all have moved: bytes, and the requests for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Read.
     pub read: u64,
     /// Written or zeroed.
     pub written: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Those that were refused or failed.
+    pub errors: u64,
 }
 
 impl Moved {
     /// The sum of two.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { read: self.read.saturating_add(other.read), written: self.written.saturating_add(other.written) }
+        Self {
+            read: self.read.saturating_add(other.read),
+            written: self.written.saturating_add(other.written),
+            requests: self.requests.saturating_add(other.requests),
+            errors: self.errors.saturating_add(other.errors),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The transmission phase of one connection: requests in, the device, replies out.
 
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::check::{UNKNOWN_COMMAND, check};
 use super::exports::Session;
@@ -41,7 +41,8 @@ pub(super) enum End {
 /// over.
 pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
     stream.be_patient()?;
-    let mut transmission = Transmission { stream, session, terms, flight: session.flight() };
+    let flight = session.flight();
+    let mut transmission = Transmission { stream, session, terms, flight, data: (0..0, 0) };
     while !transmission.is_halted() {
         let flow = transmission.one_request()?;
         session.note_answer();
@@ -68,6 +69,9 @@ struct Transmission<'a> {
     session: &'a Session,
     terms: Terms,
     flight: Flight,
+    /// The data that a READ found last, and how many punches there had been: to look for their end takes as long as the
+    /// file is long.
+    data: (Range<u64>, u64),
 }
 
 impl Transmission<'_> {
@@ -236,13 +240,27 @@ impl Transmission<'_> {
     }
 
     /// The part of a READ that begins at `offset`, of which so many are known; the last one known has all the rest.
-    fn part(&self, request: &Request, offset: u64, end: u64, known: usize) -> Extent {
+    fn part(&mut self, request: &Request, offset: u64, end: u64, known: usize) -> Extent {
         let rest = Extent { length: end - offset, hole: false };
         if request.length < SPARSE_FROM || known == MAXIMUM_PARTS {
             return rest;
         }
-        let part = self.session.served().backend.extent(offset, end);
+        let part = self.extent(offset, end);
         if request.has(command_flag::DF) && part.length < rest.length { rest } else { part }
+    }
+
+    fn extent(&mut self, offset: u64, end: u64) -> Extent {
+        let backend = &self.session.served().backend;
+        let punches = backend.punches();
+        let (data, seen) = &self.data;
+        if *seen == punches && data.contains(&offset) {
+            return Extent { length: end.min(data.end) - offset, hole: false };
+        }
+        let found = backend.extent(offset, backend.size());
+        if !found.hole {
+            self.data = (offset..offset + found.length, punches);
+        }
+        Extent { length: found.length.min(end - offset), ..found }
     }
 
     /// Puts a chunk of data. One that is held back until it is whole can end the reply; of a longer one the rest is

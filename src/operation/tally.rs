@@ -24,6 +24,10 @@ pub mod counter {
     pub const READ: &str = "nbd_read_bytes";
     /// Bytes that clients wrote or zeroed.
     pub const WRITTEN: &str = "nbd_written_bytes";
+    /// Requests of clients.
+    pub const REQUESTS: &str = "nbd_requests";
+    /// Those that were refused or failed.
+    pub const REFUSED: &str = "nbd_errors";
     /// What `sync` found to differ.
     pub const DIFFERENCES: &str = "sync_differences";
 }
@@ -63,6 +67,8 @@ impl World {
         let moved = self.nbd.moved();
         count(counter::READ, String::new(), moved.read);
         count(counter::WRITTEN, String::new(), moved.written);
+        count(counter::REQUESTS, String::new(), moved.requests);
+        count(counter::REFUSED, String::new(), moved.errors);
         count(counter::DIFFERENCES, String::new(), self.synced().differences);
         counted
     }

@@ -236,7 +236,9 @@ fn source(event: &Event) -> Source {
         EventKind::Call => Source::Call,
         EventKind::DeviceArrived | EventKind::DeviceLeft => Source::Device,
         EventKind::ExportServed | EventKind::ExportFailed | EventKind::ExportEnded => Source::Export,
-        EventKind::ClientConnected | EventKind::ClientDisconnected | EventKind::LeftOut => Source::Client,
+        EventKind::ClientConnected | EventKind::ClientRefused | EventKind::ClientDisconnected | EventKind::LeftOut => {
+            Source::Client
+        }
         EventKind::ChangedOutside => Source::Outside,
         EventKind::CloudstackAway | EventKind::CloudstackBack | EventKind::KeyRefused | EventKind::KeyAccepted => {
             Source::Cloudstack

@@ -139,7 +139,7 @@ fn sort_of(kind: EventKind) -> &'static str {
         EventKind::Call => "calls",
         EventKind::DeviceArrived | EventKind::DeviceLeft => "devices",
         EventKind::ExportServed | EventKind::ExportFailed | EventKind::ExportEnded => "exports",
-        EventKind::ClientConnected | EventKind::ClientDisconnected => "clients",
+        EventKind::ClientConnected | EventKind::ClientRefused | EventKind::ClientDisconnected => "clients",
         EventKind::ChangedOutside => "changes outside",
         EventKind::CloudstackAway | EventKind::CloudstackBack | EventKind::KeyRefused | EventKind::KeyAccepted => {
             "CloudStack's absence"

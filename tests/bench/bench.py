@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""The NBD server beside nbdkit, nbd-server and qemu-nbd: the same file and loop device, over a Unix socket and TCP.
+"""The NBD server beside nbdkit, nbd-server and qemu-nbd: the same file and loop device, over a Unix socket and TCP,
+through the page cache and past it.
 
 Client and server have a core each. The cells are interleaved: each round runs every cell once with every server; the
-table has the medians of the rounds. The null server answers without I/O, so that it is the client's ceiling.
+tables have the medians of the rounds. The null server answers without I/O, so that it is the client's ceiling.
 BENCH_SECONDS (of a cell), BENCH_ROUNDS and BENCH_MIB make it longer or shorter; BENCH_ONLY takes cells by a part of
-their name.
+their name, "cached 4k" those of one mode.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -25,8 +27,8 @@ ONLY = os.environ.get("BENCH_ONLY", "")
 SIZE = MIB << 20
 GIB = 1 << 30
 CLIENT_CORE, SERVER_CORE = "0", "1"
-PEERS = ["nbdkit", "nbd-server", "qemu-nbd"]
-SERVERS = ["volctl", *PEERS, "null"]
+# Past the page cache nbdkit goes as far as it can: it drops from it what it has read and written. nbd-server cannot.
+PEERS = {"cached": ["nbdkit", "nbd-server", "qemu-nbd"], "direct": ["nbdkit", "qemu-nbd"]}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,28 +39,29 @@ def run(*words):
 class Server:
     """One server over one file or device, at a Unix socket and a loopback port."""
 
-    def __init__(self, name, own, target, place, port):
+    def __init__(self, name, mode, own, target, place, port):
         self.name, self.port = name, port
         self.socket = place / f"{name}-{port}.sock"
         self.processes = []
-        for words in self.commands(own, target, place):
+        for words in self.commands(mode, own, target, place):
             pinned = ["taskset", "-c", SERVER_CORE, *words]
             log = open(place / f"{name}-{port}.log", "w")
             self.processes.append(subprocess.Popen(pinned, stdout=log, stderr=log))
         self.pid_files = [place / f"{name}-{port}-{kind}.pid" for kind in ("unix", "tcp")]
 
-    def commands(self, own, target, place):
+    def commands(self, mode, own, target, place):
         socket, port, target = str(self.socket), str(self.port), str(target)
         if self.name == "volctl":
-            return [[own, "serve", target, socket, port]]
+            return [[own, mode, target, socket, port]]
         if self.name == "null":
             return [[own, "null", str(SIZE), socket, port]]
         if self.name == "nbdkit":
             # One process listens at one of the two.
-            common = ["nbdkit", "-f", "-e", "disk"]
-            return [common + at + ["file", target] for at in (["-U", socket], ["-i", "127.0.0.1", "-p", port])]
+            common, cache = ["nbdkit", "-f", "-e", "disk"], {"cached": "cache=default", "direct": "cache=none"}[mode]
+            return [common + at + ["file", target, cache] for at in (["-U", socket], ["-i", "127.0.0.1", "-p", port])]
         if self.name == "qemu-nbd":
-            common = ["qemu-nbd", "-f", "raw", "-x", "disk", "-t", "-e", "16", "--cache=writeback", "--discard=unmap"]
+            cache = {"cached": "--cache=writeback", "direct": "--cache=none"}[mode]
+            common = ["qemu-nbd", "-f", "raw", "-x", "disk", "-t", "-e", "16", cache, "--discard=unmap"]
             return [common + at + [target] for at in (["-k", socket], ["-b", "127.0.0.1", "-p", port])]
         at = {"unix": f"unixsock = {socket}", "tcp": f"listenaddr = 127.0.0.1\nport = {port}"}
         return [self.nbd_server(place / f"nbd-server-{port}-{kind}", lines, target) for kind, lines in at.items()]
@@ -141,7 +144,7 @@ def nbdcopy(direction):
     return cell
 
 
-def cells():
+def cells(mode):
     found = {}
     for rw in ("randread", "randwrite"):
         for depth in (1, 32):
@@ -151,7 +154,7 @@ def cells():
         found[f"1m {rw}"] = fio(rw, "1m", 4, 1)
     for direction in ("out", "in", "sparse in"):
         found[f"copy {direction}"] = nbdcopy(direction)
-    return {name: cell for name, cell in found.items() if ONLY in name}
+    return {name: cell for name, cell in found.items() if ONLY in f"{mode} {name}"}
 
 
 def made_files(place):
@@ -169,31 +172,32 @@ def made_files(place):
 
 
 def measure(own, place):
-    """(target, transport, cell) -> server -> [(bytes, seconds, CPU seconds)]"""
+    """(target, mode, transport, cell) -> server -> [(bytes, seconds, CPU seconds)]"""
     files = made_files(place)
     results = {}
-    for number, kind in enumerate(("file", "loop")):
+    for number, (kind, mode) in enumerate(itertools.product(("file", "loop"), PEERS)):
+        if not cells(mode):
+            continue
         backing = place / f"{kind}.img"
         run("cp", "--sparse=never", str(files["full"]), str(backing))
         target = run("losetup", "--find", "--show", str(backing)).strip() if kind == "loop" else backing
         servers = []
         try:
-            for index, name in enumerate(SERVERS):
-                servers.append(Server(name, own, target, place, 19100 + 20 * number + index))
+            for index, name in enumerate(["volctl", *PEERS[mode], "null"]):
+                servers.append(Server(name, mode, own, target, place, 19100 + 20 * number + index))
             for server in servers:
                 server.wait()
             for done in range(ROUNDS):
-                for transport in ("unix", "tcp"):
-                    for cell, work in cells().items():
-                        # Whoever comes first is another one in each round.
-                        for server in servers[done % len(servers):] + servers[:done % len(servers)]:
-                            before = server.cpu_seconds()
-                            moved, seconds = work(server.uri(transport), files)
-                            used = server.cpu_seconds() - before
-                            results.setdefault((kind, transport, cell), {}).setdefault(server.name, []).append(
-                                (moved, seconds, used)
-                            )
-                print(f"bench: {kind}, round {done + 1} of {ROUNDS}", file=sys.stderr)
+                for transport, (cell, work) in itertools.product(("unix", "tcp"), cells(mode).items()):
+                    # Whoever comes first is another one in each round.
+                    first = done % len(servers)
+                    for server in servers[first:] + servers[:first]:
+                        before = server.cpu_seconds()
+                        moved, seconds = work(server.uri(transport), files)
+                        used = server.cpu_seconds() - before
+                        runs = results.setdefault((kind, mode, transport, cell), {}).setdefault(server.name, [])
+                        runs.append((moved, seconds, used))
+                print(f"bench: {kind} {mode}, round {done + 1} of {ROUNDS}", file=sys.stderr)
         finally:
             for server in servers:
                 server.stop()
@@ -212,24 +216,39 @@ def cost(runs):
     return sum(used for _, _, used in runs) / (sum(moved for moved, _, _ in runs) / GIB)
 
 
-def table(results):
-    print("| target | over | cell | volctl MiB/s | best peer | ratio | of null | CPU s/GiB | of the least peer's |")
-    print("| --- | --- | --- | ---: | --- | ---: | ---: | ---: | ---: |")
-    for (kind, transport, cell), runs in results.items():
-        own, best = rate(runs["volctl"]), max(PEERS, key=lambda peer: rate(runs[peer]))
-        least = min(cost(runs[peer]) for peer in PEERS)
-        print(
-            f"| {kind} | {transport} | {cell} | {own / (1 << 20):.0f} | {best} {rate(runs[best]) / (1 << 20):.0f} "
-            f"| {own / rate(runs[best]):.2f} | {own / rate(runs['null']):.2f} "
-            f"| {cost(runs['volctl']):.2f} | {cost(runs['volctl']) / least if least else 1:.2f} |"
-        )
+def columns(mode, runs):
+    """Of one cell in one mode: what volctl moves, and how that is beside the best peer, the null server and the peer that
+    needs the least CPU."""
+    if runs is None:
+        return ["", "", "", "", ""]
+    own, best = rate(runs["volctl"]), max(PEERS[mode], key=lambda peer: rate(runs[peer]))
+    least = min(cost(runs[peer]) for peer in PEERS[mode])
+    return [
+        f"{own / (1 << 20):.0f}",
+        f"{own / rate(runs[best]):.2f} {best}",
+        f"{own / rate(runs['null']):.2f}",
+        f"{cost(runs['volctl']):.2f}",
+        f"{cost(runs['volctl']) / least:.2f}" if least else "",
+    ]
+
+
+def tables(results):
+    for kind, transport in itertools.product(("file", "loop"), ("unix", "tcp")):
+        print(f"\n{'A file' if kind == 'file' else 'A loop device'} over {'the Unix socket' if transport == 'unix' else 'TCP'}:\n")
+        of_mode = ["MiB/s", "of best peer", "of null", "CPU s/GiB", "of least"]
+        print("| |", " | ".join(f"{mode}: {of_mode[0]} | " + " | ".join(of_mode[1:]) for mode in PEERS), "|")
+        print("| --- |", " | ".join(["---:"] * len(of_mode) * len(PEERS)), "|")
+        names = dict.fromkeys(cell for at, _, over, cell in results if (at, over) == (kind, transport))
+        for cell in names:
+            found = [columns(mode, results.get((kind, mode, transport, cell))) for mode in PEERS]
+            print(f"| {cell} |", " | ".join(itertools.chain(*found)), "|")
 
 
 def facts():
     model = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if "model name" in line), "unknown")
     versions = [run("nbdkit", "--version").strip(), run("qemu-nbd", "--version").splitlines()[0], run("fio", "--version").strip()]
     print(f"\n{os.cpu_count()} cores of {model}, Linux {platform.release()}; {', '.join(versions)}; ", end="")
-    print(f"{MIB} MiB, cached; {SECONDS} s a cell, medians of {ROUNDS} rounds; load before: {LOAD:.1f}")
+    print(f"{MIB} MiB; {SECONDS} s a cell, medians of {ROUNDS} rounds; load before: {LOAD:.1f}")
 
 
 if __name__ == "__main__":
@@ -238,5 +257,5 @@ if __name__ == "__main__":
     LOAD = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="volctl-bench-") as directory:
         measured = measure(sys.argv[1], Path(directory))
-    table(measured)
+    tables(measured)
     facts()

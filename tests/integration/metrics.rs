@@ -70,12 +70,16 @@ fn promtool_and_openmetrics_accept_the_text_and_it_tells_what_happened() {
     let appliance = Appliance::start();
     let mut client = export(&appliance);
     client.write(0, &[7; 8192]).unwrap();
+    client.read(1 << 40, 512).unwrap_err();
     appliance.cloud.fault(json!({"command": "createVolume", "mode": "error", "code": 535, "text": "a \"limit\"\n\\"}));
     appliance.json(&["create", "data2", "--size", "1G"]);
     let text = appliance.run(&["metrics"]).success().stdout;
     promtool(&["check", "metrics"], &text);
     openmetrics(&text);
     let found = samples(&text);
+    let shown = appliance.ok(&["exports"])["exports"][0]["clients"][0]["address"].as_str().unwrap().to_owned();
+    let of_client =
+        |what: &str| format!("volctl_export_client_{what}{{client=\"{shown}\",export=\"disk\",subject=\"\"}}");
     for (name, value) in [
         ("volctl_operations_total{kind=\"create\",outcome=\"succeeded\"}", 1.0),
         ("volctl_operations_total{kind=\"create\",outcome=\"failed\"}", 1.0),
@@ -89,6 +93,14 @@ fn promtool_and_openmetrics_accept_the_text_and_it_tells_what_happened() {
         ("volctl_exports{state=\"active\"}", 1.0),
         ("volctl_nbd_clients", 1.0),
         ("volctl_nbd_written_bytes_total", 8192.0),
+        ("volctl_nbd_requests_total", 2.0),
+        ("volctl_nbd_errors_total", 1.0),
+        ("volctl_nbd_in_flight_requests", 0.0),
+        ("volctl_export_written_bytes_total{export=\"disk\"}", 8192.0),
+        ("volctl_export_read_bytes_total{export=\"disk\"}", 0.0),
+        ("volctl_export_clients{export=\"disk\"}", 1.0),
+        ("volctl_export_errors{export=\"disk\"}", 1.0),
+        (&of_client("connections"), 1.0),
         ("volctl_vm_disks", 1.0),
         ("volctl_vm_disks_limit", 32.0),
         ("volctl_part_ok{part=\"store\"}", 1.0),
@@ -97,7 +109,13 @@ fn promtool_and_openmetrics_accept_the_text_and_it_tells_what_happened() {
     }
     let build = format!("volctl_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(found[&build], 1.0);
-    for name in ["volctl_store_size_bytes", "volctl_store_free_bytes", "volctl_store_created_timestamp_seconds"] {
+    for name in [
+        "volctl_store_size_bytes",
+        "volctl_store_free_bytes",
+        "volctl_store_created_timestamp_seconds",
+        &of_client("since_timestamp_seconds"),
+        &of_client("last_request_timestamp_seconds"),
+    ] {
         assert!(found[name] > 0.0, "{name}");
     }
     buckets_add_up(&found);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, DnType, KeyPa
 use serde_json::json;
 
 use crate::support::appliance::Appliance;
+use crate::support::nbd::Client;
 use crate::support::wait_for;
 
 /// The files below a directory with their modes, by path.
@@ -170,6 +171,8 @@ fn clients_that_others_wrote_copy_both_ways() {
     run("nbdcopy", &["--connections=4", pattern, &uri]);
     run("nbdcopy", &["--connections=4", &uri, copy.to_str().unwrap()]);
     run("cmp", &["--bytes", &bytes.len().to_string(), pattern, copy.to_str().unwrap()]);
+    let allocated = fs::metadata(&copy).unwrap().blocks() * 512;
+    assert!(allocated < 32 << 20, "of a sparse GiB {allocated} bytes are allocated");
 
     let credentials = format!("tls-creds-x509,id=tls0,endpoint=client,dir={}", directory.display());
     let image = format!("driver=nbd,host=localhost,port={port},export=disk,tls-creds=tls0");
@@ -351,7 +354,49 @@ fn one_subject_is_one_client() {
         fails(PYTHON, &["-c", ENTER, &other]);
     }
     assert_eq!(appliance.log().matches("export disk is written by the client CN=backup1").count(), 2);
+    let refused = wait_for("the refusals to be written down", || {
+        let events = appliance.run(&["events", "--json"]).success().stdout;
+        let refused = events.lines().filter(|event| event.contains("\"client_refused\"")).map(str::to_owned);
+        Some(refused.collect::<Vec<_>>()).filter(|refused| refused.len() == 2)
+    });
+    let said = "(CN=backup2) was refused: the export is written by the client CN=backup1";
+    assert!(refused[0].contains(said), "{refused:?}");
+    let metrics = appliance.run(&["metrics"]).success().stdout;
+    let of_client = "volctl_export_client_connections{client=\"127.0.0.1\",export=\"disk\",subject=\"CN=backup1\"} 2";
+    assert!(metrics.lines().any(|line| line == of_client), "{metrics}");
     run(PYTHON, &["-c", ENTER, &format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())]);
+}
+
+/// With it, TLS clients are not lost; the lab has it.
+fn kernel_has_tls() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").is_ok_and(|names| names.contains("tls"))
+}
+
+#[test]
+fn without_the_kernels_tls_a_restart_costs_connections_and_that_is_said_before() {
+    if kernel_has_tls() {
+        eprintln!("not run: this kernel goes on with TLS connections");
+        return;
+    }
+    let mut appliance = Appliance::managed();
+    let directory = appliance.path("tls");
+    appliance.ok(&["tls", "init", "--dir", directory.to_str().unwrap(), "--client", "backup1"]);
+    restarted_with(&mut appliance, &directory.join("server"), LOOPBACK);
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    let port = export(&appliance, &[]);
+    let uri = uri(port, &client(&appliance, "backup1"));
+    let mut plain = Client::enter(&appliance.path("nbd.sock"), "disk").unwrap();
+    let lost = |appliance: &Appliance| appliance.ok(&["version"])["clients_lost_by_restart"].clone();
+    assert_eq!(lost(&appliance), 0, "the service manager keeps what is not encrypted");
+    let mut inside = Inside::enter(&uri);
+    assert!(inside.reads());
+    assert_eq!(lost(&appliance), 1);
+
+    assert!(appliance.stop_daemon().success());
+    appliance.start_daemon();
+    assert!(!inside.reads(), "its keys were in the process before");
+    plain.write(0, &[7; 512]).expect("the other goes on");
+    assert!(Inside::enter(&uri).reads());
 }
 
 #[test]

@@ -222,11 +222,19 @@ impl Drop for LoopDevice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_device_is_served_trimmed_and_zeroed() {
+    block_device(Place::new().await, [512, 4096]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_is_served_past_the_page_cache() {
+    block_device(Place::direct().await, [512, 512]).await;
+}
+
+async fn block_device(place: Place, block_sizes: [u64; 2]) {
     if !nix::unistd::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
         eprintln!("not run: a loop device takes root and the kernel's loop driver");
         return;
     }
-    let place = Place::new().await;
     let backing = place.path("backing");
     let data = noise(6, 32 * MIB);
     fs::write(&backing, &data).unwrap();
@@ -237,7 +245,7 @@ async fn a_block_device_is_served_trimmed_and_zeroed() {
     let export = place.server.add(spec).await.unwrap();
     let info: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", &export.uris[1]]).await).unwrap();
     let sizes = ["block_size_minimum", "block_size_preferred"].map(|size| info["exports"][0][size].as_u64().unwrap());
-    assert_eq!(sizes, [512, 4096]);
+    assert_eq!(sizes, block_sizes);
     let map: serde_json::Value = serde_json::from_str(&nbdinfo(&["--json", "--map", &export.uris[1]]).await).unwrap();
     let allocated = serde_json::json!([{"offset": 0, "length": 32 * MIB, "type": 0, "description": "data"}]);
     assert_eq!(map, allocated, "a device does not tell what is a hole");

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -174,6 +175,21 @@ async fn what_cannot_be_served_is_refused() {
         assert_eq!(missing.unwrap_err().kind, Kind::NotFound);
     }
     assert_eq!(place.server.remove("other", Clients::Close).await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_past_the_page_cache_is_not_served() {
+    let place = Place::direct().await;
+    // No file of sysfs can.
+    let device_path = PathBuf::from("/sys/kernel/notes");
+    let file = File::open(&device_path).unwrap();
+    let size_bytes = file.metadata().unwrap().len();
+    let spec = ExportSpec { read_only: true, device_path, file, size_bytes, ..place.device("disk", 0) };
+    let refused = place.server.add(spec).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Config);
+    let sentence = "export disk: /sys/kernel/notes cannot be served past the page cache: Invalid argument";
+    assert!(refused.message.starts_with(sentence), "{refused}");
+    assert_eq!(place.server.list(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@ mod hostile;
 mod life;
 mod limits;
 mod model;
+mod overlap;
+mod power_cut;
 mod raw;
 mod requests;
 mod trixie;
@@ -36,6 +38,11 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         Self::with(|_| {}).await
+    }
+
+    /// One whose data go past the page cache.
+    async fn direct() -> Self {
+        Self::with(|config| config.direct = true).await
     }
 
     /// One that is configured otherwise.

@@ -105,11 +105,19 @@ fn check(model: &mut Model, asked: &Asked, reply: &Reply) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_requests_are_answered_as_the_model_says() {
+    random_requests(Place::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_requests_past_the_page_cache_are_answered_as_the_model_says() {
+    random_requests(Place::direct().await).await;
+}
+
+async fn random_requests(place: Place) {
     let seed =
         std::env::var("VOLCTL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("VOLCTL_SEED={seed}");
     let mut rng = Rng::with_seed(seed);
-    let place = Place::new().await;
     let export = place.serve("disk", SIZE).await;
     let all = [Headers::Simple, Headers::Structured, Headers::Extended, Headers::Structured, Headers::Extended];
     let mut clients: Vec<(Headers, Raw)> = all
