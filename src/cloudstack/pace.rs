@@ -101,7 +101,11 @@ mod tests {
         let mut state = State { limit: Some(Limit { calls: 10, interval }), ..State::default() };
         state.made.push_back(began);
         assert_eq!(counted(&mut state, 10, began + interval / 2), 7, "a change counts too");
-        assert_eq!(state.count(began + interval / 2), Some(began + interval), "when the first of them no longer counts");
+        assert_eq!(
+            state.count(began + interval / 2),
+            Some(began + interval),
+            "when the first of them no longer counts"
+        );
         assert_eq!(counted(&mut state, 10, began + interval), 1);
         assert_eq!(counted(&mut state, 10, began + interval * 3 / 2), 7);
     }

@@ -124,7 +124,8 @@ impl Store {
         self.refuse_if_read_only()?;
         self.write_last_events()?;
         self.read(|db| {
-            let is_busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)).map_err(sql)?;
+            let is_busy =
+                db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)).map_err(sql)?;
             if !is_busy && let Err(error) = seal::seal(&self.path) {
                 tracing::debug!(%error, "the store is not sealed: the next start reads it through");
             }
