@@ -154,9 +154,20 @@ impl Stream {
         self.halt.is_raised()
     }
 
-    /// Whether TLS is spoken.
+    /// Whether TLS is spoken here.
     pub fn is_encrypted(&self) -> bool {
         self.channel.is_encrypted()
+    }
+
+    /// Leaves the encryption to the kernel. What waits to be sent waits on.
+    ///
+    /// # Errors
+    /// Where nobody can go on with the connection: not a byte must follow.
+    pub fn leave_to_kernel(&mut self) -> io::Result<()> {
+        let received = self.channel.leave_to_kernel(Instant::now() + LINGER)?;
+        self.input = [self.arrived(), &received].concat();
+        (self.start, self.end) = (0, self.input.len());
+        Ok(())
     }
 
     /// From now on the client may take its time to take what it is sent.

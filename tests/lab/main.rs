@@ -19,6 +19,8 @@ mod guest;
 mod hotplug;
 mod image;
 mod in_use;
+mod kernel_client;
+mod kernel_tls;
 mod no_udevd;
 mod outside;
 mod packaged;
@@ -78,6 +80,10 @@ fn lab() {
     chapter("a_late_scsi_disk_is_found", || story::a_late_scsi_disk_is_found(&lab));
     chapter("a_detach_waits_for_the_guest", || story::a_detach_waits_for_the_guest(&lab));
     chapter("the_root_volume_stays", || story::the_root_volume_stays(&lab));
+    chapter("a_file_system_lives_on_an_export", || kernel_client::a_file_system_lives_on_an_export(&lab));
+    chapter("restarts_are_not_noticed_by_clients_with_tls", || {
+        kernel_tls::restarts_are_not_noticed_by_clients_with_tls(&lab);
+    });
     chapter("a_disk_in_use_stays", || in_use::a_disk_in_use_stays(&lab));
     chapter("the_daemon_comes_and_goes", || story::the_daemon_comes_and_goes(&lab));
     chapter("a_disk_is_known_by_its_serial", || no_udevd::a_disk_is_known_by_its_serial(&lab));
