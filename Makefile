@@ -44,7 +44,7 @@ FUZZ_SECONDS ?= 600
 fuzz:
 	@tests/setup.sh fuzz
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@for target in nbd rpc cloudstack; do \
+	@for target in nbd tls rpc cloudstack; do \
 		mkdir -p target/fuzz/corpus/$$target && \
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none $$target \
 			target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \

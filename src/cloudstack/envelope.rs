@@ -27,17 +27,14 @@ const CHECK_ENDPOINT: &str = "check [cloudstack] endpoint: it should end in /cli
 const CHECK_REDIRECTION: &str = "set [cloudstack] endpoint to the place that answers itself: redirections are not followed; it should end in /client/api";
 const CHECK_SERVER: &str = "see whether the management server is up and what its log says of this moment";
 
-/// Reads the result of `command`, whose request carried `expires`.
-pub(super) fn read<T: DeserializeOwned>(reply: &Reply, command: &str, expires: Timestamp) -> Result<T, CallError> {
+/// Refuses an answer to `command`, whose request carried `expires`, that is not the command's own result.
+pub(super) fn accepted(reply: &Reply, command: &str, expires: Timestamp) -> Result<(), CallError> {
     let body = escape_controls(&reply.body);
     let answer: Envelope<Fault> = serde_json::from_slice(&body).map_err(|error| not_an_envelope(reply, &error))?;
     let own_key = answer.key == format!("{}response", command.to_lowercase());
     let is_fault = answer.value.errorcode.is_some() || !(200..300).contains(&reply.status);
     match (own_key, is_fault) {
-        (true, false) => serde_json::from_slice(&body).map(|envelope: Envelope<T>| envelope.value).map_err(|error| {
-            let why = shorten(&printable(&error.to_string()), 200);
-            CallError::unusable(format_args!("unexpected form of {}: {why}", answer.key))
-        }),
+        (true, false) => Ok(()),
         (true, true) => Err(classify(answer.value.into_fault(reply.status), reply.date, expires)),
         // Of unknown commands and of commands that are not in the role (facts sheet, 3.1).
         (false, true) if answer.key == "errorresponse" => {
@@ -48,6 +45,15 @@ pub(super) fn read<T: DeserializeOwned>(reply: &Reply, command: &str, expires: T
             shorten(&printable(&answer.key), 60)
         ))),
     }
+}
+
+/// The result in an answer that was [`accepted`].
+pub(super) fn result<T: DeserializeOwned>(reply: &Reply, command: &str) -> Result<T, CallError> {
+    let read = serde_json::from_slice(&escape_controls(&reply.body)).map(|envelope: Envelope<T>| envelope.value);
+    read.map_err(|error| {
+        let (key, why) = (format!("{}response", command.to_lowercase()), printable(&error.to_string()));
+        CallError::unusable(format_args!("unexpected form of {key}: {}", shorten(&why, 200)))
+    })
 }
 
 /// An object with exactly one key.
@@ -204,7 +210,11 @@ mod tests {
     }
 
     fn read_value(status: u16, body: &str) -> Result<Value, CallError> {
-        read(&reply(status, body), "listVolumes", super::super::request::expiry())
+        {
+            let reply = reply(status, body);
+            accepted(&reply, "listVolumes", super::super::request::expiry())?;
+            result(&reply, "listVolumes")
+        }
     }
 
     fn refused(status: u16, body: &str) -> CloudStackFault {

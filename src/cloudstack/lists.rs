@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::CloudStack;
 use super::error::CallError;
+use super::pace::Limit;
 use super::request::Request;
 use super::wire::{Project, Record, Scalar, VmSnapshot};
 use crate::model::{DiskOffering, SnapshotId, SnapshotRecord, VmId, VmRecord, VolumeId, VolumeRecord, Zone, printable};
@@ -95,6 +97,16 @@ pub(super) struct Capabilities {
 #[derive(Deserialize)]
 struct Capability {
     cloudstackversion: Option<Scalar>,
+    /// Both only where calls are limited; the interval in seconds.
+    apilimitmax: Option<Scalar>,
+    apilimitinterval: Option<Scalar>,
+}
+
+impl Capability {
+    fn limit(&mut self) -> Option<Limit> {
+        let (calls, seconds) = (self.apilimitmax.take()?.number()?, self.apilimitinterval.take()?.number()?);
+        Some(Limit { calls, interval: Duration::from_secs(seconds) })
+    }
 }
 
 impl CloudStack {
@@ -222,7 +234,8 @@ impl CloudStack {
     /// # Errors
     /// As each call.
     pub async fn ping(&self) -> Result<Option<String>, CallError> {
-        let answer: Capabilities = self.call(&Request::new("listCapabilities")).await?;
+        let mut answer: Capabilities = self.call(&Request::new("listCapabilities")).await?;
+        self.shared.pace.told(answer.capability.limit());
         Ok(answer.capability.cloudstackversion.and_then(Scalar::text))
     }
 

@@ -14,11 +14,13 @@ mod history;
 mod job;
 mod keys;
 mod lists;
+mod pace;
 mod request;
 mod rights;
 mod signature;
 #[cfg(test)]
 mod testing;
+mod together;
 mod transport;
 mod unfinished;
 mod wire;
@@ -47,7 +49,9 @@ use clock::Clock;
 use contact::ContactLog;
 use keys::Keys;
 use lists::Capabilities;
-use transport::Transport;
+use pace::Pace;
+use together::Together;
+use transport::{Reply, Transport};
 use unfinished::Unfinished;
 
 use tokio::time::Instant;
@@ -67,6 +71,8 @@ struct Shared {
     contact: ContactLog,
     calls: CallLog,
     unfinished: Unfinished,
+    together: Together,
+    pace: Pace,
     clock: Clock,
     /// Id or name, as configured.
     project: Option<String>,
@@ -87,6 +93,8 @@ impl CloudStack {
             contact: ContactLog::default(),
             calls: CallLog::default(),
             unfinished: Unfinished::default(),
+            together: Together::default(),
+            pace: Pace::default(),
             clock: Clock::default(),
             project: config.project.clone(),
             project_id: OnceCell::new(),
@@ -115,18 +123,31 @@ impl CloudStack {
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, CallError> {
         let patience = Instant::now() + self.shared.transport.timeout();
         loop {
-            let expires = if request.only_looks() { request::expiry() } else { self.expiry() };
-            match self.ask(request, expires).await {
+            let answered = match request.only_looks() {
+                true => self.shared.together.answer(request, || self.reply(request, request::expiry())).await,
+                false => self.reply(request, self.expiry()).await,
+            };
+            match answered {
                 Err(CallError::Throttled { retry_after, .. }) if Instant::now() + retry_after < patience => {
                     tokio::time::sleep(retry_after).await;
                 }
-                outcome => return outcome,
+                answered => return self.read(request, &*answered?),
             }
         }
     }
 
-    /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.
+    /// Sends a request of its own, once.
     async fn ask<T: DeserializeOwned>(&self, request: &Request, expires: Timestamp) -> Result<T, CallError> {
+        self.read(request, &*self.reply(request, expires).await?)
+    }
+
+    /// The result in an answer that is no refusal.
+    fn read<T: DeserializeOwned>(&self, request: &Request, reply: &Reply) -> Result<T, CallError> {
+        envelope::result(reply, request.command()).inspect_err(|error| self.note_failure(request, error))
+    }
+
+    /// Sends a request; once more with the new secret where CloudStack refuses the old one, as nothing was done then.
+    async fn reply(&self, request: &Request, expires: Timestamp) -> Result<Arc<Reply>, CallError> {
         let secret = self.shared.keys.secret();
         let first = self.attempt(request, &secret, expires).await;
         if !matches!(first, Err(CallError::Auth { .. })) {
@@ -138,30 +159,41 @@ impl CloudStack {
         }
     }
 
-    async fn attempt<T: DeserializeOwned>(
+    async fn attempt(
         &self,
         request: &Request,
         secret: &SecretString,
         expires: Timestamp,
-    ) -> Result<T, CallError> {
+    ) -> Result<Arc<Reply>, CallError> {
+        match request.only_looks() {
+            true => self.shared.pace.look().await,
+            false => self.shared.pace.change(),
+        }
         self.shared.calls.made(request.command());
         let body = request.body(&self.shared.keys.api_key, secret, expires);
         let reply = self.shared.transport.post(body, request.only_looks(), request.answer_limit()).await;
         let date = reply.as_ref().ok().and_then(|reply| reply.date);
-        let outcome = reply.and_then(|reply| envelope::read(&reply, request.command(), expires));
-        let failure = outcome.as_ref().err();
-        if !failure.is_some_and(CallError::is_away) {
+        let outcome = reply.and_then(|reply| envelope::accepted(&reply, request.command(), expires).map(|()| reply));
+        if !outcome.as_ref().is_err_and(CallError::is_away) {
             self.shared.clock.told(date);
         }
-        self.shared.contact.note(failure);
-        match failure {
-            Some(error) => {
-                self.shared.calls.failed(request.command(), error);
-                tracing::debug!(command = request.command(), %error, "CloudStack call failed");
+        match &outcome {
+            Ok(_) => {
+                self.shared.contact.note(None);
+                tracing::trace!(command = request.command(), "CloudStack call answered");
             }
-            None => tracing::trace!(command = request.command(), "CloudStack call answered"),
+            Err(error) => self.note_failure(request, error),
         }
-        outcome
+        outcome.map(Arc::new)
+    }
+
+    fn note_failure(&self, request: &Request, error: &CallError) {
+        if matches!(error, CallError::Throttled { .. }) {
+            self.shared.pace.turned_away();
+        }
+        self.shared.contact.note(Some(error));
+        self.shared.calls.failed(request.command(), error);
+        tracing::debug!(command = request.command(), %error, "CloudStack call failed");
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn expiry() -> Timestamp {
 
 /// A command and its parameters, all names in lower case (facts sheet, 1.2). Shown without what every call has: key,
 /// signature, expiry.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Request {
     command: &'static str,
     parameters: Vec<(Cow<'static, str>, String)>,

@@ -9,6 +9,7 @@ mod health;
 mod idle;
 mod log;
 mod looks;
+mod memory;
 mod metrics;
 mod operations;
 mod params;
@@ -54,7 +55,7 @@ pub fn main() -> ExitCode {
         return check::main(arguments);
     }
     let log = Log::start();
-    limit_memory_pools();
+    memory::limit_pools();
     match inherited() {
         Ok(Inherited { control, stored }) => {
             let callers = control.as_ref().and_then(|control| control.try_clone().ok());
@@ -94,16 +95,6 @@ fn fail(error: &Error, callers: Option<StdListener>) -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(error.kind.exit_code())
-}
-
-/// glibc gives each thread a pool of its own, up to eight a processor, and gives little of it back.
-fn limit_memory_pools() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "nothing safe sets it")]
-    // SAFETY: it takes two integers and sets a number of the allocator's; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-    }
 }
 
 async fn start(arguments: Arguments, log: &Log, control: Option<StdListener>, stored: Vec<Stored>) -> Result<()> {
@@ -180,6 +171,7 @@ async fn run(
     let keeper = tokio::spawn(keep_exports(world.clone(), engine.ended()));
     let reconciler = tokio::spawn(keep_in_step(world.clone()));
     let counter = tokio::spawn(keep_tally(world.clone()));
+    let cleaner = tokio::spawn(memory::give_back(engine.clone()));
     let load = watch::Sender::new(Load::default());
     let (close, closed) = watch::channel(false);
     let activity = idle::Activity::default();
@@ -197,6 +189,7 @@ async fn run(
     keeper.abort();
     reconciler.abort();
     counter.abort();
+    cleaner.abort();
     close.send_replace(true);
     // A step that went on would take what now ends for its own failure.
     engine.halt_all();

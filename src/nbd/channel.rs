@@ -1,13 +1,17 @@
 //! A client's socket, plain or with TLS on it. Nothing is waited for here.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send, sendmsg};
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
+
+use super::tls::kernel::{self, Records};
 
 /// What is read off the socket, or encrypted, at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -24,6 +28,8 @@ struct Encryption {
     wire: Vec<u8>,
     start: usize,
     end: usize,
+    /// Where the connection is in what is decrypted already.
+    records: Records,
 }
 
 impl Channel {
@@ -37,7 +43,7 @@ impl Channel {
         &self.socket
     }
 
-    /// Whether what goes over the socket is encrypted.
+    /// Whether what goes over the socket is encrypted here.
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some()
     }
@@ -45,7 +51,8 @@ impl Channel {
     /// Encrypts what comes from now on; the handshake is yet to be made.
     pub fn encrypt(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-        self.tls = Some(Box::new(Encryption { connection, wire: Vec::new(), start: 0, end: 0 }));
+        let records = Records::default();
+        self.tls = Some(Box::new(Encryption { connection, wire: Vec::new(), start: 0, end: 0, records }));
         Ok(())
     }
 
@@ -113,6 +120,24 @@ impl Channel {
         tls.flush(&self.socket, MsgFlags::empty())
     }
 
+    /// Leaves the encryption to the kernel, and gives what was received until then. A record that has arrived in part must
+    /// be whole by then, and everything that was encrypted be sent.
+    ///
+    /// # Errors
+    /// Where nobody can go on with the connection.
+    pub fn leave_to_kernel(&mut self, until: Instant) -> io::Result<Vec<u8>> {
+        let Some(mut tls) = self.tls.take() else { return Ok(Vec::new()) };
+        let received = tls.finish_record(&self.socket, until)?;
+        while let Err(error) = tls.flush(&self.socket, MsgFlags::MSG_DONTWAIT) {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(error);
+            }
+            wait(&self.socket, PollFlags::POLLOUT, until)?;
+        }
+        kernel::give_keys(&self.socket, tls.connection)?;
+        Ok(received)
+    }
+
     /// Gives back what an idle connection does not need.
     pub fn rest(&mut self) {
         if let Some(tls) = &mut self.tls
@@ -131,6 +156,7 @@ impl Encryption {
             (self.start, self.end) = (0, take(socket, &mut self.wire)?);
         }
         let count = self.connection.read_tls(&mut &self.wire[self.start..self.end])?;
+        self.records.pass(&self.wire[self.start..self.start + count]);
         self.start += count;
         if let Err(error) = self.connection.process_new_packets() {
             // The alert that tells the client why; whether it takes that, is its own affair.
@@ -138,6 +164,29 @@ impl Encryption {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(count)
+    }
+
+    /// Receives the rest of a record, and nothing after it; gives all that is decrypted then.
+    fn finish_record(&mut self, socket: &OwnedFd, until: Instant) -> io::Result<Vec<u8>> {
+        let mut received = Vec::new();
+        loop {
+            match self.connection.reader().read_to_end(&mut received) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Err(error),
+            }
+            if self.start == self.end {
+                if !self.records.is_inside() {
+                    return Ok(received);
+                }
+                wait(socket, PollFlags::POLLIN, until)?;
+                self.wire.resize(self.records.missing(), 0);
+                (self.start, self.end) = (0, take(socket, &mut self.wire)?);
+            }
+            if self.take_in(socket)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     fn flush(&mut self, socket: &OwnedFd, flags: MsgFlags) -> io::Result<()> {
@@ -169,6 +218,19 @@ impl Write for Outgoing<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Waits for a socket.
+///
+/// # Errors
+/// `TimedOut` where it is not ready by then.
+fn wait(socket: &OwnedFd, events: PollFlags, until: Instant) -> io::Result<()> {
+    let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(socket.as_fd(), events)], left) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::in_flight::Pool;
 use super::tls::certificate::{Certificate, Subject};
+use super::tls::kernel;
 use crate::api;
 use crate::model::{clock_time, printable};
 
@@ -153,7 +154,12 @@ impl Client {
 
     /// Whether its connection cannot be handed over.
     pub fn is_tied(&self) -> bool {
-        self.caller.certificate.is_some() || self.hangs()
+        self.is_bound_by_tls() || self.hangs()
+    }
+
+    /// Whether it uses TLS, which the kernel cannot go on with.
+    pub fn is_bound_by_tls(&self) -> bool {
+        self.caller.certificate.is_some() && !(self.caller.peer.ip().is_some() && kernel::is_available())
     }
 
     /// When it came.

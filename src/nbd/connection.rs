@@ -11,9 +11,10 @@ use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Terms};
 use super::served::Offer;
 use super::stream::{Latch, Rest, Stream};
+use super::tls::certificate::Certificate;
 use crate::model::VolumeId;
 
-/// A connection between two of its requests. It is not encrypted: the keys of TLS stay in their process.
+/// A connection between two of its requests. Where it is encrypted, the kernel does that.
 pub(super) struct Connection {
     pub socket: Arc<OwnedFd>,
     pub state: State,
@@ -27,6 +28,9 @@ pub(super) struct State {
     pub export: String,
     pub volume_id: VolumeId,
     pub peer: Peer,
+    /// What was proven by TLS.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     pub since: Timestamp,
     pub offer: Offer,
     pub terms: Terms,
@@ -40,6 +44,7 @@ impl Connection {
             export: served.name.clone(),
             volume_id: served.volume_id,
             peer: session.client().caller().peer,
+            certificate: session.client().caller().certificate.as_deref().cloned(),
             since: session.client().since(),
             offer: session.offer(terms.headers),
             terms,
@@ -49,8 +54,8 @@ impl Connection {
 
     /// Takes the client's place in its export again, where that is still what the client was told; else says why not.
     pub fn enter(self, exports: &Arc<Exports>, halt: &Arc<Latch>) -> Result<(Stream, Agreed), String> {
-        let Self { socket, state: State { export, volume_id, peer, since, offer, terms }, rest } = self;
-        let client = (Caller::plain(peer), since, Arc::clone(&socket));
+        let Self { socket, state: State { export, volume_id, peer, certificate, since, offer, terms }, rest } = self;
+        let client = (Caller { peer, certificate: certificate.map(Arc::new) }, since, Arc::clone(&socket));
         let session = exports.enter_again((&export, volume_id), &offer, terms.headers, client)?;
         Ok((Stream::resumed(socket, Arc::clone(halt), rest), Agreed { session, terms }))
     }

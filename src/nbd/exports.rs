@@ -149,6 +149,8 @@ struct Entry {
     served: Arc<Served>,
     phase: Phase,
     access: Access,
+    /// Several clients may write at a time.
+    shared: bool,
     clients: Vec<Arc<Client>>,
     /// The last one that left.
     last_client: Option<LastClient>,
@@ -174,7 +176,7 @@ impl Entry {
     /// The client that has a writable export already, if it is another one: one client writes at a time, over as many
     /// connections as it likes. Those on the Unix socket are not told apart.
     fn other_writer(&self, caller: &Caller) -> Option<Identity> {
-        let own = caller.identity().filter(|_| !self.served.read_only && !self.served.shared)?;
+        let own = caller.identity().filter(|_| !self.served.read_only && !self.shared)?;
         self.clients.iter().filter_map(|client| client.caller().identity()).find(|other| *other != own)
     }
 
@@ -258,11 +260,12 @@ impl Exports {
     /// Takes an export in, as pending.
     pub fn insert(&self, spec: ExportSpec) -> Result<()> {
         let access = Access::read(&spec.access)?;
+        let shared = spec.shared;
         let served = Served::new(spec, self.direct, self.herald.clone())?;
         let (name, volume) = (served.name.clone(), served.volume_id);
         let last_client = served.before.last_client.clone();
         let served = Arc::new(served);
-        let entry = Entry { served, phase: Phase::Pending, access, clients: Vec::new(), last_client };
+        let entry = Entry { served, phase: Phase::Pending, access, shared, clients: Vec::new(), last_client };
         let mut table = self.table();
         if let Some(other) = table.get(&name) {
             let message = format!("the export name {} is taken by volume {}", printable(&name), other.served.volume_id);
@@ -389,6 +392,12 @@ impl Exports {
         let table = self.table();
         let is_open = |entry: &Entry| entry.phase == Phase::Active && entry.access.judge(caller) == Verdict::Open;
         table.iter().filter(|(_, entry)| is_open(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Lets several clients write at a time.
+    pub fn share(&self, name: &str) -> Result<()> {
+        entry(&mut self.table(), name)?.shared = true;
+        Ok(())
     }
 
     /// Changes who may enter an export, and gives those inside who may not any more.
@@ -583,7 +592,7 @@ impl Exports {
             volume_id: served.volume_id,
             volume_name: None,
             read_only: served.read_only,
-            shared: served.shared,
+            shared: entry.shared,
             access: entry.access.shown().clone(),
             uris: self.locations.uris(&served.name, entry.access.needs_tls()),
             clients: entry.clients.iter().map(|client| client.shown()).collect(),

@@ -196,6 +196,7 @@ mod tests {
             export: "disk\n\"1\"".to_owned(),
             volume_id: VolumeId::random(),
             peer: Peer::Tcp("[2001:db8::1]:7".parse().unwrap()),
+            certificate: None,
             since: Timestamp::now(),
             offer: Offer { size: 1 << 40, flags: 3, block_sizes: BlockSizes { minimum: 512, preferred: 4096 } },
             terms: Terms { headers: Headers::Structured, allocation: true, block_sizes: false },

@@ -156,7 +156,11 @@ impl Handshake<'_> {
         }
         if !self.stream.arrived().is_empty() {
             // What was not encrypted must not be taken for what is.
-            tracing::warn!("NBD client {} cut off: it sent bytes after STARTTLS without waiting", self.caller);
+            tracing::warn!(
+                client = %self.caller.peer,
+                "NBD client {} cut off: it sent bytes after STARTTLS without waiting",
+                self.caller
+            );
             return Ok(Next::End);
         }
         self.reply(opt::STARTTLS, rep::ACK, &[]);
@@ -164,13 +168,21 @@ impl Handshake<'_> {
             Ok(Filled::Ready) => {}
             Ok(_) => return Ok(Next::End),
             Err(error) => {
-                tracing::warn!("NBD client {} refused: the TLS handshake failed: {error}", self.caller);
+                tracing::warn!(
+                    client = %self.caller.peer,
+                    "NBD client {} refused: the TLS handshake failed: {error}",
+                    self.caller
+                );
                 return Err(error);
             }
         }
         let certificate = self.stream.certificate().and_then(|der| Certificate::parse(der));
         let Some(certificate) = certificate else {
-            tracing::warn!("NBD client {} refused: its certificate cannot be read", self.caller);
+            tracing::warn!(
+                client = %self.caller.peer,
+                "NBD client {} refused: its certificate cannot be read",
+                self.caller
+            );
             return Ok(Next::End);
         };
         self.caller.certificate = Some(Arc::new(certificate));

@@ -63,7 +63,11 @@ impl Herald {
 
     /// A client is not let in; why, in words that follow on the export's name.
     pub fn refused(&self, export: &Served, caller: &Caller, why: &str) {
-        tracing::warn!("NBD client {caller} refused: export {} {why}", printable(&export.name));
+        let name = printable(&export.name);
+        tracing::warn!(
+            client = %caller.peer, export = name, volume = %export.volume_id,
+            "NBD client {caller} refused: export {name} {why}"
+        );
         self.tell(EventKind::ClientRefused, export, format!("client {caller} was refused: the export {why}"));
     }
 

@@ -69,7 +69,7 @@ impl Hall {
             self.spawn(peer, move || hall.attend(Arc::new(socket), peer, must_encrypt, choice))
         });
         if let Err(error) = attended {
-            tracing::warn!("NBD client {peer} refused: {error}");
+            tracing::warn!(client = %peer, "NBD client {peer} refused: {error}");
         }
     }
 
@@ -107,9 +107,10 @@ impl Hall {
     fn serve(&self, mut stream: Stream, Agreed { session, terms }: Agreed) -> io::Result<()> {
         match transmission::serve(&mut stream, &session, terms)? {
             End::Over => stream.end(),
-            // What is encrypted cannot be handed over: the keys are in this process.
-            End::Halted if stream.is_encrypted() => stream.end(),
+            // What is encrypted here cannot be handed over.
+            End::Halted if stream.is_encrypted() && session.client().is_bound_by_tls() => stream.end(),
             End::Halted => {
+                stream.leave_to_kernel()?;
                 let connection = Connection::of(stream, &session, terms);
                 // Before the seat is left: whoever finds all seats empty finds all connections here.
                 self.halted.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
@@ -127,7 +128,7 @@ impl Hall {
             self.spawn(peer, move || hall.serve(stream, agreed)).map_err(|error| error.to_string())
         });
         if let Err(why) = resumed {
-            tracing::warn!("NBD client {peer} is closed after the restart: {why}");
+            tracing::warn!(client = %peer, "NBD client {peer} is closed after the restart: {why}");
         }
     }
 }
@@ -220,10 +221,10 @@ pub(super) async fn accept_tcp(
         match listener.accept().await {
             Ok((client, from)) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                if admits(bound.ip(), &allow, from.ip()) || must_encrypt && allow.is_empty() {
+                if admits((bound.ip(), must_encrypt), &allow, from.ip()) {
                     hall.admit(tcp_socket(client, hall.limits.keepalive), Peer::Tcp(from), must_encrypt);
                 } else {
-                    tracing::warn!("NBD client {from} refused: it is in no network of [nbd] allow");
+                    tracing::warn!(client = %from, "NBD client {from} refused: it is in no network of [nbd] allow");
                 }
             }
             Err(error) => rest(error).await,
@@ -272,10 +273,12 @@ fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> 
     Ok(client.into())
 }
 
-/// Loopback clients of a loopback listener are this machine's; all others need a network that allows them.
-pub(super) fn admits(listener: IpAddr, allow: &[Network], client: IpAddr) -> bool {
+/// Loopback clients of a loopback listener are this machine's; all others need a network that allows them, or a listener
+/// that takes nothing but TLS where no network is named.
+pub(super) fn admits((listener, must_encrypt): (IpAddr, bool), allow: &[Network], client: IpAddr) -> bool {
     listener.to_canonical().is_loopback() && client.is_loopback()
         || allow.iter().any(|network| network.contains(client))
+        || must_encrypt && allow.is_empty()
 }
 
 /// Binds the Unix socket, as the process before may have done already.
@@ -315,9 +318,11 @@ mod tests {
             ("::ffff:127.0.0.1", "127.0.0.1", true),
             ("::ffff:192.0.2.1", "127.0.0.1", false),
         ] {
-            assert_eq!(admits(ip(listener), &allow, ip(client)), admitted, "{client} at {listener}");
+            assert_eq!(admits((ip(listener), false), &allow, ip(client)), admitted, "{client} at {listener}");
         }
-        assert!(!admits(ip("192.0.2.1"), &[], ip("192.0.2.2")), "an empty list allows nobody");
+        let to_nobody = |must_encrypt| admits((ip("192.0.2.1"), must_encrypt), &[], ip("192.0.2.2"));
+        assert!(!to_nobody(false), "an empty list allows nobody");
+        assert!(to_nobody(true), "but those who prove who they are");
     }
 
     #[test]

@@ -109,10 +109,8 @@ impl Server {
         waiting.retain(|connection| {
             let is_admitted = take_over::is_admitted(connection, &bound, &config.allow);
             if !is_admitted {
-                tracing::warn!(
-                    "NBD client {} is closed: the listeners do not let it in any more",
-                    connection.state.peer
-                );
+                let peer = connection.state.peer;
+                tracing::warn!(client = %peer, "NBD client {peer} is closed: the listeners do not let it in any more");
             }
             is_admitted
         });
@@ -210,6 +208,14 @@ impl Server {
     /// `usage` where that names nobody, `not_found` where there is no such export.
     pub async fn set_access(&self, name: &str, access: &api::Access) -> Result<Vec<api::Client>> {
         removal::set_access(self.exports(), name, Access::read(access)?).await
+    }
+
+    /// Lets several clients write at a time from now on.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export.
+    pub fn share(&self, name: &str) -> Result<()> {
+        self.exports().share(name)
     }
 
     /// How it is with the certificates, where there are any: until when they count, or what is to be done.
@@ -319,7 +325,10 @@ impl Server {
         let mut waiting = self.waiting();
         for connection in waiting.extract_if(.., |connection| !volumes.contains(&connection.state.volume_id)) {
             let (peer, name) = (connection.state.peer, printable(&connection.state.export));
-            tracing::warn!("NBD client {peer} is closed after the restart: export {name} has not come back");
+            tracing::warn!(
+                client = %peer, export = name,
+                "NBD client {peer} is closed after the restart: export {name} has not come back"
+            );
         }
     }
 

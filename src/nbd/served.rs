@@ -48,7 +48,6 @@ pub(super) struct Served {
     pub name: String,
     pub volume_id: VolumeId,
     pub read_only: bool,
-    pub shared: bool,
     pub device_path: PathBuf,
     pub backend: Backend,
     /// Who waits for it.
@@ -90,7 +89,6 @@ impl Served {
             name: spec.name,
             volume_id: spec.volume_id,
             read_only: spec.read_only,
-            shared: spec.shared,
             device_path: spec.device_path,
             backend,
             workers: Workers::default(),
@@ -112,7 +110,8 @@ impl Served {
         self.failed.store(true, Ordering::Relaxed);
         if !self.gone.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, "its device is gone");
-            tracing::error!("export {} failed: its device is gone", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: its device is gone");
         }
     }
 
@@ -149,7 +148,8 @@ impl Served {
         let errno = backend::errno(error);
         if errno == Errno::Io && !self.failed.swap(true, Ordering::Relaxed) {
             self.herald.failed(self, &error.to_string());
-            tracing::error!("export {} failed: {error}", printable(&self.name));
+            let export = printable(&self.name);
+            tracing::error!(export, volume = %self.volume_id, "export {export} failed: {error}");
         }
         let text = match errno {
             Errno::NoSpc => "no space is left behind the export",

@@ -64,9 +64,15 @@ impl Latch {
 
     /// Waits until it is raised, or for that long.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout)?;
-        Ok(())
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(drop).map_err(io::Error::from),
+            }
+        }
     }
 }
 
@@ -165,9 +171,20 @@ impl Stream {
         self.bell = bell;
     }
 
-    /// Whether TLS is spoken.
+    /// Whether TLS is spoken here.
     pub fn is_encrypted(&self) -> bool {
         self.channel.is_encrypted()
+    }
+
+    /// Leaves the encryption to the kernel. What waits to be sent waits on.
+    ///
+    /// # Errors
+    /// Where nobody can go on with the connection: not a byte must follow.
+    pub fn leave_to_kernel(&mut self) -> io::Result<()> {
+        let received = self.channel.leave_to_kernel(Instant::now() + LINGER)?;
+        self.input = [self.arrived(), &received].concat();
+        (self.start, self.end) = (0, self.input.len());
+        Ok(())
     }
 
     /// From now on the client may take its time to take what it is sent.

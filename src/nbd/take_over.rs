@@ -100,8 +100,8 @@ impl Estate {
     }
 }
 
-/// Whether a client would still be let in, without TLS, by the listeners that there are now; `bound` says of each whether
-/// nobody is.
+/// Whether a client would still be let in by the listeners that there are now; `bound` says of each whether nobody is
+/// without TLS.
 pub(super) fn is_admitted(connection: &Connection, bound: &[(SocketAddr, bool)], allow: &[Network]) -> bool {
     let Peer::Tcp(peer) = connection.state.peer else { return true };
     let local = connection.socket.try_clone().and_then(|socket| TcpStream::from(socket).local_addr());
@@ -110,5 +110,8 @@ pub(super) fn is_admitted(connection: &Connection, bound: &[(SocketAddr, bool)],
         let [bound, local] = [*bound, local].map(|address| (address.ip().to_canonical(), address.port()));
         bound.1 == local.1 && (bound.0.is_unspecified() || bound.0 == local.0)
     };
-    bound.iter().filter(is_of).any(|(bound, must_encrypt)| !must_encrypt && admits(bound.ip(), allow, peer.ip()))
+    let is_encrypted = connection.state.certificate.is_some();
+    bound.iter().filter(is_of).any(|(bound, must_encrypt)| {
+        (is_encrypted || !must_encrypt) && admits((bound.ip(), *must_encrypt), allow, peer.ip())
+    })
 }

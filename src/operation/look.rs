@@ -1,6 +1,6 @@
 //! What is true now: CloudStack's part with its age, the kernel's and the live server's read for each answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
-use crate::api::{DeviceFound, DeviceShown, Volume, VolumeList, VolumeShown, Volumes};
+use crate::api::{DeviceFound, DeviceShown, Hold, Volume, VolumeList, VolumeShown, Volumes};
 use crate::device::Identified;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, Serial, VmId, VolumeId, VolumeRecord, format_age, printable};
@@ -47,21 +47,25 @@ impl World {
     pub async fn list_volumes(&self, max_age_seconds: Option<u64>) -> Result<Volumes> {
         let fresh = self.fresh(max_age_seconds).await?;
         let (devices, notes) = self.devices_for_a_list();
-        let volume = |cached: &CachedVolume| {
-            let serial = cached.record.id.serial();
-            let device = devices.iter().find(|device| device.serial == serial).cloned();
-            self.joined(cached, device, fresh.trouble.is_some())
-        };
-        let volumes = fresh.volumes.iter().filter(|cached| cached.record.state != "Expunged").map(volume);
-        Ok(Volumes { volumes: volumes.collect::<Result<_>>()?, notes: [fresh.notes(), notes].concat() })
+        let mut devices: HashMap<Serial, Device> =
+            devices.into_iter().map(|device| (device.serial.clone(), device)).collect();
+        let mut holds: HashMap<VolumeId, Hold> =
+            self.store.holds()?.into_iter().map(|held| (held.volume_id, held.hold)).collect();
+        let (is_stale, notes) = (fresh.trouble.is_some(), [fresh.notes(), notes].concat());
+        let listed = fresh.volumes.into_iter().filter(|cached| cached.record.state != "Expunged");
+        let volumes = listed.map(|cached| {
+            let id = cached.record.id;
+            self.joined(cached, devices.remove(&id.serial()), holds.remove(&id), is_stale)
+        });
+        Ok(Volumes { volumes: volumes.collect(), notes })
     }
 
     /// One volume.
     pub async fn show_volume(&self, word: &str, max_age_seconds: Option<u64>) -> Result<VolumeShown> {
         let fresh = self.fresh(max_age_seconds).await?;
-        let cached = pick_cached(word, &fresh.volumes)?;
+        let cached = pick_cached(word, &fresh.volumes)?.clone();
         let device = self.devices.find(&cached.record.id.serial())?;
-        Ok(VolumeShown { volume: self.joined(cached, device, fresh.trouble.is_some())?, notes: fresh.notes() })
+        Ok(VolumeShown { volume: self.joined_one(cached, device, fresh.trouble.is_some())?, notes: fresh.notes() })
     }
 
     /// A volume's device here, waited for if the caller wants.
@@ -101,7 +105,7 @@ impl World {
                 (found, fresh.trouble.is_some())
             }
         };
-        Ok(DeviceFound { volume: self.joined(&cached, Some(device.clone()), stale)?, device, partition })
+        Ok(DeviceFound { volume: self.joined_one(cached, Some(device.clone()), stale)?, device, partition })
     }
 
     /// A VM that a word means; where CloudStack is away, one that the store has seen volumes on.
@@ -130,13 +134,13 @@ impl World {
     pub(super) fn volume_now(&self, id: VolumeId) -> Result<Option<Volume>> {
         let Some(cached) = self.store.volume(id)? else { return Ok(None) };
         let device = self.devices.find(&id.serial()).unwrap_or_default();
-        self.joined(&cached, device, false).map(Some)
+        self.joined_one(cached, device, false).map(Some)
     }
 
     /// A volume that a word means, from the store where it is there, else from CloudStack.
     pub(super) async fn known_volume(&self, word: &str) -> Result<VolumeRecord> {
-        let known: Vec<VolumeRecord> = self.store.volumes()?.into_iter().map(|cached| cached.record).collect();
-        match resolve::pick(word, &known, Meaning::Any) {
+        let like: Vec<VolumeRecord> = self.store.volumes_like(word)?.into_iter().map(|cached| cached.record).collect();
+        match resolve::pick(word, &like, Meaning::Any) {
             Err(error) if error.kind == Kind::NotFound => match self.fresh(Some(0)).await {
                 Ok(fresh) if fresh.trouble.is_none() => Ok(pick_cached(word, &fresh.volumes)?.record.clone()),
                 Ok(Fresh { trouble: Some(trouble), .. }) => {
@@ -212,27 +216,32 @@ impl World {
         }
     }
 
-    /// A volume as CloudStack has it, with what is live.
-    pub(super) fn joined(&self, cached: &CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
-        let record = &cached.record;
-        Ok(Volume {
+    /// A volume as CloudStack has it, with what is live; its hold is looked up.
+    pub(super) fn joined_one(&self, cached: CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
+        let hold = self.store.hold_on(cached.record.id)?.map(|held| held.hold);
+        Ok(self.joined(cached, device, hold, stale))
+    }
+
+    fn joined(&self, cached: CachedVolume, device: Option<Device>, hold: Option<Hold>, stale: bool) -> Volume {
+        let CachedVolume { record, as_of } = cached;
+        Volume {
             id: record.id,
-            name: record.name.clone(),
+            name: record.name,
             size_bytes: record.size_bytes,
-            state: record.state.clone(),
+            state: record.state,
             volume_type: record.volume_type,
-            zone_id: record.zone_id.clone(),
+            zone_id: record.zone_id,
             vm_id: record.vm_id,
-            vm_name: record.vm_name.clone(),
+            vm_name: record.vm_name,
             this_vm: record.vm_id.zip(self.this_vm_known()).map(|(vm, this)| vm == this),
             device_id: record.device_id,
             device,
             export: self.export_of(record.id),
-            tags: record.tags.clone(),
-            hold: self.store.hold_on(record.id)?.map(|held| held.hold),
-            cloudstack_as_of: cached.as_of,
+            tags: record.tags,
+            hold,
+            cloudstack_as_of: as_of,
             stale,
-        })
+        }
     }
 }
 

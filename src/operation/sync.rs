@@ -131,6 +131,8 @@ fn about(volume: &VolumeRecord, found: String, done: String) -> Difference {
 
 /// Reconciles at the start and every few minutes, and forgets operations that ended long ago.
 pub async fn keep_in_step(world: Arc<World>) {
+    // So that its limit is known before much is asked; that it does not answer, the look that follows says.
+    let _ = world.cloud.ping().await;
     loop {
         match world.sync().await {
             Ok(synced) => {

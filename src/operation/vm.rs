@@ -56,7 +56,7 @@ impl World {
         disks.sort_by_key(|volume| (volume.device_id.unwrap_or(u32::MAX), volume.id));
         let volumes = disks.into_iter().map(|record| {
             let device = self.devices.find(&record.id.serial())?;
-            self.joined(&CachedVolume { record, as_of }, device, false)
+            self.joined_one(CachedVolume { record, as_of }, device, false)
         });
         let volumes = volumes.collect::<Result<_>>()?;
         let this_vm = self.prove_this_vm().await.ok().map(|this| this == vm.id);

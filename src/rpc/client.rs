@@ -255,7 +255,8 @@ fn open(path: &Path) -> Result<UnixStream, Errno> {
 
 fn unreachable(path: &Path, errno: Errno) -> Error {
     let shown = shown(path);
-    let start = "start it with systemctl start volctld.socket, or say where it is with --socket or VOLCTL_SOCKET";
+    let start = "start it with systemctl start volctld.socket (where there is no systemd: volctld, as root), or say where it \
+                 is with --socket or VOLCTL_SOCKET";
     match errno {
         Errno::ENOENT if path != Path::new(SYSTEM_SOCKET) && Path::new(SYSTEM_SOCKET).exists() => {
             Error::new(Kind::DaemonUnreachable, format_args!("there is no daemon's socket at {shown}"))

@@ -41,7 +41,7 @@ impl Store {
     /// Adds what was counted since the last time, and takes what clients have done with exports. Without either it only
     /// proves that the store can be written.
     pub fn keep_tally(&self, added: &[Counter], usages: &[(VolumeId, Usage)]) -> Result<()> {
-        self.write(|db| {
+        self.remember(|db| {
             let mut add = db
                 .prepare_cached(
                     "INSERT INTO counters (name, label, value) VALUES (?1, ?2, ?3)

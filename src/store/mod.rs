@@ -1,6 +1,7 @@
 //! The embedded SQLite store: a journal of operations and a cache of what was said. One file a table.
 //!
-//! WAL with `synchronous=FULL`: a transaction that has been committed survives a power cut. A database that is newer,
+//! WAL with `synchronous=FULL`: a transaction that has been committed survives a power cut, except for the cache and the
+//! counters, which are on disk with the next one that must be. A database that is newer,
 //! damaged or not ours is refused with a sentence; it is never replaced by an empty one.
 
 mod accept;
@@ -14,6 +15,7 @@ mod migrate;
 mod open;
 mod operations;
 mod row;
+mod seal;
 mod usual;
 mod volumes;
 
@@ -116,11 +118,19 @@ impl Store {
         .hint("make its directory writable, and restart volctld"))
     }
 
-    /// Takes the write-ahead log into the database, so that the one file is all there is.
+    /// Takes the write-ahead log into the database, so that the one file is all there is, and seals it: nothing is
+    /// written any more.
     pub fn settle(&self) -> Result<()> {
         self.refuse_if_read_only()?;
         self.write_last_events()?;
-        self.read(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql))
+        self.read(|db| {
+            let is_busy =
+                db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)).map_err(sql)?;
+            if !is_busy && let Err(error) = seal::seal(&self.path) {
+                tracing::debug!(%error, "the store is not sealed: the next start reads it through");
+            }
+            Ok(())
+        })
     }
 
     /// How large it is on its disk, with its write-ahead log.
@@ -136,11 +146,21 @@ impl Store {
 
     /// One transaction: all of it or nothing is on disk when this returns. The events that wait come with it.
     fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.write_as("FULL", change)
+    }
+
+    /// As [`Self::write`], for what can be learned again: a power cut may take it back, with all that was remembered
+    /// since the last [`Self::write`], and nothing else.
+    fn remember<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.write_as("NORMAL", change)
+    }
+
+    fn write_as<T>(&self, synchronous: &str, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.refuse_if_read_only()?;
         off_the_runtime(|| {
             let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
             let events = self.backlog().take();
-            let written = in_transaction(&mut connection, |transaction| {
+            let written = in_transaction(&mut connection, synchronous, |transaction| {
                 events::insert(transaction, &events);
                 change(transaction)
             });
@@ -200,7 +220,12 @@ impl Store {
     }
 }
 
-fn in_transaction<T>(connection: &mut Connection, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+fn in_transaction<T>(
+    connection: &mut Connection,
+    synchronous: &str,
+    change: impl FnOnce(&Transaction<'_>) -> Result<T>,
+) -> Result<T> {
+    connection.pragma_update(None, "synchronous", synchronous).map_err(sql)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
     let value = change(&transaction)?;
     transaction.commit().map_err(sql)?;

@@ -32,6 +32,17 @@ impl Store {
         })
     }
 
+    /// The volumes that a word may mean: those of this name, and those whose id it is or begins.
+    pub fn volumes_like(&self, word: &str) -> Result<Vec<CachedVolume>> {
+        self.read(|db| {
+            let query = "SELECT record, as_of FROM volumes
+                         WHERE record ->> 'name' = ?1 OR substr(id, 1, length(?1)) = lower(?1) ORDER BY position";
+            let mut statement = db.prepare_cached(query).map_err(sql)?;
+            let rows = statement.query_map([word], columns).map_err(sql)?;
+            rows.map(|row| row.map_err(sql).and_then(cached)).collect()
+        })
+    }
+
     /// One volume.
     pub fn volume(&self, id: VolumeId) -> Result<Option<CachedVolume>> {
         self.read(|db| {
@@ -46,7 +57,7 @@ impl Store {
     /// Takes a whole list of CloudStack's, asked for at `as_of`: what is not in it is gone. What was said of a volume
     /// since then is newer, and stays.
     pub fn replace_volumes(&self, records: &[VolumeRecord], as_of: Timestamp) -> Result<()> {
-        self.write(|db| {
+        self.remember(|db| {
             // A clock that was set back makes no row newer than now.
             db.execute(
                 "DELETE FROM volumes WHERE NOT (as_of > ?1 AND as_of <= ?2)",
@@ -86,7 +97,7 @@ impl Store {
 
     /// Takes what CloudStack said of one volume; a new one stands first, as in CloudStack's list.
     pub fn put_volume(&self, record: &VolumeRecord, as_of: Timestamp) -> Result<()> {
-        self.write(|db| {
+        self.remember(|db| {
             db.execute(
                 "INSERT INTO volumes (id, record, position, as_of)
                  VALUES (?1, ?2, (SELECT coalesce(min(position), 0) - 1 FROM volumes), ?3)

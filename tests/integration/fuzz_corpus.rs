@@ -14,6 +14,8 @@ mod cloudstack;
 mod nbd;
 #[path = "../fuzz/harness/rpc.rs"]
 mod rpc;
+#[path = "../fuzz/harness/tls.rs"]
+mod tls;
 
 /// Panics in the threads of the servers under test, which no test would see otherwise.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -53,6 +55,12 @@ fn each(target: &str, try_bytes: impl Fn(&[u8])) {
 fn at_the_nbd_servers_door() {
     let door = nbd::Door::open();
     each("nbd", |bytes| door.try_bytes(bytes));
+}
+
+#[test]
+fn where_the_nbd_server_expects_tls() {
+    let door = tls::Door::open();
+    each("tls", |bytes| door.try_bytes(bytes));
 }
 
 #[test]

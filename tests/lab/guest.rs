@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,7 +21,7 @@ use volctl::model::{Serial, VmId};
 
 use crate::image::{Image, files_disk};
 use crate::qmp::Qmp;
-use crate::tool::tool;
+use crate::tool::{mortal_tool, tool};
 
 /// Where `restrict=on` lets the guest reach one service of the host.
 pub const CLOUDSTACK_ADDRESS: &str = "10.0.2.100:80";
@@ -35,8 +35,11 @@ pub const HOTPLUG_PORTS: usize = 8;
 /// How long a command in the guest may take, in seconds, where nothing else is said.
 const COMMAND_SECONDS: u64 = 240;
 
-/// How long the boot may take: ten seconds were measured, on a machine with nothing else to do.
+/// How long the boot may take.
 const BOOT_SECONDS: u64 = 240;
+
+/// How long it takes on a machine with nothing else to do, in seconds.
+const QUIET_BOOT_SECONDS: f64 = 10.0;
 
 /// What a VM is before it starts.
 pub struct Hardware<'a> {
@@ -78,11 +81,13 @@ pub struct Guest {
     qmp: RefCell<Qmp>,
     console: PathBuf,
     work: tempfile::TempDir,
+    boot: Duration,
 }
 
 impl Guest {
     /// Boots the guest and waits until systemd says that all of it has started.
     pub fn boot(image: &Image, hardware: &Hardware) -> Self {
+        let begun = Instant::now();
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str| work.path().join(name);
         let programs = files_disk(work.path(), &hardware.files);
@@ -104,9 +109,15 @@ impl Guest {
 
         let qmp = RefCell::new(Qmp::new(qmp));
         let (agent, _) = agent.accept().unwrap();
-        let guest = Self { qemu, agent, qmp, console: path("console"), work };
+        let mut guest = Self { qemu, agent, qmp, console: path("console"), work, boot: Duration::ZERO };
         guest.wait_started();
+        guest.boot = begun.elapsed();
         guest
+    }
+
+    /// How long something may take here that takes so long on a machine with nothing else to do.
+    pub fn stretched(&self, quiet: Duration) -> Duration {
+        quiet.mul_f64((self.boot.as_secs_f64() / QUIET_BOOT_SECONDS).max(1.0))
     }
 
     fn wait_started(&self) {
@@ -238,11 +249,8 @@ fn node(serial: &Serial) -> String {
     format!("lab-{serial}-node")
 }
 
-/// QEMU that dies with the thread which starts it, so that a killed test leaves none behind.
 fn qemu() -> Command {
-    tool("qemu-system-x86_64", "qemu-system-x86");
-    let mut command = tool("setpriv", "util-linux");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    let mut command = mortal_tool("qemu-system-x86_64", "qemu-system-x86");
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command
 }

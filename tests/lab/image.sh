@@ -39,7 +39,7 @@ work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/image"
 
-packages="ca-certificates dbus e2fsprogs fdisk kmod libudev1 linux-image-cloud-amd64 lvm2 mdadm systemd
+packages="ca-certificates dbus e2fsprogs fdisk kmod libudev1 linux-image-cloud-amd64 lvm2 mdadm nbd-client systemd
     systemd-sysv udev util-linux"
 mmdebstrap --quiet --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \

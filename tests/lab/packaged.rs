@@ -16,14 +16,17 @@ use crate::in_use::HOLDER;
 use crate::outside;
 use crate::story::{random, uri, volume};
 use crate::support::simulator::{API_KEY, SECRET_KEY};
+use crate::{chapter, upgrade};
 
 const MIB: usize = 1 << 20;
 
-struct Installed<'a> {
+/// What every chapter has.
+pub struct Installed<'a> {
     cloud: &'a Cloud,
-    guest: &'a Guest,
-    volctl: Volctl<'a>,
-    work: &'a Path,
+    pub guest: &'a Guest,
+    pub volctl: Volctl<'a>,
+    /// For files of the clients outside.
+    pub work: &'a Path,
 }
 
 #[test]
@@ -39,36 +42,28 @@ fn packaged() {
         cloudstack: cloud.address(),
         hypervisor: &hypervisor,
     };
-    let guest = Guest::boot(&Image::get(), &hardware);
+    let guest = chapter("boot", || Guest::boot(&Image::get(), &hardware));
     let installed = Installed { cloud: &cloud, guest: &guest, volctl: Volctl::of_operator(&guest), work: work.path() };
-    println!("it_is_installed");
-    installed.it_is_installed();
-    println!("it_says_that_it_is_not_configured");
-    installed.it_says_that_it_is_not_configured();
-    println!("it_is_configured");
-    installed.it_is_configured();
-    println!("its_unit_is_sandboxed");
-    installed.its_unit_is_sandboxed();
-    println!("its_secret_may_be_a_credential");
-    installed.its_secret_may_be_a_credential();
-    println!("an_operator_exports_a_volume");
-    let (written, export) = installed.an_operator_exports_a_volume();
-    println!("a_change_is_found_in_the_journal");
-    installed.a_change_is_found_in_the_journal();
-    println!("a_disk_in_use_stays");
-    installed.a_disk_in_use_stays(vm);
-    println!("the_export_is_back_after_a_reboot");
-    installed.the_export_is_back_after_a_reboot(&export, &written);
-    println!("a_disk_that_is_unplugged_behind_its_back_fails_its_export");
-    installed.a_disk_that_is_unplugged_behind_its_back_fails_its_export();
-    println!("the_machine_keeps_its_hands_off");
-    installed.the_machine_keeps_its_hands_off();
-    println!("it_leaves_when_idle_and_comes_again");
-    installed.it_leaves_when_idle_and_comes_again();
-    println!("it_is_not_removed_while_it_is_used");
-    installed.it_is_not_removed_while_it_is_used();
-    println!("it_is_removed_and_purged");
-    installed.it_is_removed_and_purged();
+    chapter("it_is_installed", || installed.it_is_installed());
+    chapter("it_says_that_it_is_not_configured", || installed.it_says_that_it_is_not_configured());
+    chapter("it_is_configured", || installed.it_is_configured());
+    chapter("its_unit_is_sandboxed", || installed.its_unit_is_sandboxed());
+    chapter("its_secret_may_be_a_credential", || installed.its_secret_may_be_a_credential());
+    let (written, export) = chapter("an_operator_exports_a_volume", || installed.an_operator_exports_a_volume());
+    chapter("a_change_is_found_in_the_journal", || installed.a_change_is_found_in_the_journal());
+    chapter("no_client_notices", || upgrade::no_client_notices(&installed));
+    chapter("a_client_that_would_notice_is_waited_for", || {
+        upgrade::a_client_that_would_notice_is_waited_for(&installed)
+    });
+    chapter("a_disk_in_use_stays", || installed.a_disk_in_use_stays(vm));
+    chapter("the_export_is_back_after_a_reboot", || installed.the_export_is_back_after_a_reboot(&export, &written));
+    chapter("a_disk_that_is_unplugged_behind_its_back_fails_its_export", || {
+        installed.a_disk_that_is_unplugged_behind_its_back_fails_its_export();
+    });
+    chapter("the_machine_keeps_its_hands_off", || installed.the_machine_keeps_its_hands_off());
+    chapter("it_leaves_when_idle_and_comes_again", || installed.it_leaves_when_idle_and_comes_again());
+    chapter("it_is_not_removed_while_it_is_used", || installed.it_is_not_removed_while_it_is_used());
+    chapter("it_is_removed_and_purged", || installed.it_is_removed_and_purged());
 }
 
 impl Installed<'_> {
@@ -77,6 +72,11 @@ impl Installed<'_> {
         self.guest.ok(&format!("dpkg --install /usr/local/bin/{}", package.file_name().unwrap().display()));
         assert_eq!(self.guest.ok("systemctl is-enabled volctld.socket volctld.service"), "enabled\nenabled");
         self.guest.ok("systemctl is-active volctld.socket");
+        assert_eq!(
+            self.guest.ok("systemctl --failed --no-legend --plain"),
+            "",
+            "nothing fails that is not configured yet"
+        );
         let files = "/etc/volctl/config.toml /etc/volctl/secret /run/volctl /run/volctl/volctld.sock";
         assert_eq!(
             self.guest.ok(&format!("stat --format '%a %U:%G %n' {files}")),
@@ -122,7 +122,8 @@ idle_timeout = "1s"
 END"#
         ));
         self.guest.ok(&format!("printf '%s\\n' '{SECRET_KEY}' >/etc/volctl/secret"));
-        self.volctl.ask::<Value>("health");
+        // It looks at nothing for longer than 900 ms, and the first time here takes longer.
+        self.guest.ok("for i in $(seq 100); do volctl health >/dev/null && exit; sleep 0.1; done; exit 1");
         let stranger = self.guest.run("runuser -u stranger -- volctl --json ls");
         assert!(stranger.code == 8 && stranger.stdout.contains("no right to connect"), "{stranger:?}");
         self.guest.ok("systemctl stop volctld.socket volctld.service");

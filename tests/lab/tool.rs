@@ -10,6 +10,14 @@ pub fn tool(program: &str, package: &str) -> Command {
     Command::new(program)
 }
 
+/// The same, which dies with the thread that starts it, so that a test which ends early leaves none behind.
+pub fn mortal_tool(program: &str, package: &str) -> Command {
+    tool(program, package);
+    let mut command = tool("setpriv", "util-linux");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
 /// Runs a command to its end and returns its standard output; it must succeed.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

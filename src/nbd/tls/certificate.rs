@@ -3,13 +3,14 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use x509_cert::Certificate as Parsed;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::name::RdnSequence;
 
 /// A certificate's subject, as it is compared and shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// The whole distinguished name as RFC 4514 writes it: the last attribute first, `CN=backup1,O=Example`. Never empty.
     pub name: String,
@@ -47,7 +48,7 @@ fn text(attribute: &AttributeTypeAndValue) -> Option<String> {
 }
 
 /// A certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Whose it is; none where its subject is empty.
     pub subject: Option<Subject>,

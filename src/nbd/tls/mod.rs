@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod kernel;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -151,6 +152,8 @@ fn read(directory: &Path) -> Result<(Arc<ServerConfig>, Expiries)> {
     // A session that is resumed would not be asked for its certificate again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // For the kernel, where a connection outlives this process.
+    config.enable_secret_extraction = true;
     Ok((Arc::new(config), expiries))
 }
 
