@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod connection;
 mod direct;
+mod entry;
 mod exports;
 mod hand_over;
 mod handshake;
