@@ -50,7 +50,7 @@ pub(super) struct Session {
 
 impl Session {
     /// The export.
-    pub fn served(&self) -> &Served {
+    pub fn served(&self) -> &Arc<Served> {
         &self.served
     }
 

@@ -1,17 +1,20 @@
 //! The NBD server: block devices served live, by export name, to clients of TCP listeners and one Unix socket.
 //!
-//! Each client has a thread that blocks, on its socket or on the device, and nothing else waits for it. It reads as
-//! many requests as have arrived, serves them, and sends the replies together. The table of exports ([`exports`])
+//! Each client has a thread, and nothing else waits for it. It reads as many requests as have arrived, serves those at
+//! once for which the page cache is enough, and sends the replies together. What has to wait for the device is left to
+//! the [`workers`] of the export, and answered as it is done. The table of exports ([`exports`])
 //! decides who is let in and when a device is free again; [`access`] says who may be, and [`tls`] who somebody is.
 //!
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod access;
 mod backend;
+mod bell;
 mod channel;
 mod check;
 mod client;
 mod connection;
+mod deferred;
 mod direct;
 mod entry;
 mod exports;
@@ -32,6 +35,8 @@ mod tls;
 mod traffic;
 mod transmission;
 mod uri;
+mod work;
+mod workers;
 
 #[cfg(test)]
 mod tests;
