@@ -26,7 +26,7 @@ pub struct Export {
     /// Refuse writes
     #[arg(long)]
     read_only: bool,
-    /// Let several clients write at a time, where one alone may else
+    /// Let several clients write at a time, where one alone may else; also of an export that is served
     #[arg(long, conflicts_with = "read_only")]
     shared: bool,
     /// Take connections without TLS, or only with it [default: as before, or as the configuration says]

@@ -1,12 +1,13 @@
 //! The file behind an export: a block device, or a regular file that stands for one. Blocking I/O at any byte.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::unistd::{Whence, lseek};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::direct::Direct;
 use super::ioctl;
@@ -101,6 +102,29 @@ impl Backend {
             direct.read(blocks, offset)?;
         }
         self.file.read_exact_at(rest, offset + blocks.len() as u64)
+    }
+
+    /// Reads exactly so many bytes from the page cache.
+    ///
+    /// # Errors
+    /// `WouldBlock` where not all of them are there, or data go past it.
+    pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.direct.is_some() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let length = buffer.len();
+        match preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == length => Ok(()),
+            // The filesystem does not know what it has in the page cache.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.read(buffer, offset),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether data go past the page cache, so that to write them is to wait for the device.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Writes all bytes; they are visible to each later read, and on stable storage after the next flush.

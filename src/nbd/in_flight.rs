@@ -108,10 +108,16 @@ impl Flight {
 
     /// All of them are answered.
     pub fn land(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if held != InFlight::default() {
-            self.client.give_back(held);
-            self.all.give_back(held);
+        self.land_but(InFlight::default());
+    }
+
+    /// All but so many of them are answered.
+    pub fn land_but(&mut self, left: InFlight) {
+        let held = std::mem::replace(&mut self.held, left);
+        if held != left {
+            let landed = InFlight { requests: held.requests - left.requests, bytes: held.bytes - left.bytes };
+            self.client.give_back(landed);
+            self.all.give_back(landed);
         }
     }
 }

@@ -1,18 +1,22 @@
 //! The NBD server: block devices served live, by export name, to clients of TCP listeners and one Unix socket.
 //!
-//! Each client has a thread that blocks, on its socket or on the device, and nothing else waits for it. It reads as
-//! many requests as have arrived, serves them, and sends the replies together. The table of exports ([`exports`])
+//! Each client has a thread, and nothing else waits for it. It reads as many requests as have arrived, serves those at
+//! once for which the page cache is enough, and sends the replies together. What has to wait for the device is left to
+//! the [`workers`] of the export, and answered as it is done. The table of exports ([`exports`])
 //! decides who is let in and when a device is free again; [`access`] says who may be, and [`tls`] who somebody is.
 //!
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
 
 mod access;
 mod backend;
+mod bell;
 mod channel;
 mod check;
 mod client;
 mod connection;
+mod deferred;
 mod direct;
+mod entry;
 mod exports;
 mod hand_over;
 mod handshake;
@@ -31,6 +35,8 @@ mod tls;
 mod traffic;
 mod transmission;
 mod uri;
+mod work;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -203,6 +209,14 @@ impl Server {
     /// `usage` where that names nobody, `not_found` where there is no such export.
     pub async fn set_access(&self, name: &str, access: &api::Access) -> Result<Vec<api::Client>> {
         removal::set_access(self.exports(), name, Access::read(access)?).await
+    }
+
+    /// Lets several clients write at a time from now on.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such export.
+    pub fn share(&self, name: &str) -> Result<()> {
+        self.exports().share(name)
     }
 
     /// How it is with the certificates, where there are any: until when they count, or what is to be done.

@@ -12,6 +12,7 @@ use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use super::traffic::Traffic;
+use super::workers::Workers;
 use crate::api::{Access, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
@@ -47,9 +48,10 @@ pub(super) struct Served {
     pub name: String,
     pub volume_id: VolumeId,
     pub read_only: bool,
-    pub shared: bool,
     pub device_path: PathBuf,
     pub backend: Backend,
+    /// Who waits for it.
+    pub workers: Workers,
     /// Raised when the export closes its clients.
     pub stop: Latch,
     /// What clients did before this process served it.
@@ -87,9 +89,9 @@ impl Served {
             name: spec.name,
             volume_id: spec.volume_id,
             read_only: spec.read_only,
-            shared: spec.shared,
             device_path: spec.device_path,
             backend,
+            workers: Workers::default(),
             before: spec.usage,
             traffic: Traffic::default(),
             herald,

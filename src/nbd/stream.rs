@@ -16,14 +16,15 @@ use nix::sys::time::TimeVal;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 
+use super::bell::Bell;
 use super::channel::Channel;
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
 /// Both buffers begin so small, in bytes.
 const SMALL: usize = 64 << 10;
-/// Replies are sent before they would be more than so many bytes: two pieces, and what goes before them.
-pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE + HEAD;
+/// Replies are sent before they would be more than so many bytes: two pieces, and what goes before each of their parts.
+pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE + 128 * HEAD;
 /// Room for all that goes before data in a reply.
 pub(super) const HEAD: usize = 64;
 /// After so long without a byte the buffers are given back.
@@ -84,6 +85,8 @@ pub(super) enum Filled {
     Ended,
     /// A latch was raised, and nothing more had arrived.
     Woken,
+    /// The bell was rung, and nothing more had arrived.
+    Rung,
     /// The time is over.
     TimedOut,
 }
@@ -118,8 +121,12 @@ pub(super) struct Stream {
     channel: Channel,
     /// Raised when the connection is to be handed over: nothing is waited for any more.
     halt: Arc<Latch>,
+    /// What else is waited for beside bytes.
+    bell: Option<Arc<Bell>>,
     /// What cannot be sent at once is tried for ever.
     patient: bool,
+    /// The client will send no more before it has its answer.
+    silent: bool,
     input: Vec<u8>,
     /// What has arrived and was not consumed, as a range of `input`.
     start: usize,
@@ -140,7 +147,7 @@ impl Stream {
     pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
         let (end, filled) = (rest.unread.len(), rest.unsent.len());
         let (channel, input, output) = (Channel::new(socket), rest.unread, rest.unsent);
-        Self { channel, halt, patient: false, input, start: 0, end, output, filled }
+        Self { channel, halt, bell: None, patient: false, silent: false, input, start: 0, end, output, filled }
     }
 
     /// What another process needs to go on with the connection.
@@ -152,6 +159,16 @@ impl Stream {
     /// Whether the connection is to be handed over.
     pub fn is_halted(&self) -> bool {
         self.halt.is_raised()
+    }
+
+    /// What is raised when the connection is to be handed over.
+    pub fn halt(&self) -> &Arc<Latch> {
+        &self.halt
+    }
+
+    /// Hears a bell from now on wherever bytes are waited for, or none.
+    pub fn hear(&mut self, bell: Option<Arc<Bell>>) {
+        self.bell = bell;
     }
 
     /// Whether TLS is spoken here.
@@ -176,6 +193,11 @@ impl Stream {
         setsockopt(self.socket(), sockopt::SendTimeout, &interval)?;
         self.patient = true;
         Ok(())
+    }
+
+    /// Whether the client is expected to send no more before it has its answer: it saves to look for it in vain.
+    pub fn expect_silence(&mut self, expected: bool) {
+        self.silent = expected && !self.is_encrypted();
     }
 
     /// The socket.
@@ -259,7 +281,15 @@ impl Stream {
 
     /// Sends what waits if `count` bytes more would be too many to hold.
     pub fn reserve(&mut self, count: usize) -> io::Result<()> {
-        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count) } else { Ok(()) }
+        if self.filled + count > OUTPUT_LIMIT { self.send_all_but(OUTPUT_LIMIT - count, false) } else { Ok(()) }
+    }
+
+    /// The same; false where the connection is to be handed over to another process, and the client does not take enough.
+    pub fn try_reserve(&mut self, count: usize) -> io::Result<bool> {
+        if self.filled + count > OUTPUT_LIMIT {
+            self.send_all_but(OUTPUT_LIMIT - count, true)?;
+        }
+        Ok(self.filled + count <= OUTPUT_LIMIT)
     }
 
     /// How much waits to be sent.
@@ -274,14 +304,15 @@ impl Stream {
 
     /// Sends what waits.
     pub fn send(&mut self) -> io::Result<()> {
-        self.send_all_but(OUTPUT_LIMIT)
+        self.send_all_but(OUTPUT_LIMIT, false)
     }
 
-    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on.
-    fn send_all_but(&mut self, kept: usize) -> io::Result<()> {
+    /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on, or any number
+    /// where it may give up.
+    fn send_all_but(&mut self, kept: usize, may_give_up: bool) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.filled {
-            let may_keep = self.is_halted() && self.filled - sent <= kept;
+            let may_keep = self.is_halted() && (may_give_up || self.filled - sent <= kept);
             let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
             match self.channel.send(&self.output[sent..self.filled], wait) {
                 Ok(count) => sent += count,
@@ -323,6 +354,12 @@ impl Stream {
     /// Receives as much as has arrived and has room; waits if that is nothing.
     fn receive(&mut self, until: Until<'_>) -> io::Result<Filled> {
         self.send()?;
+        if std::mem::take(&mut self.silent) {
+            match self.wait_idly(until)? {
+                Filled::Ready => {}
+                other => return Ok(other),
+            }
+        }
         loop {
             match self.channel.receive(&mut self.input[self.end..]) {
                 Ok(0) => return Ok(Filled::Ended),
@@ -365,14 +402,24 @@ impl Stream {
                 Some(Duration::ZERO) => return Ok(Filled::TimedOut),
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
-            let latch = until.latch.unwrap_or(&self.halt).event.as_fd();
-            let sources = [self.socket().as_fd(), self.halt.event.as_fd(), latch];
+            if self.bell.as_ref().is_some_and(|bell| !bell.lie_down()) {
+                return Ok(Filled::Rung);
+            }
+            let halt = self.halt.event.as_fd();
+            let latch = until.latch.map_or(halt, |latch| latch.event.as_fd());
+            let bell = self.bell.as_ref().map_or(halt, |bell| bell.as_fd());
+            let sources = [self.socket().as_fd(), halt, latch, bell];
             let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let polled = if until.latch.is_some() { 3 } else { 2 };
-            match poll(&mut sources[..polled], timeout) {
+            let polled = poll(&mut sources, timeout);
+            let [has_bytes, halted, latched, rung] = sources.map(|source| source.any() != Some(false));
+            if let Some(bell) = &self.bell {
+                bell.get_up(polled.is_ok_and(|count| count > 0) && rung);
+            }
+            match polled {
                 Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) if sources[0].any() != Some(false) => return Ok(Filled::Ready),
-                Ok(_) => return Ok(Filled::Woken),
+                Ok(_) if has_bytes => return Ok(Filled::Ready),
+                Ok(_) if halted || latched => return Ok(Filled::Woken),
+                Ok(_) => return Ok(Filled::Rung),
                 Err(error) => return Err(error.into()),
             }
         }

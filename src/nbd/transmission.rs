@@ -2,13 +2,18 @@
 
 use std::io;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
-use super::check::{UNKNOWN_COMMAND, check};
+use super::bell::Bell;
+use super::check::check;
+use super::deferred::{Deferred, Done};
+use super::direct::Aligned;
 use super::exports::Session;
 use super::handshake::{ALLOCATION_ID, Terms};
 use super::in_flight::Flight;
 use super::protocol::{Errno, Extent, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, LOOK_UP, OUTPUT_LIMIT, PIECE, Stream, Until};
+use super::stream::{Filled, HEAD, LOOK_UP, PIECE, Stream, Until};
+use super::work::{Outcome, Work, perform, takes_long};
 
 /// READs of fewer bytes are not looked through for holes: that would cost more than it saves.
 const SPARSE_FROM: u64 = 64 << 10;
@@ -16,12 +21,15 @@ const SPARSE_FROM: u64 = 64 << 10;
 const MAXIMUM_PARTS: usize = 64;
 /// The reply to a BLOCK_STATUS has so many extents at most; a client asks for the rest.
 const MAXIMUM_EXTENTS: usize = 4096;
-/// What is read of a READ at once is so much at most, so that it can be taken back together with what goes before it.
-const HELD: u64 = (OUTPUT_LIMIT - HEAD) as u64;
+/// The payload of a request is held in one piece up to so many bytes; a longer one comes and goes piece by piece.
+const HELD: u64 = 2 * PIECE as u64;
+
+/// A client that has sent so many requests one by one, each after the answer to the one before, goes on like that: nothing
+/// waits behind the next one, and to have another thread do it would take longer.
+const ONE_BY_ONE: u32 = 16;
 
 const CLOSING: Fault = Fault { errno: Errno::Shutdown, text: "the export is being closed" };
 const GONE: Fault = Fault { errno: Errno::Io, text: "the device is gone" };
-const NOT_FAST: Fault = Fault { errno: Errno::NotSup, text: "the device zeroes no faster than it writes" };
 
 /// Whether the connection goes on.
 type Flow = io::Result<ControlFlow<()>>;
@@ -41,15 +49,20 @@ pub(super) enum End {
 /// over.
 pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
     stream.be_patient()?;
-    let flight = session.flight();
-    let mut transmission = Transmission { stream, session, terms, flight, data: (0..0, 0) };
-    while !transmission.is_halted() {
-        let flow = transmission.one_request()?;
-        session.note_answer();
-        if flow.is_break() {
-            return Ok(End::Over);
-        }
+    let bell = Arc::new(Bell::new()?);
+    stream.hear(Some(Arc::clone(&bell)));
+    let (flight, deferred) = (session.flight(), Deferred::new(bell));
+    let mut transmission =
+        Transmission { stream, session, terms, flight, deferred, alone: 0, unserved: Vec::new(), data: (0..0, 0) };
+    let end = transmission.requests();
+    // However it ends, the device is not used any more once the client's seat is left.
+    let finished = transmission.finish();
+    transmission.stream.hear(None);
+    finished?;
+    if end? == End::Over {
+        return Ok(End::Over);
     }
+    transmission.stream.put_back(&transmission.unserved);
     transmission.stream.send()?;
     Ok(End::Halted)
 }
@@ -69,6 +82,11 @@ struct Transmission<'a> {
     session: &'a Session,
     terms: Terms,
     flight: Flight,
+    deferred: Deferred,
+    /// How many requests have come alone, one after the other.
+    alone: u32,
+    /// Requests that the next process is to serve.
+    unserved: Vec<u8>,
     /// The data that a READ found last, and how many punches there had been: to look for their end takes as long as the
     /// file is long.
     data: (Range<u64>, u64),
@@ -80,14 +98,28 @@ impl Transmission<'_> {
         self.stream.is_halted() && !self.session.served().stop.is_raised() && !self.session.is_kicked()
     }
 
+    fn requests(&mut self) -> io::Result<End> {
+        while !self.is_halted() {
+            self.answer_done()?;
+            if self.deferred.pending() == 0 {
+                self.session.note_answer();
+            }
+            if self.one_request()?.is_break() {
+                return Ok(End::Over);
+            }
+        }
+        Ok(End::Halted)
+    }
+
     fn one_request(&mut self) -> Flow {
         let headers = self.terms.headers;
-        let (size, stop) = (headers.request_size(), &self.session.served().stop);
+        let (size, served) = (headers.request_size(), self.session.served());
         if self.stream.arrived().len() < size {
             self.land()?;
         }
-        match self.stream.fill(size, Until { latch: Some(stop), deadline: None })? {
+        match self.stream.fill(size, Until { latch: Some(&served.stop), deadline: None })? {
             Filled::Ready => {}
+            Filled::Rung => return GO_ON,
             Filled::Woken if self.is_halted() => return GO_ON,
             _ => return END,
         }
@@ -103,10 +135,17 @@ impl Transmission<'_> {
         }
         self.stream.consume(size);
         self.session.note_request();
+        let is_alone = self.deferred.pending() == 0 && self.stream.arrived().len() as u64 <= request.payload(headers);
+        self.alone = if is_alone { self.alone.saturating_add(1) } else { 0 };
+        self.stream.expect_silence(is_alone);
         let mut allowed = self.allowed(&request);
         let payload = request.payload(headers);
         if payload > longest_dropped(headers) {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
+        }
+        let is_held = request.command == command::WRITE && payload <= HELD;
+        if payload > 0 && allowed.is_ok() && is_held && served.backend.is_direct() {
+            return self.defer_write(&request);
         }
         if payload > 0 {
             match self.take_payload(&request, payload, allowed)? {
@@ -119,23 +158,88 @@ impl Transmission<'_> {
             command::DISC => END,
             command::READ if allowed.is_ok() && request.length > 0 => self.read(&request),
             command::BLOCK_STATUS if allowed.is_ok() => self.block_status(&request),
-            _ => match allowed.and_then(|()| self.execute(&request)) {
-                Ok(done) if done < request.length && self.is_halted() => self.cut(&request, done),
-                Ok(done) if done < request.length => self.answer(&request, Err(CLOSING)),
-                outcome => self.answer(&request, outcome.map(drop)),
+            _ => match allowed {
+                Ok(()) if takes_long(&request) => self.defer(request, Work::Rest),
+                Ok(()) => {
+                    let outcome = perform(served, self.stream.halt(), &request, Work::Rest);
+                    self.settle(Done { request, outcome })
+                }
+                Err(fault) => self.answer(&request, Err(fault)),
             },
+        }
+    }
+
+    /// Waits until so many bytes of a payload have arrived, and answers meanwhile what is done.
+    fn fill(&mut self, wanted: usize) -> io::Result<Filled> {
+        loop {
+            match self.stream.fill(wanted, Until::default())? {
+                Filled::Rung => self.answer_done()?,
+                filled => return Ok(filled),
+            }
+        }
+    }
+
+    /// Leaves the work of a request to another thread, unless nothing else is to be done meanwhile.
+    fn defer(&mut self, request: Request, work: Work) -> Flow {
+        if self.alone >= ONE_BY_ONE {
+            let outcome = perform(self.session.served(), self.stream.halt(), &request, work);
+            return self.settle(Done { request, outcome });
+        }
+        self.deferred.submit(self.session.served(), self.stream.halt(), request, work);
+        GO_ON
+    }
+
+    /// Answers what other threads have done.
+    fn answer_done(&mut self) -> io::Result<()> {
+        self.deferred.take().into_iter().try_for_each(|done| self.settle(done).map(drop))
+    }
+
+    /// Waits until nothing is deferred any more, and answers it, also where the client does not hear that any more.
+    fn finish(&mut self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        while self.deferred.pending() > 0 {
+            for done in self.deferred.wait()? {
+                if outcome.is_ok() {
+                    outcome = self.settle(done).map(drop);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Answers a request whose work is done. What was cut short, or what a client that is handed over does not take, is
+    /// left to the next process.
+    fn settle(&mut self, Done { request, outcome }: Done) -> Flow {
+        let is_halted = self.is_halted();
+        match outcome {
+            Outcome::Read(Ok((mut bytes, parts))) => {
+                if !self.stream.try_reserve(request.length as usize + (parts.len() + 1) * HEAD)? {
+                    return self.leave(&request);
+                }
+                let (start, bytes) = (request.offset, bytes.bytes());
+                let copy = |buffer: &mut [u8], offset: u64| -> io::Result<()> {
+                    let at = (offset - start) as usize;
+                    buffer.copy_from_slice(&bytes[at..at + buffer.len()]);
+                    Ok(())
+                };
+                self.put_parts(&request, &parts, copy)?;
+                self.count_read(&request);
+                GO_ON
+            }
+            Outcome::Read(Err(fault)) => self.answer(&request, Err(fault)),
+            Outcome::Done(Ok(done)) if done < request.length && is_halted => self.leave(&rest(&request, done)),
+            Outcome::Done(Ok(done)) if done < request.length => self.answer(&request, Err(CLOSING)),
+            Outcome::Done(outcome) => self.answer(&request, outcome.map(drop)),
         }
     }
 
     /// Waits until the request may be in flight; false where something else comes first.
     fn takes_off(&mut self, request: &Request) -> io::Result<bool> {
-        let bytes = match request.command {
-            command::READ | command::WRITE => request.length.min(HELD),
-            _ => 0,
-        };
+        let bytes = held_by(request);
         if self.flight.take(bytes) {
             return Ok(true);
         }
+        self.finish()?;
         self.land()?;
         while !self.flight.wait_for(bytes, LOOK_UP) {
             if self.is_halted() || self.session.is_kicked() || self.session.served().stop.is_raised() {
@@ -145,24 +249,24 @@ impl Transmission<'_> {
         Ok(true)
     }
 
-    /// Sends all answers: nothing is in flight then.
+    /// Sends all answers: what is deferred alone is in flight then.
     fn land(&mut self) -> io::Result<()> {
         self.stream.send()?;
-        self.flight.land();
+        self.flight.land_but(self.deferred.held());
         Ok(())
     }
 
-    /// Leaves the rest of a request to the next process: as a request of its own, with the same cookie, that the client
-    /// might have sent.
+    /// Leaves a request without payload to the next process.
+    fn leave(&mut self, request: &Request) -> Flow {
+        self.unserved.extend(request.encode(self.terms.headers));
+        GO_ON
+    }
+
+    /// Leaves the rest of a WRITE, whose payload has arrived and is written in part, to the next process: as a request of
+    /// its own, with the same cookie, that the client might have sent.
     fn cut(&mut self, request: &Request, done: u64) -> Flow {
-        let mut rest = request.rest(done);
-        if request.command == command::WRITE {
-            self.session.served().traffic.count_written(done);
-        } else if done > 0 {
-            // It was fast so far.
-            rest.flags &= !command_flag::FAST_ZERO;
-        }
-        self.stream.put_back(&rest.encode(self.terms.headers));
+        self.session.served().traffic.count_written(done);
+        self.stream.put_back(&request.rest(done).encode(self.terms.headers));
         GO_ON
     }
 
@@ -177,28 +281,71 @@ impl Transmission<'_> {
 
     fn read(&mut self, request: &Request) -> Flow {
         match self.terms.headers {
-            Headers::Simple => self.read_whole(request),
-            Headers::Structured | Headers::Extended => self.read_parts(request),
+            _ if request.length <= HELD => self.read_held(request),
+            Headers::Simple => self.read_long(request),
+            Headers::Structured | Headers::Extended => self.read_long_parts(request),
         }
     }
 
-    /// Answers by a simple reply, which says that it is a success before its data.
-    fn read_whole(&mut self, request: &Request) -> Flow {
+    /// Answers at once where all is in the page cache.
+    fn read_held(&mut self, request: &Request) -> Flow {
+        let parts = self.parts(request);
         let served = self.session.served();
-        let held = request.length <= HELD;
-        self.stream.reserve(if held { request.length as usize } else { PIECE } + HEAD)?;
+        if !self.stream.try_reserve(request.length as usize + (parts.len() + 1) * HEAD)? {
+            return self.leave(request);
+        }
         let start = self.stream.waiting();
+        let read = |buffer: &mut [u8], offset| served.backend.read_cached(buffer, offset);
+        match self.put_parts(request, &parts, read) {
+            Ok(()) => {
+                self.count_read(request);
+                GO_ON
+            }
+            Err(error) => {
+                self.stream.take_back(start);
+                match error.kind() {
+                    io::ErrorKind::WouldBlock => self.defer(*request, Work::Read(parts)),
+                    _ => self.answer(request, Err(served.fault(&error))),
+                }
+            }
+        }
+    }
+
+    /// Puts a whole reply, whose data come from `read`.
+    fn put_parts<E>(
+        &mut self,
+        request: &Request,
+        parts: &[Extent],
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (headers, end) = (self.terms.headers, request.offset + request.length);
+        let mut offset = request.offset;
+        for part in parts {
+            let (length, last) = (part.length as u32, offset + part.length == end);
+            if part.hole {
+                self.stream.put(&headers.hole(request, offset, length, last));
+            } else {
+                self.stream.put(&headers.data(request, offset, length, last));
+                self.stream.put_with(length as usize, |buffer| read(buffer, offset))?;
+            }
+            offset += part.length;
+        }
+        Ok(())
+    }
+
+    /// Answers a READ that is too long to be held back by a simple reply, which says that it is a success before its data.
+    fn read_long(&mut self, request: &Request) -> Flow {
+        let served = self.session.served();
         for (offset, length) in pieces(request.offset, request.length) {
             let first = offset == request.offset;
-            if !held {
-                self.stream.reserve(length)?;
-            }
+            self.stream.reserve(length + HEAD)?;
+            let start = self.stream.waiting();
             if first {
                 self.stream.put(&Headers::Simple.data(request, offset, length as u32, true));
             }
             if let Err(error) = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset)) {
                 let fault = served.fault(&error);
-                if !held && !first {
+                if !first {
                     // What has been sent in part, as a success, can only be broken off.
                     return END;
                 }
@@ -210,27 +357,41 @@ impl Transmission<'_> {
         GO_ON
     }
 
-    /// Answers by a chunk for each part of the range that is alike.
-    fn read_parts(&mut self, request: &Request) -> Flow {
-        let end = request.offset + request.length;
+    /// Answers one by a chunk for each part of the range that is alike.
+    fn read_long_parts(&mut self, request: &Request) -> Flow {
         let mut offset = request.offset;
-        for known in 0.. {
-            let part = self.part(request, offset, end, known);
-            let length = part.length as u32;
-            let last = offset + part.length == end;
+        for part in self.parts(request) {
             if part.hole {
                 self.stream.reserve(HEAD)?;
-                self.stream.put(&self.terms.headers.hole(request, offset, length, last));
-            } else if let Err(fault) = self.read_part(request, offset, part.length, last)? {
+                self.stream.put(&self.terms.headers.hole(request, offset, part.length as u32, false));
+            } else if let Err(fault) = self.read_long_part(request, offset, part.length)? {
                 return self.answer(request, Err(fault));
-            }
-            if last {
-                break;
             }
             offset += part.length;
         }
+        self.stream.reserve(HEAD)?;
+        self.stream.put(&self.terms.headers.success(request));
         self.count_read(request);
         GO_ON
+    }
+
+    /// Puts a chunk of data, and pads it where it cannot be read to its end.
+    fn read_long_part(&mut self, request: &Request, offset: u64, length: u64) -> io::Result<Result<(), Fault>> {
+        let served = self.session.served();
+        self.stream.reserve(HEAD)?;
+        self.stream.put(&self.terms.headers.data(request, offset, length as u32, false));
+        let mut outcome = Ok(());
+        for (offset, length) in pieces(offset, length) {
+            self.stream.reserve(length)?;
+            if outcome.is_ok() {
+                let read = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset));
+                outcome = read.map_err(|error| served.fault(&error));
+            }
+            if outcome.is_err() {
+                self.stream.put_zeroes(length);
+            }
+        }
+        Ok(outcome)
     }
 
     fn count_read(&self, request: &Request) {
@@ -239,14 +400,25 @@ impl Transmission<'_> {
         traffic.count_read(request.length);
     }
 
-    /// The part of a READ that begins at `offset`, of which so many are known; the last one known has all the rest.
-    fn part(&mut self, request: &Request, offset: u64, end: u64, known: usize) -> Extent {
-        let rest = Extent { length: end - offset, hole: false };
-        if request.length < SPARSE_FROM || known == MAXIMUM_PARTS {
-            return rest;
+    /// The parts of a READ that are alike; the last one may have all the rest.
+    fn parts(&mut self, request: &Request) -> Vec<Extent> {
+        let end = request.offset + request.length;
+        let (mut parts, mut offset) = (Vec::new(), request.offset);
+        while offset < end {
+            let rest = Extent { length: end - offset, hole: false };
+            let part = match parts.len() < MAXIMUM_PARTS && self.is_looked_through(request) {
+                true => self.extent(offset, end),
+                false => rest,
+            };
+            let part = if request.has(command_flag::DF) && part.length < rest.length { rest } else { part };
+            offset += part.length;
+            parts.push(part);
         }
-        let part = self.extent(offset, end);
-        if request.has(command_flag::DF) && part.length < rest.length { rest } else { part }
+        parts
+    }
+
+    fn is_looked_through(&self, request: &Request) -> bool {
+        self.terms.headers != Headers::Simple && request.length >= SPARSE_FROM
     }
 
     fn extent(&mut self, offset: u64, end: u64) -> Extent {
@@ -261,39 +433,6 @@ impl Transmission<'_> {
             self.data = (offset..offset + found.length, punches);
         }
         Extent { length: found.length.min(end - offset), ..found }
-    }
-
-    /// Puts a chunk of data. One that is held back until it is whole can end the reply; of a longer one the rest is
-    /// padded where it fails.
-    fn read_part(&mut self, request: &Request, offset: u64, length: u64, last: bool) -> io::Result<Result<(), Fault>> {
-        let (served, headers) = (self.session.served(), self.terms.headers);
-        let held = length <= HELD;
-        self.stream.reserve(if held { length as usize } else { PIECE } + HEAD)?;
-        let start = self.stream.waiting();
-        self.stream.put(&headers.data(request, offset, length as u32, held && last));
-        let mut outcome = Ok(());
-        for (offset, length) in pieces(offset, length) {
-            if !held {
-                self.stream.reserve(length)?;
-            }
-            if outcome.is_ok() {
-                let read = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset));
-                outcome = read.map_err(|error| served.fault(&error));
-            }
-            match outcome {
-                Ok(()) => {}
-                Err(_) if held => {
-                    self.stream.take_back(start);
-                    return Ok(outcome);
-                }
-                Err(_) => self.stream.put_zeroes(length),
-            }
-        }
-        if !held && last && outcome.is_ok() {
-            self.stream.reserve(HEAD)?;
-            self.stream.put(&headers.success(request));
-        }
-        Ok(outcome)
     }
 
     fn block_status(&mut self, request: &Request) -> Flow {
@@ -319,7 +458,7 @@ impl Transmission<'_> {
     fn take_payload(&mut self, request: &Request, payload: u64, mut outcome: Result<(), Fault>) -> io::Result<Taken> {
         let served = self.session.served();
         for (offset, length) in pieces(request.offset, payload) {
-            if self.stream.fill(length, Until::default())? != Filled::Ready {
+            if self.fill(length)? != Filled::Ready {
                 let taken = Taken::Part(offset.wrapping_sub(request.offset));
                 return Ok(if outcome.is_ok() && request.command == command::WRITE {
                     taken
@@ -336,38 +475,20 @@ impl Transmission<'_> {
         Ok(Taken::Whole(outcome))
     }
 
-    /// Does what is asked for and has no data to send; the payload of a WRITE is written by now. Gives how much of the
-    /// range is dealt with: all of it, unless the export closes or the connection is to be handed over.
-    fn execute(&self, request: &Request) -> Result<u64, Fault> {
-        let served = self.session.served();
-        let (backend, offset, length) = (&served.backend, request.offset, request.length);
-        let stop = || served.stop.is_raised() || self.is_halted();
-        let fault = |error: io::Error| served.fault(&error);
-        let done = match request.command {
-            command::FLUSH => return served.flush().map_err(fault).map(|()| length),
-            _ if length == 0 => return Ok(length),
-            command::CACHE => return backend.cache(offset, length).map_err(fault).map(|()| length),
-            command::TRIM => backend.trim(offset, length, stop).map_err(fault)?,
-            command::WRITE => {
-                served.traffic.count_written(length);
-                length
+    /// Takes the payload of a WRITE, and leaves it to another thread to write it.
+    fn defer_write(&mut self, request: &Request) -> Flow {
+        let mut bytes = Aligned::new(request.length as usize);
+        let mut taken = 0;
+        for (_, length) in pieces(request.offset, request.length) {
+            if self.fill(length)? != Filled::Ready {
+                let written = self.session.served().backend.write(&bytes.bytes()[..taken], request.offset);
+                return if written.is_ok() && self.is_halted() { self.cut(request, taken as u64) } else { END };
             }
-            command::WRITE_ZEROES => {
-                let may_punch = !request.has(command_flag::NO_HOLE);
-                let zeroed = match request.has(command_flag::FAST_ZERO) {
-                    true => backend.zero_fast(offset, length, may_punch, stop),
-                    false => backend.write_zeroes(offset, length, may_punch, stop).map(Some),
-                };
-                let done = zeroed.map_err(fault)?.ok_or(NOT_FAST)?;
-                served.traffic.count_written(done);
-                done
-            }
-            _ => return Err(UNKNOWN_COMMAND),
-        };
-        if done == length && request.has(command_flag::FUA) {
-            served.flush().map_err(fault)?;
+            bytes.bytes()[taken..taken + length].copy_from_slice(&self.stream.arrived()[..length]);
+            self.stream.consume(length);
+            taken += length;
         }
-        Ok(done)
+        self.defer(*request, Work::Write(bytes))
     }
 
     /// Answers without data.
@@ -380,6 +501,24 @@ impl Transmission<'_> {
         }
         GO_ON
     }
+}
+
+/// The bytes that a request holds while it is in flight.
+pub(super) fn held_by(request: &Request) -> u64 {
+    match request.command {
+        command::READ | command::WRITE => request.length.min(HELD),
+        _ => 0,
+    }
+}
+
+/// What is left of a request without payload, as one that the client might have sent.
+fn rest(request: &Request, done: u64) -> Request {
+    let mut rest = request.rest(done);
+    if done > 0 {
+        // It was fast so far.
+        rest.flags &= !command_flag::FAST_ZERO;
+    }
+    rest
 }
 
 /// The payload of a refused request is read and dropped up to so many bytes; a longer one ends the connection, with

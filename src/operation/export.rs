@@ -79,9 +79,10 @@ fn served(world: &World, volume: &VolumeRecord, share: &Share) -> Result<Served>
     let existing = world.export_of(volume.id).filter(|export| export.state != ExportState::Failed);
     let Some(export) = existing else { return Ok(Served::No) };
     let mode = mode(export.read_only, export.shared);
-    if export.name == share.name_for(volume.id) && mode == share.mode() {
+    let opens = share.shared && !export.shared && !export.read_only;
+    if (opens || mode == share.mode()) && export.name == share.name_for(volume.id) {
         let is_same = share.access(export.access.clone()) == export.access;
-        return Ok(match (export.state, is_same) {
+        return Ok(match (export.state, is_same && !opens) {
             (ExportState::Pending, _) => Served::No,
             (_, true) => Served::Yes,
             (_, false) => Served::ForOthers,
@@ -114,7 +115,8 @@ pub(super) async fn plan(world: &World, volume: &VolumeRecord, share: &Share, is
         Served::Yes => return Ok(Vec::new()),
         Served::ForOthers => {
             let name = printable(&share.name_for(volume.id));
-            return Ok(vec![format!("change who may open export {name}, and send away who may not")]);
+            let shared = if share.shared { "let several clients write at a time, " } else { "" };
+            return Ok(vec![format!("{shared}change who may open export {name}, and send away who may not")]);
         }
         Served::No => {}
     }

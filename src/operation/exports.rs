@@ -106,9 +106,12 @@ impl World {
 
     /// Changes who may open an export: the wish first, so that a restart does not let in again who is sent away now.
     pub(super) async fn serve_others(&self, volume: &VolumeRecord, share: &Share) -> Result<()> {
-        let access = self.access(volume.id, share)?;
-        self.store.put_access(volume.id, &access)?;
-        let sent_away = self.nbd.set_access(&share.name_for(volume.id), &access).await?;
+        let (name, access) = (share.name_for(volume.id), self.access(volume.id, share)?);
+        self.store.put_access(volume.id, &access, share.shared)?;
+        if share.shared {
+            self.nbd.share(&name)?;
+        }
+        let sent_away = self.nbd.set_access(&name, &access).await?;
         tracing::info!(volume = %volume.id, sent_away = sent_away.len(), "others may open the export from now on");
         Ok(())
     }

@@ -105,12 +105,15 @@ impl Store {
         })
     }
 
-    /// Changes who may open an export.
-    pub fn put_access(&self, volume: VolumeId, access: &Access) -> Result<()> {
+    /// Changes who may open an export, and lets several clients write where that is asked for.
+    pub fn put_access(&self, volume: VolumeId, access: &Access, share: bool) -> Result<()> {
         let access = to_json(access)?;
         self.write(|db| {
-            db.execute("UPDATE exports SET access = ?2 WHERE volume_id = ?1", [&volume.to_string(), &access])
-                .map_err(sql)?;
+            db.execute(
+                "UPDATE exports SET access = ?2, shared = shared OR ?3 WHERE volume_id = ?1",
+                params![volume.to_string(), access, share],
+            )
+            .map_err(sql)?;
             Ok(())
         })
     }

@@ -15,7 +15,12 @@ const LISTENER: &str = "stored-nbd-listener";
 
 /// An appliance whose daemon is managed, with the exported volume `data1`, of 1 GiB, and its TCP URI.
 fn exported() -> (Appliance, String) {
-    let appliance = Appliance::managed();
+    exported_with("")
+}
+
+/// The same, with further settings of `[nbd]`.
+fn exported_with(settings: &str) -> (Appliance, String) {
+    let appliance = Appliance::managed_with(settings);
     let created = appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
     assert!(created["changed"] == true);
     let exported = appliance.ok(&["export", "data1", "--name", "disk"]);
@@ -76,7 +81,16 @@ fn fio(uri: &str, directory: &str, stop: &AtomicBool) -> usize {
 
 #[test]
 fn twenty_restarts_are_not_noticed_by_clients_that_write() {
-    let (mut appliance, uri) = exported();
+    restarts_are_not_noticed("", 20);
+}
+
+#[test]
+fn restarts_are_not_noticed_past_the_page_cache() {
+    restarts_are_not_noticed("direct = true\n", 5);
+}
+
+fn restarts_are_not_noticed(settings: &str, restarts: usize) {
+    let (mut appliance, uri) = exported_with(settings);
     let stop = AtomicBool::new(false);
     let directory = appliance.path("").display().to_string();
     let clients = [512 << 20, 768 << 20].map(|from| (enter(&appliance), from));
@@ -84,7 +98,7 @@ fn twenty_restarts_are_not_noticed_by_clients_that_write() {
         let (stop, _stopped) = (&stop, Stopped(&stop));
         let clients = clients.map(|(client, from)| scope.spawn(move || write_and_read(client, from, stop)));
         let fio = scope.spawn(move || fio(&uri, &directory, stop));
-        for _ in 0..20 {
+        for _ in 0..restarts {
             let before = Instant::now();
             let status = appliance.stop_daemon();
             assert!(status.success() && before.elapsed() < Duration::from_secs(1), "{status}, {:?}", before.elapsed());

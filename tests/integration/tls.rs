@@ -343,15 +343,15 @@ fn a_list_of_clients_is_kept_and_who_is_taken_off_it_loses_the_connection() {
 
 #[test]
 fn one_subject_is_one_client() {
-    let appliance = secured(LOOPBACK);
+    let mut appliance = secured(LOOPBACK);
     let port = export(&appliance, &[]);
     let [first, second] = ["backup1", "backup2"].map(|name| uri(port, &client(&appliance, name)));
     let mut inside = Inside::enter(&first);
     assert!(inside.reads());
     let mut again = Inside::enter(&first);
     assert!(again.reads());
-    for other in [second, format!("nbd://localhost:{port}/disk")] {
-        fails(PYTHON, &["-c", ENTER, &other]);
+    for other in [&second, &format!("nbd://localhost:{port}/disk")] {
+        fails(PYTHON, &["-c", ENTER, other]);
     }
     assert_eq!(appliance.log().matches("export disk is written by the client CN=backup1").count(), 2);
     let refused = wait_for("the refusals to be written down", || {
@@ -365,6 +365,22 @@ fn one_subject_is_one_client() {
     let of_client = "volctl_export_client_connections{client=\"127.0.0.1\",export=\"disk\",subject=\"CN=backup1\"} 2";
     assert!(metrics.lines().any(|line| line == of_client), "{metrics}");
     run(PYTHON, &["-c", ENTER, &format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())]);
+
+    let words = ["export", "data1", "--name", "disk", "--shared"];
+    let plan = appliance.ok(&[&words[..], &["--dry-run"]].concat());
+    assert!(plan["plan"][0].as_str().unwrap().starts_with("let several clients write at a time"), "{plan}");
+    let lifted = appliance.ok(&words);
+    assert_eq!((&lifted["changed"], &lifted["export"]["shared"]), (&json!(true), &json!(true)));
+    assert!(inside.reads(), "who was there stays");
+    assert!(Inside::enter(&second).reads());
+    assert_eq!(appliance.ok(&words)["changed"], false);
+    drop((inside, again));
+    assert!(appliance.stop_daemon().success());
+    appliance.start_daemon();
+    wait_for("the export to be back", || {
+        let export = appliance.ok(&["exports"])["exports"][0].clone();
+        (export["state"] == "active" && export["shared"] == true).then_some(())
+    });
 }
 
 /// With it, TLS clients are not lost; the lab has it.
@@ -397,6 +413,29 @@ fn without_the_kernels_tls_a_restart_costs_connections_and_that_is_said_before()
     assert!(!inside.reads(), "its keys were in the process before");
     plain.write(0, &[7; 512]).expect("the other goes on");
     assert!(Inside::enter(&uri).reads());
+}
+
+#[test]
+fn a_subject_has_so_many_connections_and_a_handshake_so_much_time() {
+    let nbd = format!("{LOOPBACK}\nmax_connections_per_client = 3\nhandshake_timeout = \"3s\"");
+    let appliance = secured(&nbd);
+    let port = export(&appliance, &["--shared"]);
+    let [first, second] = ["backup1", "backup2"].map(|name| uri(port, &client(&appliance, name)));
+    let mut inside: Vec<Inside> = (0..3).map(|_| Inside::enter(&first)).collect();
+    assert!(inside.iter_mut().all(Inside::reads));
+    fails(PYTHON, &["-c", ENTER, &first]);
+    assert!(appliance.log().contains("(CN=backup1) refused: export disk is not for more than its 3 connections"));
+    assert!(Inside::enter(&second).reads(), "another subject at the same address");
+    drop(inside);
+    wait_for("a place", || ran(PYTHON, &["-c", ENTER, &first]).status.success().then_some(()));
+
+    // Nothing of TLS, and a record that never ends.
+    for begun in [&b""[..], b"\x16\x03\x01\x40\x00\x01"] {
+        let mut stream = sent(port, &option(STARTTLS, &[]));
+        assert_eq!(reply(&mut stream), ACK);
+        stream.write_all(begun).unwrap();
+        assert!(stream.read_to_end(&mut Vec::new()).is_ok(), "it is kept");
+    }
 }
 
 #[test]

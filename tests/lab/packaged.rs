@@ -52,6 +52,9 @@ fn packaged() {
     let (written, export) = chapter("an_operator_exports_a_volume", || installed.an_operator_exports_a_volume());
     chapter("a_change_is_found_in_the_journal", || installed.a_change_is_found_in_the_journal());
     chapter("no_client_notices", || upgrade::no_client_notices(&installed));
+    chapter("a_client_that_would_notice_is_waited_for", || {
+        upgrade::a_client_that_would_notice_is_waited_for(&installed)
+    });
     chapter("a_disk_in_use_stays", || installed.a_disk_in_use_stays(vm));
     chapter("the_export_is_back_after_a_reboot", || installed.the_export_is_back_after_a_reboot(&export, &written));
     chapter("a_disk_that_is_unplugged_behind_its_back_fails_its_export", || {
@@ -69,6 +72,11 @@ impl Installed<'_> {
         self.guest.ok(&format!("dpkg --install /usr/local/bin/{}", package.file_name().unwrap().display()));
         assert_eq!(self.guest.ok("systemctl is-enabled volctld.socket volctld.service"), "enabled\nenabled");
         self.guest.ok("systemctl is-active volctld.socket");
+        assert_eq!(
+            self.guest.ok("systemctl --failed --no-legend --plain"),
+            "",
+            "nothing fails that is not configured yet"
+        );
         let files = "/etc/volctl/config.toml /etc/volctl/secret /run/volctl /run/volctl/volctld.sock";
         assert_eq!(
             self.guest.ok(&format!("stat --format '%a %U:%G %n' {files}")),

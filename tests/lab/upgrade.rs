@@ -1,13 +1,14 @@
 //! Restarts and an upgrade under real systemd, which a client outside does not notice.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use volctl::api::Exports;
+use volctl::api::{Exports, Version};
 use volctl::model::VolumeId;
 
 use crate::command::Volctl;
@@ -16,9 +17,19 @@ use crate::packaged::Installed;
 use crate::story::{uri, volume};
 use crate::support::wait_for;
 use crate::tool::mortal_tool;
+use crate::{image, outside};
 
 /// The longest time that a request may take on a machine with nothing else to do.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Connects to a URI, and reads once more when its standard input ends.
+const CLIENT: &str = "
+import nbd, sys
+client = nbd.NBD()
+client.set_uri_allow_local_file(True)
+client.connect_uri(sys.argv[1])
+sys.stdin.read()
+client.pread(512, 0)
+";
 /// What fio exits with after SIGINT.
 const INTERRUPTED: i32 = 128;
 
@@ -38,8 +49,63 @@ pub fn no_client_notices(installed: &Installed<'_>) {
     guest.ok("until journalctl --unit volctld --output cat | grep -q 'read again'; do sleep 0.1; done");
     assert_eq!(clients(volctl, volume(&created)), 1);
     fio.stop(guest.stretched(LONGEST));
+    let export = &created.export.as_ref().unwrap().name;
+    guest.ok(&format!("journalctl --unit volctld --output cat EXPORT={export} | grep -q 'exported again'"));
     volctl.change("detach busy");
     volctl.ask::<Value>("delete --yes busy");
+}
+
+/// A TLS connection cannot be handed over where the kernel has no TLS: the package leaves the daemon running, the newer `volctl` works with it and
+/// says what is pending.
+pub fn a_client_that_would_notice_is_waited_for(installed: &Installed<'_>) {
+    let Installed { guest, volctl, .. } = installed;
+    guest.ok("echo 'install tls /bin/false' >/etc/modprobe.d/no-tls.conf; modprobe --quiet --remove tls; \
+              ! grep --word-regexp tls /proc/sys/net/ipv4/tcp_available_ulp");
+    let certificates = certificates(installed);
+    volctl.change("create secret --size 1G --attach");
+    let exported = volctl.change("export secret --tls required");
+    let uris = &exported.export.as_ref().unwrap().uris;
+    let uri = uris.iter().find(|uri| uri.starts_with("nbds://")).unwrap();
+    let client = mortal_tool("/usr/bin/python3", "python3-libnbd")
+        .args(["-c", CLIENT, &format!("{uri}?tls-certificates={}", certificates.display())])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the client to connect", || (clients(volctl, volume(&exported)) == 1).then_some(()));
+    assert!(!outside::reachable(uri), "it shows no certificate");
+    guest.ok("journalctl --unit volctld --output json | grep -q '\"CLIENT\":\"10.0.2.2:'");
+    let before = process(guest);
+    let package = image::package();
+    let said = guest.ok(&format!("dpkg --install /usr/local/bin/{}", package.file_name().unwrap().display()));
+    let pending = "restart pending: 1 client";
+    assert!(said.contains(pending), "{said}");
+    assert_eq!(process(guest), before);
+    for command in ["version", "health"] {
+        let said = guest.ok(&format!("volctl {command}"));
+        assert!(said.contains(pending), "volctl {command}: {said}");
+    }
+    volctl.change("create works --size 1G");
+    volctl.ask::<Value>("delete --yes works");
+    assert!(client.wait_with_output().unwrap().status.success(), "the client was served to its end");
+    wait_for("nobody to be waited for", || (!guest.ok("volctl version").contains("pending")).then_some(()));
+    guest.ok("rm /etc/modprobe.d/no-tls.conf && systemctl restart volctld");
+    assert!(!volctl.ask::<Version>("version").replaced);
+    volctl.change("detach secret");
+    volctl.ask::<Value>("delete --yes secret");
+}
+
+/// Has the daemon offer TLS, and brings a client's certificates out.
+fn certificates(Installed { guest, work, .. }: &Installed<'_>) -> PathBuf {
+    guest.ok("volctl tls init --name 127.0.0.1 --client outside");
+    guest.ok("sed -i '/^plain_public/i tls_certificates = \"/etc/volctl/tls/server\"' /etc/volctl/config.toml && \
+              systemctl restart volctld");
+    let directory = work.join("certificates");
+    fs::create_dir(&directory).unwrap();
+    for file in ["ca-cert.pem", "client-cert.pem", "client-key.pem"] {
+        fs::write(directory.join(file), guest.ok(&format!("cat /etc/volctl/tls/clients/outside/{file}")) + "\n")
+            .unwrap();
+    }
+    directory
 }
 
 /// Another process each time.

@@ -10,6 +10,7 @@ mod overlap;
 mod power_cut;
 mod raw;
 mod requests;
+mod slow;
 mod trixie;
 
 use std::fs::{self, File};

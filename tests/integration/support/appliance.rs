@@ -131,9 +131,15 @@ impl Appliance {
 
     /// With a daemon under a service manager that keeps descriptors.
     pub fn managed() -> Self {
+        Self::managed_with("")
+    }
+
+    /// The same, with further settings of `[nbd]`.
+    pub fn managed_with(settings: &str) -> Self {
         // The process id has to be known to the environment.
         let launcher = ["sh", "-c", r#"LISTEN_PID=$$ exec "$0" "$@""#].map(str::to_owned).to_vec();
         let mut appliance = Self::stopped(Config { launcher, ..Config::default() });
+        appliance.configure(|config| config.nbd.push_str(settings));
         appliance.manager = Some(DescriptorStore::listen(&appliance.path("notify")));
         appliance.start_daemon();
         appliance
