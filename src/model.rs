@@ -439,6 +439,9 @@ pub fn format_size(bytes: u64) -> String {
 
 /// A text from outside as a person may see it: control characters escaped, so that no name can move a cursor.
 pub fn printable(text: &str) -> String {
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     text.chars()
         .flat_map(|c| {
             let hidden = c.is_control()

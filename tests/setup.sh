@@ -7,8 +7,8 @@ set -eu
 build="gcc libc6-dev pkg-config libudev-dev"
 demo="$build libnbd-bin"
 packages="$build binutils cpio debhelper dpkg-dev lintian rpm rpmlint"
-test="$packages debian-archive-keyring e2fsprogs faketime fio fish groff-base libnbd-bin mmdebstrap nbd-client nbdkit
-    prometheus python3-libnbd python3-prometheus-client qemu-system-x86 qemu-utils socat systemd zsh"
+test="$packages debian-archive-keyring e2fsprogs faketime fio fish groff-base iproute2 libnbd-bin mmdebstrap nbd-client
+    nbdkit prometheus python3-libnbd python3-prometheus-client qemu-system-x86 qemu-utils socat systemd zsh"
 fuzz="$build g++"
 bench="$test coreutils nbd-server python3 strace valgrind"
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The document.
 pub fn document() -> Result<Value> {
-    serde_json::from_str(include_str!("openrpc.json"))
+    serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/openrpc.json")))
         .map_err(|error| Error::new(Kind::Internal, format!("the OpenRPC document cannot be read: {error}")))
 }
 

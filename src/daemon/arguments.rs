@@ -80,9 +80,9 @@ Restart:
           Clients are closed, and the listeners stay. Closed, and named in the log, are also clients whose export or device \
           is not what they were told any more.
   What cannot be handed over
-          Clients of a volctld without systemd, and of a device that has failed or does not answer. While there are any, \
-          an upgrade leaves the volctld before running; volctl version and volctl health then say restart pending, and for \
-          how many clients.
+          Clients of a volctld without systemd, those over TLS where the kernel has none, and those of a device that has \
+          failed or does not answer. While there are any, an upgrade leaves the volctld before running; volctl version and \
+          volctl health then say restart pending, and for how many clients.
   systemctl stop
           systemd closes what is in the store once the service is not about to start again.
 

@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::access::{Access, Verdict};
-use super::client::{Caller, Client, Identity};
+use super::client::{Caller, Client};
+use super::entry::{Entry, Phase, Refusal};
 use super::herald::Herald;
 use super::in_flight::{Flight, Pool};
 use super::protocol::Headers;
@@ -29,9 +30,6 @@ use crate::config::{InFlight, NbdLimits};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, printable};
 
-/// Connections that one export takes.
-const MAXIMUM_CLIENTS: usize = 256;
-
 /// How much goes on; changes are worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
@@ -39,34 +37,6 @@ pub struct Activity {
     pub exports: usize,
     /// Clients connected to them.
     pub clients: usize,
-}
-
-/// Why a client is not let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Unknown,
-    Leaving,
-    Full,
-    /// It has as many connections as one may have.
-    Crowded,
-    /// Nobody like it gets in without TLS.
-    NeedsTls,
-    /// It is not among those who may.
-    NotAllowed,
-    /// Its device is gone.
-    Gone,
-    /// It is writable, and this client was there first.
-    Taken(Identity),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Not proven to be reachable yet: answers INFO, lets nobody in.
-    Pending,
-    Active,
-    Draining,
-    /// On its way out, for good once its clients were told.
-    Closing,
 }
 
 /// A client inside an export. The fields go in this order: the device first, then the seat, so that whoever sees no
@@ -142,60 +112,6 @@ impl Drop for Seat {
             entry.last_client = Some(LastClient { address, at: Timestamp::now(), left });
         }
         self.exports.publish(&table);
-    }
-}
-
-struct Entry {
-    served: Arc<Served>,
-    phase: Phase,
-    access: Access,
-    /// Several clients may write at a time.
-    shared: bool,
-    clients: Vec<Arc<Client>>,
-    /// The last one that left.
-    last_client: Option<LastClient>,
-}
-
-impl Entry {
-    /// What clients have done with it.
-    fn usage(&self) -> Usage {
-        let (before, moved) = (&self.served.before, self.served.traffic.moved());
-        let present = self.clients.iter().max_by_key(|client| client.last_heard()).map(|client| LastClient {
-            address: client.caller().peer.to_string(),
-            at: client.last_heard(),
-            left: None,
-        });
-        Usage {
-            since: before.since,
-            bytes_read: before.bytes_read.saturating_add(moved.read),
-            bytes_written: before.bytes_written.saturating_add(moved.written),
-            last_client: present.or_else(|| self.last_client.clone()),
-        }
-    }
-
-    /// The client that has a writable export already, if it is another one: one client writes at a time, over as many
-    /// connections as it likes. Those on the Unix socket are not told apart.
-    fn other_writer(&self, caller: &Caller) -> Option<Identity> {
-        let own = caller.identity().filter(|_| !self.served.read_only && !self.shared)?;
-        self.clients.iter().filter_map(|client| client.caller().identity()).find(|other| *other != own)
-    }
-
-    /// Refuses whoever may not open it.
-    fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
-        match self.access.judge(caller) {
-            Verdict::Open => Ok(()),
-            Verdict::NeedsTls => Err(Refusal::NeedsTls),
-            Verdict::Closed => Err(Refusal::NotAllowed),
-        }
-    }
-
-    fn state(&self) -> api::ExportState {
-        match self.phase {
-            _ if self.served.failed() => api::ExportState::Failed,
-            Phase::Pending => api::ExportState::Pending,
-            Phase::Active => api::ExportState::Active,
-            Phase::Draining | Phase::Closing => api::ExportState::Draining,
-        }
     }
 }
 
@@ -294,44 +210,22 @@ impl Exports {
 
     /// What a client with such headers would be let in to.
     pub fn offer(&self, name: &str, headers: Headers, caller: &Caller) -> Result<Offer, Refusal> {
-        let table = self.table();
-        let entry = table.get(name).ok_or(Refusal::Unknown)?;
-        entry.admit(caller)?;
-        match entry.phase {
-            _ if entry.served.is_gone() => Err(Refusal::Gone),
-            Phase::Pending | Phase::Active => Ok(entry.served.offer(headers)),
-            Phase::Draining | Phase::Closing => Err(Refusal::Leaving),
-        }
+        self.table().get(name).ok_or(Refusal::Unknown)?.offer(headers, caller)
     }
 
     /// Lets a client in.
     pub fn enter(self: &Arc<Self>, name: &str, caller: &Caller, socket: Arc<OwnedFd>) -> Result<Session, Refusal> {
         let mut table = self.table();
-        let most = self.limits.connections_per_client as usize;
-        let crowded = connections_of(&table, caller).count() >= most;
+        let most = self.limits.connections_per_client;
+        let is_crowded = connections_of(&table, caller).count() >= most as usize;
         let pool = self.pool_of(&table, caller);
         let entry = table.get_mut(name).ok_or(Refusal::Unknown)?;
-        let refuse = |refusal, why: &str| {
-            self.herald.refused(&entry.served, caller, why);
-            Err(refusal)
-        };
-        match (entry.phase, entry.admit(caller)) {
-            (_, Err(Refusal::NotAllowed)) => return refuse(Refusal::NotAllowed, "is not for it"),
-            (_, Err(refusal)) => return Err(refusal),
-            (Phase::Pending, _) => return Err(Refusal::Unknown),
-            (Phase::Draining | Phase::Closing, _) => return Err(Refusal::Leaving),
-            (Phase::Active, _) if entry.served.is_gone() => return Err(Refusal::Gone),
-            (Phase::Active, _) if entry.clients.len() >= MAXIMUM_CLIENTS => {
-                return refuse(Refusal::Full, &format!("has {MAXIMUM_CLIENTS} clients"));
+        let let_in = entry.let_in(caller).and(if is_crowded { Err(Refusal::Crowded(most)) } else { Ok(()) });
+        let_in.inspect_err(|refusal| {
+            if let Some(why) = refusal.why() {
+                self.herald.refused(&entry.served, caller, &why);
             }
-            (Phase::Active, _) if crowded => {
-                return refuse(Refusal::Crowded, &format!("is not for more than its {most} connections"));
-            }
-            (Phase::Active, _) => {}
-        }
-        if let Some(first) = entry.other_writer(caller) {
-            return refuse(Refusal::Taken(first.clone()), &format!("is written by the client {first}"));
-        }
+        })?;
         self.herald.connected(&entry.served, caller);
         let client = Client::new(caller.clone(), Timestamp::now(), socket, pool);
         let session = self.seat(entry, client, entry.served.backend.size());

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::client::Caller;
-use super::exports::{Exports, Refusal, Session};
+use super::entry::Refusal;
+use super::exports::{Exports, Session};
 use super::protocol::{
     self, ALL_OF_BASE, ALLOCATION, Headers, InfoRequest, MAXIMUM_STRING, MetaRequest, OptionHead, handshake_flag, info,
     opt, rep,
@@ -298,7 +299,7 @@ impl Handshake<'_> {
             Refusal::Unknown => (rep::ERR_UNKNOWN, "no export has this name"),
             Refusal::Leaving => (rep::ERR_SHUTDOWN, "the export takes no new clients"),
             Refusal::Full => (rep::ERR_POLICY, "the export has as many clients as it may have"),
-            Refusal::Crowded => (rep::ERR_POLICY, "you have as many connections as one client may have"),
+            Refusal::Crowded(_) => (rep::ERR_POLICY, "you have as many connections as one client may have"),
             Refusal::NeedsTls => (rep::ERR_TLS_REQD, "the export is for clients that use TLS"),
             Refusal::NotAllowed => (rep::ERR_POLICY, "the export is not for you"),
             Refusal::Gone => (rep::ERR_SHUTDOWN, "the export's device is gone"),

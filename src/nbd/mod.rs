@@ -16,6 +16,7 @@ mod client;
 mod connection;
 mod deferred;
 mod direct;
+mod entry;
 mod exports;
 mod hand_over;
 mod handshake;

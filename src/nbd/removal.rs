@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 
 use super::access::Access;
 use super::client::Client;
-use super::exports::{Exports, Phase};
+use super::entry::Phase;
+use super::exports::Exports;
 use super::served::Served;
 use crate::api;
 use crate::error::{Error, Kind, Result};

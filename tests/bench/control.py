@@ -280,9 +280,9 @@ def multiplied(database, number):
 
 def daemon_start(place):
     appliance = Appliance(PROGRAMS, place, volumes(9999), {"latency": {"default": {"min_ms": 1, "max_ms": 1}}}).start()
-    names = [f"data{index}" for index in range(20)]
+    ids = [volume["id"] for volume in appliance.cloud.state()["volumes"] if volume["type"] != "ROOT"]
     for verb in ("attach", "detach"):
-        appliance.run(verb, *names, *(["--yes"] if verb == "detach" else []))
+        appliance.run(verb, *ids[:20], *(["--yes"] if verb == "detach" else []))
     appliance.run("ls")
     appliance.stop_daemon()
 

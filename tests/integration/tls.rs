@@ -416,6 +416,29 @@ fn without_the_kernels_tls_a_restart_costs_connections_and_that_is_said_before()
 }
 
 #[test]
+fn a_subject_has_so_many_connections_and_a_handshake_so_much_time() {
+    let nbd = format!("{LOOPBACK}\nmax_connections_per_client = 3\nhandshake_timeout = \"3s\"");
+    let appliance = secured(&nbd);
+    let port = export(&appliance, &["--shared"]);
+    let [first, second] = ["backup1", "backup2"].map(|name| uri(port, &client(&appliance, name)));
+    let mut inside: Vec<Inside> = (0..3).map(|_| Inside::enter(&first)).collect();
+    assert!(inside.iter_mut().all(Inside::reads));
+    fails(PYTHON, &["-c", ENTER, &first]);
+    assert!(appliance.log().contains("(CN=backup1) refused: export disk is not for more than its 3 connections"));
+    assert!(Inside::enter(&second).reads(), "another subject at the same address");
+    drop(inside);
+    wait_for("a place", || ran(PYTHON, &["-c", ENTER, &first]).status.success().then_some(()));
+
+    // Nothing of TLS, and a record that never ends.
+    for begun in [&b""[..], b"\x16\x03\x01\x40\x00\x01"] {
+        let mut stream = sent(port, &option(STARTTLS, &[]));
+        assert_eq!(reply(&mut stream), ACK);
+        stream.write_all(begun).unwrap();
+        assert!(stream.read_to_end(&mut Vec::new()).is_ok(), "it is kept");
+    }
+}
+
+#[test]
 fn beyond_loopback_there_is_nothing_but_tls() {
     let appliance = secured("listen = [\"0.0.0.0:0\"]\nadvertise = \"localhost\"");
     let port = export(&appliance, &[]);

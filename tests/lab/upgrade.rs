@@ -13,11 +13,11 @@ use volctl::model::VolumeId;
 
 use crate::command::Volctl;
 use crate::guest::Guest;
-use crate::image;
 use crate::packaged::Installed;
 use crate::story::{uri, volume};
 use crate::support::wait_for;
 use crate::tool::mortal_tool;
+use crate::{image, outside};
 
 /// The longest time that a request may take on a machine with nothing else to do.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -49,14 +49,18 @@ pub fn no_client_notices(installed: &Installed<'_>) {
     guest.ok("until journalctl --unit volctld --output cat | grep -q 'read again'; do sleep 0.1; done");
     assert_eq!(clients(volctl, volume(&created)), 1);
     fio.stop(guest.stretched(LONGEST));
+    let export = &created.export.as_ref().unwrap().name;
+    guest.ok(&format!("journalctl --unit volctld --output cat EXPORT={export} | grep -q 'exported again'"));
     volctl.change("detach busy");
     volctl.ask::<Value>("delete --yes busy");
 }
 
-/// A TLS connection cannot be handed over: the package leaves the daemon running, the newer `volctl` works with it and
+/// A TLS connection cannot be handed over where the kernel has no TLS: the package leaves the daemon running, the newer `volctl` works with it and
 /// says what is pending.
 pub fn a_client_that_would_notice_is_waited_for(installed: &Installed<'_>) {
     let Installed { guest, volctl, .. } = installed;
+    guest.ok("echo 'install tls /bin/false' >/etc/modprobe.d/no-tls.conf; modprobe --quiet --remove tls; \
+              ! grep --word-regexp tls /proc/sys/net/ipv4/tcp_available_ulp");
     let certificates = certificates(installed);
     volctl.change("create secret --size 1G --attach");
     let exported = volctl.change("export secret --tls required");
@@ -68,6 +72,8 @@ pub fn a_client_that_would_notice_is_waited_for(installed: &Installed<'_>) {
         .spawn()
         .unwrap();
     wait_for("the client to connect", || (clients(volctl, volume(&exported)) == 1).then_some(()));
+    assert!(!outside::reachable(uri), "it shows no certificate");
+    guest.ok("journalctl --unit volctld --output json | grep -q '\"CLIENT\":\"10.0.2.2:'");
     let before = process(guest);
     let package = image::package();
     let said = guest.ok(&format!("dpkg --install /usr/local/bin/{}", package.file_name().unwrap().display()));
@@ -82,7 +88,7 @@ pub fn a_client_that_would_notice_is_waited_for(installed: &Installed<'_>) {
     volctl.ask::<Value>("delete --yes works");
     assert!(client.wait_with_output().unwrap().status.success(), "the client was served to its end");
     wait_for("nobody to be waited for", || (!guest.ok("volctl version").contains("pending")).then_some(()));
-    guest.ok("systemctl restart volctld");
+    guest.ok("rm /etc/modprobe.d/no-tls.conf && systemctl restart volctld");
     assert!(!volctl.ask::<Version>("version").replaced);
     volctl.change("detach secret");
     volctl.ask::<Value>("delete --yes secret");

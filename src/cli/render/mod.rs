@@ -83,7 +83,7 @@ impl Output {
     /// Looks at what stdin, stdout and stderr are, and at `NO_COLOR`, `CLICOLOR_FORCE`, `TERM` and `COLUMNS`.
     pub fn new(format: Format) -> Self {
         let terminal = io::stdout().is_terminal();
-        let width = if terminal { Some(comfy_table::Table::new().width().unwrap_or(80)) } else { told_width() };
+        let width = if terminal { Some(text::columns(&io::stdout()).unwrap_or(80)) } else { told_width() };
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
         let (now, stderr_terminal) = (Timestamp::now(), io::stderr().is_terminal());

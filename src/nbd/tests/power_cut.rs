@@ -45,7 +45,7 @@ impl Logged {
             .args(["--export", &format!("fuse,id=file,node-name=logged,writable=on,mountpoint={}", file.display())])
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("this test needs qemu-storage-daemon: apt-get install qemu-utils ({error})")
+                panic!("this test needs qemu-storage-daemon: apt-get install qemu-system-common ({error})")
             });
         let logged = Self { qemu, log: Log { file: File::open(&log).unwrap(), read: 0, at: 0 }, file };
         let deadline = in_time();

@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use console::measure_text_width;
-
 use super::{Cell, Column, GAP, Narrow, Short, Table};
+use crate::cli::render::text::width_of;
 
 /// How many characters of an identifier are shown at least.
 const SHORTEST_ID: usize = 8;
@@ -106,7 +105,7 @@ impl Narrow {
 
 impl Strip<'_> {
     fn natural(&self) -> usize {
-        let widest = self.texts.iter().map(|text| measure_text_width(text)).max().unwrap_or(0);
+        let widest = self.texts.iter().map(|text| width_of(text)).max().unwrap_or(0);
         widest.max(self.least())
     }
 
@@ -173,7 +172,7 @@ pub fn elided_names(names: &[String], width: usize) -> Vec<String> {
 
 /// A text in so many columns, where it is longer without what follows this place; its end as far as there is room.
 fn elided(text: &str, place: usize, width: usize) -> String {
-    if measure_text_width(text) <= width {
+    if width_of(text) <= width {
         return text.to_owned();
     }
     let room = width.saturating_sub(1);
@@ -186,7 +185,7 @@ fn elided(text: &str, place: usize, width: usize) -> String {
 fn beginning(text: impl Iterator<Item = char>, room: usize) -> Vec<char> {
     let mut left = room;
     let fits = |character: &char| {
-        let width = measure_text_width(character.encode_utf8(&mut [0; 4]));
+        let width = width_of(character.encode_utf8(&mut [0; 4]));
         let fits = width <= left;
         left = left.saturating_sub(width);
         fits
