@@ -1,8 +1,9 @@
 //! Running text: wrapped under a head where a terminal is narrow, coloured where that is wanted.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use console::measure_text_width;
+use rustix::termios::tcgetwinsize;
 
 use super::Screen;
 
@@ -12,15 +13,9 @@ const COMMANDS: [&str; 4] = ["volctl", "systemctl", "journalctl", "usermod"];
 /// A text is not wrapped to less than this.
 const NARROWEST: usize = 30;
 
-nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
-
 /// How many columns a terminal has, where it tells; some tell no rows.
 pub fn columns(terminal: &impl AsFd) -> Option<u16> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    #[expect(unsafe_code, reason = "an ioctl")]
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes no more than a `winsize`.
-    let told = unsafe { window_size(terminal.as_fd().as_raw_fd(), &mut size) };
-    told.ok().map(|_| size.ws_col).filter(|columns| *columns > 0)
+    tcgetwinsize(terminal).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
 }
 
 /// How many columns a printable text takes.
