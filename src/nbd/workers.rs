@@ -12,7 +12,7 @@ const THREADS: usize = 16;
 /// After so long without work a thread leaves.
 const IDLE: Duration = Duration::from_secs(10);
 /// Bytes of a thread's stack: a few frames, and no buffers.
-const STACK: usize = 128 << 10;
+const STACK: usize = 256 << 10;
 
 /// Something to be done, which does not panic.
 pub(super) type Work = Box<dyn FnOnce() + Send>;

@@ -152,7 +152,8 @@ def cells(mode):
                 found[f"4k {rw}, depth {depth}, {connections} conn."] = fio(rw, "4k", depth, connections)
     for rw in ("read", "write"):
         found[f"1m {rw}"] = fio(rw, "1m", 4, 1)
-    for direction in ("out", "in", "sparse in"):
+    # The full copy comes last: the sparse one leaves holes.
+    for direction in ("out", "sparse in", "in"):
         found[f"copy {direction}"] = nbdcopy(direction)
     return {name: cell for name, cell in found.items() if ONLY in f"{mode} {name}"}
 
@@ -220,23 +221,22 @@ def columns(mode, runs):
     """Of one cell in one mode: what volctl moves, and how that is beside the best peer, the null server and the peer that
     needs the least CPU."""
     if runs is None:
-        return ["", "", "", "", ""]
+        return ["", "", "", ""]
     own, best = rate(runs["volctl"]), max(PEERS[mode], key=lambda peer: rate(runs[peer]))
     least = min(cost(runs[peer]) for peer in PEERS[mode])
     return [
         f"{own / (1 << 20):.0f}",
         f"{own / rate(runs[best]):.2f} {best}",
         f"{own / rate(runs['null']):.2f}",
-        f"{cost(runs['volctl']):.2f}",
-        f"{cost(runs['volctl']) / least:.2f}" if least else "",
+        f"{cost(runs['volctl']):.2f}" + (f" ({cost(runs['volctl']) / least:.2f})" if least else ""),
     ]
 
 
 def tables(results):
     for kind, transport in itertools.product(("file", "loop"), ("unix", "tcp")):
         print(f"\n{'A file' if kind == 'file' else 'A loop device'} over {'the Unix socket' if transport == 'unix' else 'TCP'}:\n")
-        of_mode = ["MiB/s", "of best peer", "of null", "CPU s/GiB", "of least"]
-        print("| |", " | ".join(f"{mode}: {of_mode[0]} | " + " | ".join(of_mode[1:]) for mode in PEERS), "|")
+        of_mode = ["MiB/s", "of best peer", "of null", "CPU s/GiB (of least)"]
+        print("| |", " | ".join(f"{mode} " + " | ".join(of_mode) for mode in PEERS), "|")
         print("| --- |", " | ".join(["---:"] * len(of_mode) * len(PEERS)), "|")
         names = dict.fromkeys(cell for at, _, over, cell in results if (at, over) == (kind, transport))
         for cell in names:
