@@ -1,9 +1,6 @@
 .PHONY: build demo test bench fuzz packages fmt generate
 .DEFAULT_GOAL := build
 
-# What the store does not use of SQLite: a fifth of a megabyte.
-export LIBSQLITE3_FLAGS = -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE
-
 # target/release/: volctl, volctld, and the cloudstack-simulator of `volctl --sandbox`.
 build:
 	@tests/setup.sh build

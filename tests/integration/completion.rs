@@ -208,7 +208,7 @@ fn snapshots_and_all_vms_are_offered() {
 
     // What CloudStack is too slow for is there the next time.
     appliance.ok(&["snapshot", "delete", "s1", "--yes"]);
-    appliance.cloud.fault(json!({"command": "listSnapshots", "mode": "late", "delay_ms": 300, "times": 100}));
+    appliance.cloud.fault(json!({"command": "listSnapshots", "mode": "slow", "interval_ms": 1, "times": 100}));
     offered(&["snapshot", "delete", ""], &["data-s2"], 3);
 }
 

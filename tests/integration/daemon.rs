@@ -111,6 +111,7 @@ fn a_termination_ends_it_within_a_second_and_loses_nothing() {
     appliance.cloud.fault(json!({"command": "attachVolume", "mode": "job-never-ends"}));
     let attach = appliance.ok(&["attach", "data2", "--no-wait"])["operation"]["id"].clone();
     let waiting = appliance.begin(&["ops", "wait", attach.as_str().unwrap()]);
+    wait_for("the attach to be sent", || (appliance.cloud.calls("attachVolume") == 2).then_some(()));
     let mut client = Client::enter(&appliance.path("nbd.sock"), &export_name(&appliance)).unwrap();
     client.read(0, 512).unwrap();
     let mut idle = UnixStream::connect(appliance.socket()).unwrap();

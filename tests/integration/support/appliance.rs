@@ -6,13 +6,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use volctl::operation::pause::VARIABLE as PAUSE;
 
 use super::descriptor_store::DescriptorStore;
 use super::simulator::{API_KEY, APPLIANCE, SECRET_KEY, Simulator};
 use super::wait_for;
+
+/// What takes longer than this will not end.
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// All of it; ends with the value.
 pub struct Appliance {
@@ -351,8 +359,15 @@ fn answers(socket: &Path) -> Option<()> {
 pub struct Begun(pub Child);
 
 impl Begun {
-    /// Waits for its end.
+    /// Waits for its end, which has to come.
     pub fn end(self) -> Ended {
-        self.0.wait_with_output().unwrap().into()
+        let id = Pid::from_raw(self.0.id().cast_signed());
+        let (say, said) = mpsc::channel();
+        thread::spawn(move || say.send(self.0.wait_with_output()));
+        let output = said.recv_timeout(LONGEST).unwrap_or_else(|_| {
+            kill(id, Signal::SIGKILL).unwrap();
+            panic!("it has not ended within {LONGEST:?}");
+        });
+        output.unwrap().into()
     }
 }
