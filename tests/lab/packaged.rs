@@ -312,7 +312,9 @@ END"#
         let purged = self.guest.run("dpkg --purge volctl");
         assert_eq!(purged.code, 0, "{purged:?}");
         assert!(purged.stderr.contains("data2") && purged.stderr.contains("stays attached: /dev/disk"), "{purged:?}");
-        self.guest.ok("test ! -e /var/lib/volctl && test ! -e /etc/volctl && test ! -e /run/volctl");
+        assert!(purged.stderr.contains("kept in /etc/volctl/tls"), "{purged:?}");
+        self.guest.ok("test ! -e /var/lib/volctl && test ! -e /run/volctl");
+        assert_eq!(self.guest.ok("ls /etc/volctl"), "tls");
         self.guest.ok("test -s /var/backups/volctl-*/volctl.db");
     }
 }
