@@ -210,11 +210,9 @@ mod tests {
     }
 
     fn read_value(status: u16, body: &str) -> Result<Value, CallError> {
-        {
-            let reply = reply(status, body);
-            accepted(&reply, "listVolumes", super::super::request::expiry())?;
-            result(&reply, "listVolumes")
-        }
+        let reply = reply(status, body);
+        accepted(&reply, "listVolumes", super::super::request::expiry())?;
+        result(&reply, "listVolumes")
     }
 
     fn refused(status: u16, body: &str) -> CloudStackFault {

@@ -33,7 +33,7 @@ impl World {
     }
 
     async fn reconcile(&self) -> Result<Synced> {
-        let is_new = self.store.listed_at()?.is_none();
+        let is_new = !self.store.is_reconciled()?;
         let before = self.store.volumes()?;
         let volumes = all_volumes(self)
             .await
@@ -50,6 +50,9 @@ impl World {
         self.keep_exports().await?;
         for export in self.exports()? {
             differences.extend(self.export_that_differs(&export, &volumes)?);
+        }
+        if is_new {
+            self.store.set_reconciled()?;
         }
         Ok(Synced { differences })
     }
@@ -103,7 +106,7 @@ impl World {
     }
 }
 
-/// The first list in the life of a store.
+/// The first reconciliation in the life of a store.
 fn rebuilt() -> Difference {
     Difference {
         volume_id: None,

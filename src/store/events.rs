@@ -61,7 +61,7 @@ impl Store {
     /// Writes what was taken down and is not written yet.
     pub fn write_events(&self) -> Result<()> {
         self.backlog().close_windows(Instant::now());
-        if self.backlog().is_empty() { Ok(()) } else { self.remember(|_| Ok(())) }
+        if self.backlog().is_empty() { Ok(()) } else { self.write(|_| Ok(())) }
     }
 
     /// Writes everything, and how much was left out, before the end.

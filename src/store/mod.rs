@@ -47,6 +47,8 @@ pub use volumes::CachedVolume;
 
 /// The key under which the time of the store's making stands.
 const CREATED_AT: &str = "created_at";
+/// The key under which the time of the first reconciliation stands.
+const RECONCILED_AT: &str = "reconciled_at";
 /// The key under which stands since when nothing new is taken.
 const DRAINING: &str = "draining";
 
@@ -85,6 +87,16 @@ impl Store {
     /// Since when this store keeps history and wishes for exports; what was before was lost with another one.
     pub fn created_at(&self) -> Result<Option<Timestamp>> {
         self.meta(CREATED_AT)?.as_deref().map(parse).transpose()
+    }
+
+    /// Whether what it has was ever compared with CloudStack, the kernel and the exports.
+    pub fn is_reconciled(&self) -> Result<bool> {
+        Ok(self.meta(RECONCILED_AT)?.is_some())
+    }
+
+    /// It was, for the first time.
+    pub fn set_reconciled(&self) -> Result<()> {
+        self.set_meta(RECONCILED_AT, &time_text(Timestamp::now()))
     }
 
     /// Since when the daemon takes nothing new; none where it does.
@@ -150,7 +162,8 @@ impl Store {
     }
 
     /// As [`Self::write`], for what can be learned again: a power cut may take it back, with all that was remembered
-    /// since the last [`Self::write`], and nothing else.
+    /// since the last [`Self::write`], and nothing else. With events that wait it is as [`Self::write`]: once somebody has
+    /// read the number of one, no other may get it.
     fn remember<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.write_as("NORMAL", change)
     }
@@ -160,6 +173,7 @@ impl Store {
         off_the_runtime(|| {
             let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
             let events = self.backlog().take();
+            let synchronous = if events.is_empty() { synchronous } else { "FULL" };
             let written = in_transaction(&mut connection, synchronous, |transaction| {
                 events::insert(transaction, &events);
                 change(transaction)
@@ -264,4 +278,30 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error| Error::new(Kind::Store, format!("a row of the state store cannot be read: {error}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::api::EventKind;
+
+    #[test]
+    fn an_event_that_may_have_been_read_outlives_a_power_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        // 1 is NORMAL, 2 is FULL; it stays as the last transaction had it.
+        let synchronous =
+            || store.read(|db| db.pragma_query_value(None, "synchronous", |row| row.get::<_, i32>(0))).unwrap();
+        let event = || store.record(NewEvent::new(EventKind::DeviceLeft, "came".to_owned()));
+        store.keep_tally(&[], &[]).unwrap();
+        assert_eq!(synchronous(), 1);
+        event();
+        store.keep_tally(&[], &[]).unwrap();
+        assert_eq!(synchronous(), 2);
+        store.keep_tally(&[], &[]).unwrap();
+        event();
+        store.write_events().unwrap();
+        assert_eq!((synchronous(), store.newest_event().unwrap()), (2, 2));
+    }
 }

@@ -1,12 +1,16 @@
 //! Tables: for a terminal fitted to its width, for a pipe plain columns that nothing shortens.
 
-mod draw;
 mod fit;
 
 use std::path::Path;
 
-use self::draw::lines;
+use comfy_table::{
+    Attribute, Cell as Drawn, CellAlignment, Color, ColumnConstraint, ContentArrangement, Width, presets,
+};
+
+use self::fit::Strip;
 pub use self::fit::elided_names;
+use super::text::width_of;
 use super::{Screen, hanging, words};
 
 /// Spaces between two columns; also in a pipe, so that `awk -F '  +'` splits them whatever a name holds.
@@ -85,20 +89,19 @@ impl Cell {
 #[derive(Debug)]
 pub struct Column {
     word: &'static str,
-    /// Its cells stand on the right.
-    is_number: bool,
+    alignment: CellAlignment,
     least: usize,
 }
 
 impl Column {
     /// A column of texts.
     pub const fn new(word: &'static str) -> Self {
-        Self { word, is_number: false, least: 0 }
+        Self { word, alignment: CellAlignment::Left, least: 0 }
     }
 
     /// A column of numbers, sizes or ages.
     pub const fn number(word: &'static str) -> Self {
-        Self { is_number: true, ..Self::new(word) }
+        Self { alignment: CellAlignment::Right, ..Self::new(word) }
     }
 
     /// The same, at least so wide.
@@ -147,10 +150,11 @@ impl Table {
     /// even so gets each row by itself, in full; an empty table is a sentence there.
     pub fn draw(&self, screen: &Screen) -> String {
         match (screen.width, self.rows.is_empty()) {
-            (None, _) => lines(&fit::whole(self), screen.colour),
+            (None, _) if screen.colour => lines(&build(&fit::whole(self), screen)),
+            (None, _) => unwrapped(&fit::whole(self)),
             (Some(_), true) => format!("no {}\n", self.what),
             (Some(width), false) => match fit::fitted(self, usize::from(width)) {
-                Some(strips) => lines(&strips, screen.colour),
+                Some(strips) => lines(&build(&strips, screen)),
                 None => self.records(screen),
             },
         }
@@ -162,6 +166,70 @@ impl Table {
             |(column, cell): (&Column, &Cell)| hanging(&format!("{:widest$}  ", column.word), &cell.full, screen);
         let record = |row: &Vec<Cell>| self.columns.iter().zip(row).map(fact).collect::<String>();
         self.rows.iter().map(record).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// For a pipe, in which nothing is wrapped, coloured or shortened.
+fn unwrapped(strips: &[Strip<'_>]) -> String {
+    let heads = strips.iter().map(|strip| strip.column.word).collect();
+    let height = strips.first().map_or(0, |strip| strip.texts.len());
+    let rows = (0..height).map(|row| strips.iter().map(|strip| strip.texts[row].as_str()).collect());
+    let line = |texts: Vec<&str>| {
+        let mut line = String::new();
+        for (text, strip) in texts.into_iter().zip(strips) {
+            let pad = " ".repeat(strip.width.saturating_sub(width_of(text)));
+            match strip.column.alignment {
+                CellAlignment::Right => line.extend([&pad, text]),
+                _ => line.extend([text, &pad]),
+            }
+            line.extend(std::iter::repeat_n(' ', usize::from(GAP)));
+        }
+        line.truncate(line.trim_end().len());
+        line + "\n"
+    };
+    std::iter::once(heads).chain(rows).map(line).collect()
+}
+
+fn build(strips: &[Strip<'_>], screen: &Screen) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if screen.colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(strips.iter().map(|strip| heading(strip.column.word, screen.colour)));
+    let height = strips.first().map_or(0, |strip| strip.texts.len());
+    for row in 0..height {
+        table.add_row(strips.iter().map(|strip| drawn(&strip.texts[row], strip.cells[row].tone, screen.colour)));
+    }
+    for (column, strip) in table.column_iter_mut().zip(strips) {
+        let width = u16::try_from(strip.width).unwrap_or(u16::MAX).min(u16::MAX - GAP);
+        // None behind the last, whose colour would keep it.
+        let gap = if std::ptr::eq(strip, &strips[strips.len() - 1]) { 0 } else { GAP };
+        column.set_padding((0, gap));
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + gap)));
+        column.set_cell_alignment(strip.column.alignment);
+    }
+    table
+}
+
+fn lines(table: &comfy_table::Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn heading(word: &str, colour: bool) -> Drawn {
+    let cell = Drawn::new(word);
+    if colour { cell.add_attribute(Attribute::Bold) } else { cell }
+}
+
+fn drawn(text: &str, tone: Tone, colour: bool) -> Drawn {
+    let cell = Drawn::new(text);
+    match tone {
+        Tone::Good if colour => cell.fg(Color::DarkGreen),
+        Tone::Waiting if colour => cell.fg(Color::DarkYellow),
+        Tone::Bad if colour => cell.fg(Color::DarkRed),
+        _ => cell,
     }
 }
 
