@@ -122,6 +122,12 @@ impl Backend {
         }
     }
 
+    /// The file to read whole blocks from, past the page cache; none where the range has others, or they go through it.
+    pub fn past_cache(&self, offset: u64, length: u64) -> Option<&File> {
+        let (direct, end) = (self.direct.as_ref()?, offset + length);
+        direct.of_whole_blocks(&(offset..end)).filter(|_| end <= direct.end_of_blocks(self.size()))
+    }
+
     /// Whether data go past the page cache, so that to write them is to wait for the device.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()

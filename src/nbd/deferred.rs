@@ -2,7 +2,7 @@
 //! each as it is done.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bell::Bell;
 use super::protocol::Request;
+use super::ring::Ring;
 use super::served::Served;
 use super::stream::Latch;
 use super::transmission::held_by;
@@ -24,7 +25,11 @@ pub(super) struct Done {
 
 /// What of a connection is with other threads.
 pub(super) struct Deferred {
+    served: Arc<Served>,
+    halt: Arc<Latch>,
     inbox: Arc<Inbox>,
+    /// Of a device that is read past the page cache, where the kernel gives one.
+    ring: Option<Ring>,
     /// What is not taken back yet.
     held: InFlight,
 }
@@ -36,8 +41,12 @@ struct Inbox {
 
 impl Deferred {
     /// Nothing yet; the bell rings when something is done.
-    pub fn new(bell: Arc<Bell>) -> Self {
-        Self { inbox: Arc::new(Inbox { done: Mutex::default(), bell }), held: InFlight::default() }
+    pub fn new(bell: Arc<Bell>, served: &Arc<Served>, halt: &Arc<Latch>) -> Self {
+        let ring = served.backend.is_direct().then(|| Ring::new(served)).and_then(|ring| {
+            ring.inspect_err(|error| tracing::debug!(%error, "no io_uring: threads read past the page cache")).ok()
+        });
+        let inbox = Arc::new(Inbox { done: Mutex::default(), bell });
+        Self { served: Arc::clone(served), halt: Arc::clone(halt), inbox, ring, held: InFlight::default() }
     }
 
     /// How many requests are not taken back yet.
@@ -50,58 +59,88 @@ impl Deferred {
         self.held
     }
 
-    /// Has the work of a request done by another thread; by this one where there is none to be had.
-    pub fn submit(&mut self, served: &Arc<Served>, halt: &Arc<Latch>, request: Request, work: Work) {
-        let (device, halt, inbox) = (Arc::clone(served), Arc::clone(halt), Arc::clone(&self.inbox));
+    /// Has the work of a request done by the kernel or another thread; by this one where there is none to be had.
+    pub fn submit(&mut self, request: Request, work: Work) {
         self.held.requests += 1;
         self.held.bytes += held_by(&request);
+        let left = match &mut self.ring {
+            Some(ring) => ring.queue(&request, work).err(),
+            None => Some(work),
+        };
+        if let Some(work) = left {
+            self.have_done(request, work);
+        }
+    }
+
+    fn have_done(&self, request: Request, work: Work) {
+        let (device, halt, inbox) = (Arc::clone(&self.served), Arc::clone(&self.halt), Arc::clone(&self.inbox));
         let work = move || {
             let outcome = perform(&device, &halt, &request, work);
             // Whoever finds no request pending finds the export unused.
             drop(device);
             inbox.put(Done { request, outcome });
         };
-        if let Err(work) = served.workers.submit(Box::new(work)) {
+        if let Err(work) = self.served.workers.submit(Box::new(work)) {
             work();
         }
     }
 
+    /// Begins all that was submitted.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.ring.as_mut().map_or(Ok(()), Ring::hand_over)
+    }
+
+    /// Readable when something is done, beside the bell.
+    pub fn ring(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.as_ref().map(Ring::as_fd)
+    }
+
     /// What is done by now.
-    pub fn take(&mut self) -> Vec<Done> {
+    pub fn take(&mut self) -> io::Result<Vec<Done>> {
         if self.pending() == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let done = std::mem::take(&mut *self.inbox.done.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut done = std::mem::take(&mut *self.inbox.done.lock().unwrap_or_else(PoisonError::into_inner));
+        for ended in self.ring.as_mut().map_or(Ok(Vec::new()), Ring::take)? {
+            match ended {
+                Ok(ended) => done.push(ended),
+                Err((request, work)) => self.have_done(request, work),
+            }
+        }
         for Done { request, .. } in &done {
             self.held.requests -= 1;
             self.held.bytes -= held_by(request);
         }
-        done
+        Ok(done)
     }
 
     /// Waits until something is done; nothing where nothing is pending.
     pub fn wait(&mut self) -> io::Result<Vec<Done>> {
+        self.begin()?;
         loop {
-            let done = self.take();
+            let done = self.take()?;
             if self.pending() == 0 || !done.is_empty() {
                 return Ok(done);
             }
-            self.inbox.sleep()?;
+            self.sleep()?;
         }
     }
-}
 
-impl Inbox {
-    /// Waits until the bell is rung; not where it was since the last look.
+    /// Waits until the bell is rung, not where it was since the last look, or the kernel has done something.
     fn sleep(&self) -> io::Result<()> {
-        if self.bell.lie_down() {
-            let polled = poll(&mut [PollFd::new(self.bell.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
-            self.bell.get_up(polled == Ok(1));
+        let bell = &self.inbox.bell;
+        if bell.lie_down() {
+            let sources = [bell.as_fd(), self.ring().unwrap_or(bell.as_fd())];
+            let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let polled = poll(&mut sources, PollTimeout::NONE);
+            bell.get_up(polled.is_ok() && sources[0].any() == Some(true));
             polled.or_else(|error| if error == Errno::EINTR { Ok(0) } else { Err(error) })?;
         }
         Ok(())
     }
+}
 
+impl Inbox {
     fn put(&self, done: Done) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).push(done);
         self.bell.ring();

@@ -42,6 +42,11 @@ impl Direct {
         size / self.block * self.block
     }
 
+    /// The file, where a range has only whole blocks.
+    pub fn of_whole_blocks(&self, range: &Range<u64>) -> Option<&File> {
+        (self.span(range) == *range).then_some(&self.file)
+    }
+
     /// Reads exactly so many bytes, which end within the whole blocks.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let range = offset..offset + buffer.len() as u64;

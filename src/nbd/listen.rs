@@ -93,7 +93,7 @@ impl Hall {
         }
         let mut stream = Stream::new(Arc::clone(&socket), Arc::clone(&self.halt));
         let patience = self.limits.handshake;
-        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience) };
+        let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience), ..Until::default() };
         setsockopt(&socket, sockopt::SendTimeout, &seconds(patience))?;
         let visit = Visit { exports: &self.exports, tls: self.tls.as_ref(), must_encrypt, until };
         let agreed = handshake(&mut stream, Caller::plain(peer), visit)?;

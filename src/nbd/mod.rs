@@ -1,8 +1,8 @@
 //! The NBD server: block devices served live, by export name, to clients of TCP listeners and one Unix socket.
 //!
-//! Each client has a thread, and nothing else waits for it. It reads as many requests as have arrived, serves those at
-//! once for which the page cache is enough, and sends the replies together. What has to wait for the device is left to
-//! the [`workers`] of the export, and answered as it is done. The table of exports ([`exports`])
+//! Each client has a thread, and nothing else waits for it. It reads as many requests as have arrived (which [`gather`]
+//! may make more), serves those at once for which the page cache is enough, and sends the replies together. What has to
+//! wait for the device is left to the [`workers`] of the export, or in a [`ring`] to the kernel, and answered as it is done. The table of exports ([`exports`])
 //! decides who is let in and when a device is free again; [`access`] says who may be, and [`tls`] who somebody is.
 //!
 //! Source of the protocol: `doc/proto.md` of the NBD project (<https://github.com/NetworkBlockDevice/nbd>).
@@ -18,6 +18,7 @@ mod deferred;
 mod direct;
 mod entry;
 mod exports;
+mod gather;
 mod hand_over;
 mod handshake;
 mod herald;
@@ -28,6 +29,7 @@ mod probe;
 mod protocol;
 mod queue;
 mod removal;
+mod ring;
 mod served;
 mod stream;
 mod take_over;

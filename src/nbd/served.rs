@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::backend::{self, Backend};
+use super::gather::Gather;
 use super::herald::Herald;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
@@ -52,6 +53,8 @@ pub(super) struct Served {
     pub backend: Backend,
     /// Who waits for it.
     pub workers: Workers,
+    /// How its requests come.
+    pub gather: Gather,
     /// Raised when the export closes its clients.
     pub stop: Latch,
     /// What clients did before this process served it.
@@ -92,6 +95,7 @@ impl Served {
             device_path: spec.device_path,
             backend,
             workers: Workers::default(),
+            gather: Gather::new(),
             before: spec.usage,
             traffic: Traffic::default(),
             herald,

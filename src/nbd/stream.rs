@@ -3,7 +3,7 @@
 //! What is to be sent is sent together, and always before more is received: nothing is held back while we wait.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,12 +19,15 @@ use rustls::pki_types::CertificateDer;
 use super::bell::Bell;
 use super::channel::Channel;
 
-/// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
-pub(super) const PIECE: usize = 1 << 20;
+/// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes: as much
+/// as stays in a core's cache until it is copied again, and the other side has something to do meanwhile.
+pub(super) const PIECE: usize = 256 << 10;
 /// Both buffers begin so small, in bytes.
 const SMALL: usize = 64 << 10;
-/// Replies are sent before they would be more than so many bytes: two pieces, and what goes before each of their parts.
-pub(super) const OUTPUT_LIMIT: usize = 2 * PIECE + 128 * HEAD;
+/// A payload is held in one piece up to so many bytes; a longer one comes and goes piece by piece.
+pub(super) const HELD: usize = 2 << 20;
+/// Replies are sent before they would be more than so many bytes: what is held, and what goes before each of its parts.
+pub(super) const OUTPUT_LIMIT: usize = HELD + 128 * HEAD;
 /// Room for all that goes before data in a reply.
 pub(super) const HEAD: usize = 64;
 /// After so long without a byte the buffers are given back.
@@ -98,6 +101,8 @@ pub(super) struct Until<'a> {
     pub latch: Option<&'a Latch>,
     /// A moment.
     pub deadline: Option<Instant>,
+    /// A descriptor that is readable when something is to be done, as where the bell is rung.
+    pub ring: Option<BorrowedFd<'a>>,
 }
 
 impl Until<'_> {
@@ -344,7 +349,7 @@ impl Stream {
         self.channel.close()?;
         shutdown(self.socket().as_raw_fd(), Shutdown::Write)?;
         let deadline = Instant::now() + LINGER;
-        let until = Until { deadline: Some(deadline), latch: None };
+        let until = Until { deadline: Some(deadline), ..Until::default() };
         while Instant::now() < deadline && self.fill(1, until)? == Filled::Ready {
             self.start = self.end;
         }
@@ -408,10 +413,10 @@ impl Stream {
             let halt = self.halt.event.as_fd();
             let latch = until.latch.map_or(halt, |latch| latch.event.as_fd());
             let bell = self.bell.as_ref().map_or(halt, |bell| bell.as_fd());
-            let sources = [self.socket().as_fd(), halt, latch, bell];
+            let sources = [self.socket().as_fd(), halt, latch, bell, until.ring.unwrap_or(bell)];
             let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let polled = poll(&mut sources, timeout);
-            let [has_bytes, halted, latched, rung] = sources.map(|source| source.any() != Some(false));
+            let [has_bytes, halted, latched, rung, _] = sources.map(|source| source.any() != Some(false));
             if let Some(bell) = &self.bell {
                 bell.get_up(polled.is_ok_and(|count| count > 0) && rung);
             }
@@ -466,7 +471,7 @@ mod tests {
     }
 
     fn within(duration: Duration) -> Until<'static> {
-        Until { latch: None, deadline: Some(Instant::now() + duration) }
+        Until { deadline: Some(Instant::now() + duration), ..Until::default() }
     }
 
     #[test]
@@ -513,7 +518,7 @@ mod tests {
                 let latch = Arc::clone(&latch);
                 let (mut stream, theirs) = pair();
                 std::thread::spawn(move || {
-                    let woken = stream.fill(1, Until { latch: Some(&latch), deadline: None }).unwrap();
+                    let woken = stream.fill(1, Until { latch: Some(&latch), ..Until::default() }).unwrap();
                     drop(theirs);
                     woken
                 })
@@ -527,7 +532,7 @@ mod tests {
 
         let (mut stream, mut theirs) = pair();
         theirs.write_all(b"x").unwrap();
-        let until = Until { latch: Some(&latch), deadline: None };
+        let until = Until { latch: Some(&latch), ..Until::default() };
         assert_eq!(stream.fill(1, until).unwrap(), Filled::Ready);
         assert_eq!(stream.fill(2, until).unwrap(), Filled::Woken);
     }

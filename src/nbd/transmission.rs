@@ -1,28 +1,23 @@
 //! The transmission phase of one connection: requests in, the device, replies out.
 
+mod read;
+
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+
+use nix::sys::prctl::set_timerslack;
 
 use super::bell::Bell;
 use super::check::check;
 use super::deferred::{Deferred, Done};
 use super::direct::Aligned;
 use super::exports::Session;
-use super::handshake::{ALLOCATION_ID, Terms};
+use super::handshake::Terms;
 use super::in_flight::Flight;
-use super::protocol::{Errno, Extent, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, LOOK_UP, PIECE, Stream, Until};
+use super::protocol::{Errno, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
+use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Until};
 use super::work::{Outcome, Work, perform, takes_long};
-
-/// READs of fewer bytes are not looked through for holes: that would cost more than it saves.
-const SPARSE_FROM: u64 = 64 << 10;
-/// The reply to a READ tells so many parts of it apart.
-const MAXIMUM_PARTS: usize = 64;
-/// The reply to a BLOCK_STATUS has so many extents at most; a client asks for the rest.
-const MAXIMUM_EXTENTS: usize = 4096;
-/// The payload of a request is held in one piece up to so many bytes; a longer one comes and goes piece by piece.
-const HELD: u64 = 2 * PIECE as u64;
 
 /// A client that has sent so many requests one by one, each after the answer to the one before, goes on like that: nothing
 /// waits behind the next one, and to have another thread do it would take longer.
@@ -49,11 +44,22 @@ pub(super) enum End {
 /// over.
 pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
     stream.be_patient()?;
+    // Else the kernel adds 50 us to this thread's rests; where it does, they may not pay.
+    let _ = set_timerslack(1);
     let bell = Arc::new(Bell::new()?);
     stream.hear(Some(Arc::clone(&bell)));
-    let (flight, deferred) = (session.flight(), Deferred::new(bell));
-    let mut transmission =
-        Transmission { stream, session, terms, flight, deferred, alone: 0, unserved: Vec::new(), data: (0..0, 0) };
+    let (flight, deferred) = (session.flight(), Deferred::new(bell, session.served(), stream.halt()));
+    let mut transmission = Transmission {
+        stream,
+        session,
+        terms,
+        flight,
+        deferred,
+        found: 0,
+        alone: 0,
+        unserved: Vec::new(),
+        data: (0..0, 0),
+    };
     let end = transmission.requests();
     // However it ends, the device is not used any more once the client's seat is left.
     let finished = transmission.finish();
@@ -83,6 +89,8 @@ struct Transmission<'a> {
     terms: Terms,
     flight: Flight,
     deferred: Deferred,
+    /// How many requests have come since it was looked for more.
+    found: u32,
     /// How many requests have come alone, one after the other.
     alone: u32,
     /// Requests that the next process is to serve.
@@ -116,8 +124,9 @@ impl Transmission<'_> {
         let (size, served) = (headers.request_size(), self.session.served());
         if self.stream.arrived().len() < size {
             self.land()?;
+            self.let_gather();
         }
-        match self.stream.fill(size, Until { latch: Some(&served.stop), deadline: None })? {
+        match self.stream.fill(size, Until { latch: Some(&served.stop), deadline: None, ring: self.deferred.ring() })? {
             Filled::Ready => {}
             Filled::Rung => return GO_ON,
             Filled::Woken if self.is_halted() => return GO_ON,
@@ -135,6 +144,7 @@ impl Transmission<'_> {
         }
         self.stream.consume(size);
         self.session.note_request();
+        self.found += 1;
         let is_alone = self.deferred.pending() == 0 && self.stream.arrived().len() as u64 <= request.payload(headers);
         self.alone = if is_alone { self.alone.saturating_add(1) } else { 0 };
         self.stream.expect_silence(is_alone);
@@ -143,7 +153,7 @@ impl Transmission<'_> {
         if payload > longest_dropped(headers) {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
         }
-        let is_held = request.command == command::WRITE && payload <= HELD;
+        let is_held = request.command == command::WRITE && payload <= HELD as u64;
         if payload > 0 && allowed.is_ok() && is_held && served.backend.is_direct() {
             return self.defer_write(&request);
         }
@@ -169,10 +179,20 @@ impl Transmission<'_> {
         }
     }
 
+    /// Rests a moment where more requests are to be had for it; not while others wait for the device or for an answer.
+    fn let_gather(&mut self) {
+        let rest = self.session.served().gather.look(std::mem::take(&mut self.found));
+        if let Some(rest) = rest.filter(|_| self.alone < ONE_BY_ONE && self.deferred.pending() == 0) {
+            std::thread::sleep(rest);
+            self.stream.expect_silence(false);
+        }
+    }
+
     /// Waits until so many bytes of a payload have arrived, and answers meanwhile what is done.
     fn fill(&mut self, wanted: usize) -> io::Result<Filled> {
+        self.deferred.begin()?;
         loop {
-            match self.stream.fill(wanted, Until::default())? {
+            match self.stream.fill(wanted, Until { ring: self.deferred.ring(), ..Until::default() })? {
                 Filled::Rung => self.answer_done()?,
                 filled => return Ok(filled),
             }
@@ -185,13 +205,13 @@ impl Transmission<'_> {
             let outcome = perform(self.session.served(), self.stream.halt(), &request, work);
             return self.settle(Done { request, outcome });
         }
-        self.deferred.submit(self.session.served(), self.stream.halt(), request, work);
+        self.deferred.submit(request, work);
         GO_ON
     }
 
     /// Answers what other threads have done.
     fn answer_done(&mut self) -> io::Result<()> {
-        self.deferred.take().into_iter().try_for_each(|done| self.settle(done).map(drop))
+        self.deferred.take()?.into_iter().try_for_each(|done| self.settle(done).map(drop))
     }
 
     /// Waits until nothing is deferred any more, and answers it, also where the client does not hear that any more.
@@ -222,7 +242,7 @@ impl Transmission<'_> {
                     buffer.copy_from_slice(&bytes[at..at + buffer.len()]);
                     Ok(())
                 };
-                self.put_parts(&request, &parts, copy)?;
+                self.put_parts(&request, start + request.length, &parts, copy)?;
                 self.count_read(&request);
                 GO_ON
             }
@@ -251,6 +271,7 @@ impl Transmission<'_> {
 
     /// Sends all answers: what is deferred alone is in flight then.
     fn land(&mut self) -> io::Result<()> {
+        self.deferred.begin()?;
         self.stream.send()?;
         self.flight.land_but(self.deferred.held());
         Ok(())
@@ -277,180 +298,6 @@ impl Transmission<'_> {
             () if served.is_gone() => Err(GONE),
             () => check(request, self.terms, served.read_only, &self.session.offer(self.terms.headers)),
         }
-    }
-
-    fn read(&mut self, request: &Request) -> Flow {
-        match self.terms.headers {
-            _ if request.length <= HELD => self.read_held(request),
-            Headers::Simple => self.read_long(request),
-            Headers::Structured | Headers::Extended => self.read_long_parts(request),
-        }
-    }
-
-    /// Answers at once where all is in the page cache.
-    fn read_held(&mut self, request: &Request) -> Flow {
-        let parts = self.parts(request);
-        let served = self.session.served();
-        if !self.stream.try_reserve(request.length as usize + (parts.len() + 1) * HEAD)? {
-            return self.leave(request);
-        }
-        let start = self.stream.waiting();
-        let read = |buffer: &mut [u8], offset| served.backend.read_cached(buffer, offset);
-        match self.put_parts(request, &parts, read) {
-            Ok(()) => {
-                self.count_read(request);
-                GO_ON
-            }
-            Err(error) => {
-                self.stream.take_back(start);
-                match error.kind() {
-                    io::ErrorKind::WouldBlock => self.defer(*request, Work::Read(parts)),
-                    _ => self.answer(request, Err(served.fault(&error))),
-                }
-            }
-        }
-    }
-
-    /// Puts a whole reply, whose data come from `read`.
-    fn put_parts<E>(
-        &mut self,
-        request: &Request,
-        parts: &[Extent],
-        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let (headers, end) = (self.terms.headers, request.offset + request.length);
-        let mut offset = request.offset;
-        for part in parts {
-            let (length, last) = (part.length as u32, offset + part.length == end);
-            if part.hole {
-                self.stream.put(&headers.hole(request, offset, length, last));
-            } else {
-                self.stream.put(&headers.data(request, offset, length, last));
-                self.stream.put_with(length as usize, |buffer| read(buffer, offset))?;
-            }
-            offset += part.length;
-        }
-        Ok(())
-    }
-
-    /// Answers a READ that is too long to be held back by a simple reply, which says that it is a success before its data.
-    fn read_long(&mut self, request: &Request) -> Flow {
-        let served = self.session.served();
-        for (offset, length) in pieces(request.offset, request.length) {
-            let first = offset == request.offset;
-            self.stream.reserve(length + HEAD)?;
-            let start = self.stream.waiting();
-            if first {
-                self.stream.put(&Headers::Simple.data(request, offset, length as u32, true));
-            }
-            if let Err(error) = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset)) {
-                let fault = served.fault(&error);
-                if !first {
-                    // What has been sent in part, as a success, can only be broken off.
-                    return END;
-                }
-                self.stream.take_back(start);
-                return self.answer(request, Err(fault));
-            }
-        }
-        self.count_read(request);
-        GO_ON
-    }
-
-    /// Answers one by a chunk for each part of the range that is alike.
-    fn read_long_parts(&mut self, request: &Request) -> Flow {
-        let mut offset = request.offset;
-        for part in self.parts(request) {
-            if part.hole {
-                self.stream.reserve(HEAD)?;
-                self.stream.put(&self.terms.headers.hole(request, offset, part.length as u32, false));
-            } else if let Err(fault) = self.read_long_part(request, offset, part.length)? {
-                return self.answer(request, Err(fault));
-            }
-            offset += part.length;
-        }
-        self.stream.reserve(HEAD)?;
-        self.stream.put(&self.terms.headers.success(request));
-        self.count_read(request);
-        GO_ON
-    }
-
-    /// Puts a chunk of data, and pads it where it cannot be read to its end.
-    fn read_long_part(&mut self, request: &Request, offset: u64, length: u64) -> io::Result<Result<(), Fault>> {
-        let served = self.session.served();
-        self.stream.reserve(HEAD)?;
-        self.stream.put(&self.terms.headers.data(request, offset, length as u32, false));
-        let mut outcome = Ok(());
-        for (offset, length) in pieces(offset, length) {
-            self.stream.reserve(length)?;
-            if outcome.is_ok() {
-                let read = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset));
-                outcome = read.map_err(|error| served.fault(&error));
-            }
-            if outcome.is_err() {
-                self.stream.put_zeroes(length);
-            }
-        }
-        Ok(outcome)
-    }
-
-    fn count_read(&self, request: &Request) {
-        let traffic = &self.session.served().traffic;
-        traffic.count_request(false);
-        traffic.count_read(request.length);
-    }
-
-    /// The parts of a READ that are alike; the last one may have all the rest.
-    fn parts(&mut self, request: &Request) -> Vec<Extent> {
-        let end = request.offset + request.length;
-        let (mut parts, mut offset) = (Vec::new(), request.offset);
-        while offset < end {
-            let rest = Extent { length: end - offset, hole: false };
-            let part = match parts.len() < MAXIMUM_PARTS && self.is_looked_through(request) {
-                true => self.extent(offset, end),
-                false => rest,
-            };
-            let part = if request.has(command_flag::DF) && part.length < rest.length { rest } else { part };
-            offset += part.length;
-            parts.push(part);
-        }
-        parts
-    }
-
-    fn is_looked_through(&self, request: &Request) -> bool {
-        self.terms.headers != Headers::Simple && request.length >= SPARSE_FROM
-    }
-
-    fn extent(&mut self, offset: u64, end: u64) -> Extent {
-        let backend = &self.session.served().backend;
-        let punches = backend.punches();
-        let (data, seen) = &self.data;
-        if *seen == punches && data.contains(&offset) {
-            return Extent { length: end.min(data.end) - offset, hole: false };
-        }
-        let found = backend.extent(offset, backend.size());
-        if !found.hole {
-            self.data = (offset..offset + found.length, punches);
-        }
-        Extent { length: found.length.min(end - offset), ..found }
-    }
-
-    fn block_status(&mut self, request: &Request) -> Flow {
-        let backend = &self.session.served().backend;
-        let end = request.offset + request.length;
-        let most = if request.has(command_flag::REQ_ONE) { 1 } else { MAXIMUM_EXTENTS };
-        let mut extents = Vec::new();
-        let mut offset = request.offset;
-        while offset < end && extents.len() < most {
-            let extent = backend.extent(offset, end);
-            offset += extent.length;
-            extents.push(extent);
-        }
-        let reply = self.terms.headers.block_status(request, ALLOCATION_ID, &extents);
-        self.stream.reserve(reply.len())?;
-        self.stream.put(&reply);
-        self.session.served().traffic.count_request(false);
-        GO_ON
     }
 
     /// Takes the payload piece by piece as it arrives and writes it; what is not allowed, or comes after a failure, is
@@ -506,7 +353,7 @@ impl Transmission<'_> {
 /// The bytes that a request holds while it is in flight.
 pub(super) fn held_by(request: &Request) -> u64 {
     match request.command {
-        command::READ | command::WRITE => request.length.min(HELD),
+        command::READ | command::WRITE => request.length.min(HELD as u64),
         _ => 0,
     }
 }

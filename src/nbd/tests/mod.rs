@@ -31,7 +31,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// A server on a loopback port and a Unix socket, and a directory for what it serves.
-struct Place {
+pub(super) struct Place {
     server: Server,
     directory: TempDir,
 }
@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// One whose data go past the page cache.
-    async fn direct() -> Self {
+    pub async fn direct() -> Self {
         Self::with(|config| config.direct = true).await
     }
 
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// A file of zeroes that stands for a device.
-    fn device(&self, name: &str, size: u64) -> ExportSpec {
+    pub fn device(&self, name: &str, size: u64) -> ExportSpec {
         let device_path = self.path(name);
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&device_path).unwrap();
         file.set_len(size).unwrap();
@@ -136,7 +136,7 @@ fn in_time() -> Instant {
 }
 
 /// Bytes without pattern or holes, the same for the same seed.
-fn noise(seed: u64, length: u64) -> Vec<u8> {
+pub(super) fn noise(seed: u64, length: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -148,9 +148,13 @@ async fn holes_are_told() {
         assert_eq!(status(command_flag::REQ_ONE, 2 * MIB, MIB), [extent(1, true)]);
         assert_eq!(status(0, 512, 512), [Extent { length: 512, hole: false }]);
 
-        for (offset, length, parts, holes) in
-            [(0, 8 * MIB, 4, 2), (2 * MIB, MIB, 1, 1), (0, MIB / 2, 1, 0), (20 * MIB, 32 * MIB, 1, 1)]
-        {
+        for (offset, length, parts, holes) in [
+            (0, 8 * MIB, 4, 2),
+            (2 * MIB, MIB, 1, 1),
+            (0, MIB / 4, 1, 0),
+            (0, MIB / 2, 2, 0),
+            (20 * MIB, 32 * MIB, 1, 1),
+        ] {
             let bytes = &expected[offset as usize..][..length as usize];
             let reply = client.answer(0, command::READ, offset, length, &[]);
             assert!(reply.error == 0 && reply.data == bytes, "{length} at {offset}");

@@ -1,0 +1,120 @@
+//! Lets the requests of busy clients gather, as a network card moderates its interrupts: whoever looks for requests as
+//! fast as it can finds one or two each time, and each look and each send costs as much as for twenty.
+//!
+//! What that gives depends on the clients, so it is tried and measured: the threads of an export's connections rest a
+//! moment before each look only while the requests come no slower for it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Requests are counted and timed so many at a time.
+const WINDOW: u32 = 512;
+/// A rest lasts as long as so many requests take, and what the kernel adds to it.
+const REST: u32 = 2;
+/// Clients whose requests come less often are not busy.
+const BUSY: Duration = Duration::from_micros(50 * WINDOW as u64);
+/// With so many requests at a look there is nothing to gain.
+const MANY: u32 = 4;
+/// One in so many requests has company where clients do not wait for each answer.
+const COMPANY: u32 = 16;
+/// With rests it may take longer by one part in so many, which is within what it varies.
+const TOLERANCE: u32 = 16;
+/// After so many windows with rests one without shows again what they give.
+const MEASURED_EVERY: u32 = 64;
+/// The longest time without a trial, in windows.
+const LONGEST_WITHOUT: u32 = 1024;
+
+/// How the requests of an export have come.
+pub(super) struct Gather(Mutex<Window>);
+
+struct Window {
+    since: Instant,
+    requests: u32,
+    looks: u32,
+    rests: bool,
+    /// How long the last window without rests took.
+    without: Duration,
+    /// Windows until the other way is tried.
+    left: u32,
+    /// So many windows were without a trial after the last one that failed.
+    failed: u32,
+}
+
+impl Gather {
+    /// Nothing has come yet.
+    pub fn new() -> Self {
+        let (since, without) = (Instant::now(), Duration::ZERO);
+        Self(Mutex::new(Window { since, requests: 0, looks: 0, rests: false, without, left: 0, failed: 0 }))
+    }
+
+    /// A connection has served the requests that it found when it looked last, and looks for more: how long it should
+    /// rest before, if it should.
+    pub fn look(&self, requests: u32) -> Option<Duration> {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        window.looks += 1;
+        window.requests += requests;
+        if window.requests >= WINDOW {
+            window.end();
+        }
+        window.rests.then(|| REST * window.without / WINDOW)
+    }
+}
+
+impl Window {
+    fn end(&mut self) {
+        let now = Instant::now();
+        let took = (now - self.since) * WINDOW / self.requests;
+        let has_company = self.looks < self.requests - self.requests / COMPANY;
+        let are_few = self.looks > self.requests / MANY;
+        (self.since, self.requests, self.looks) = (now, 0, 0);
+        self.left = self.left.saturating_sub(1);
+        if !self.rests {
+            self.without = took;
+            if self.left == 0 && took < BUSY && has_company && are_few {
+                (self.rests, self.left) = (true, MEASURED_EVERY);
+            }
+        } else if took > self.without + self.without / TOLERANCE {
+            self.failed = (4 * self.failed).clamp(4, LONGEST_WITHOUT);
+            (self.rests, self.left) = (false, self.failed);
+        } else if self.left == 0 {
+            (self.rests, self.failed) = (false, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many windows of a client that sends so many requests a look, each of which takes so long.
+    fn windows(gather: &Gather, count: u32, at_a_look: u32, each: Duration) -> Vec<bool> {
+        let window = || {
+            gather.0.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now() - each * WINDOW;
+            (0..WINDOW / at_a_look).fold(false, |_, _| gather.look(at_a_look).is_some())
+        };
+        (0..count).map(|_| window()).collect()
+    }
+
+    const FAST: Duration = Duration::from_micros(10);
+
+    #[test]
+    fn only_busy_clients_that_do_not_wait_for_each_answer_are_let_gather() {
+        for (at_a_look, each) in [(1, FAST), (16, FAST), (2, Duration::from_micros(60))] {
+            assert!(!windows(&Gather::new(), 3, at_a_look, each).contains(&true));
+        }
+        assert_eq!(windows(&Gather::new(), 2, 2, FAST), [true; 2]);
+    }
+
+    #[test]
+    fn rests_last_while_nothing_is_slower_for_them() {
+        let gather = Gather::new();
+        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
+        assert_eq!(windows(&gather, 1, 16, 2 * FAST), [false]);
+        let waits = windows(&gather, 8, 2, FAST).iter().position(|rests| *rests);
+        assert_eq!(waits, Some(3), "another trial after a while");
+        assert_eq!(windows(&gather, 1, 16, 2 * FAST), [false]);
+        let waits = windows(&gather, 32, 2, FAST).iter().position(|rests| *rests);
+        assert_eq!(waits, Some(15), "the next one later");
+        assert_eq!(windows(&gather, MEASURED_EVERY, 2, FAST).iter().filter(|rests| !**rests).count(), 1);
+    }
+}
