@@ -20,8 +20,8 @@ use crate::api::{
     Operations, Status, method,
 };
 use crate::error::{Error, Kind, Result};
-use crate::rpc::json::Json;
 use crate::model::printable;
+use crate::rpc::json::Json;
 
 const COLUMNS: &[Column] = &[
     Column::new("ID"),

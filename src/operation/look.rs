@@ -64,7 +64,8 @@ impl World {
         let listed = fresh.volumes.into_iter().filter(|cached| cached.record.state != "Expunged");
         let volumes = listed.map(|cached| {
             let id = cached.record.id;
-            let here = Here { device: devices.remove(&id.serial()), export: exports.remove(&id), hold: holds.remove(&id) };
+            let here =
+                Here { device: devices.remove(&id.serial()), export: exports.remove(&id), hold: holds.remove(&id) };
             self.joined(cached, here, is_stale)
         });
         Ok(Volumes { volumes: volumes.collect(), notes })

@@ -42,7 +42,8 @@ impl Handler for Methods {
             "panics" => panic!("as asked"),
             "tells" => {
                 let count = params.unwrap_or_default()["count"].as_u64().unwrap_or_default();
-                (0..count).for_each(|n| caller.notify.notify("told", &json!({ "n": n, "pad": "x".repeat(1000) }).into()));
+                (0..count)
+                    .for_each(|n| caller.notify.notify("told", &json!({ "n": n, "pad": "x".repeat(1000) }).into()));
                 Ok(json!("told").into())
             }
             "held" => {
