@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::CloudStack;
 use super::envelope::Fault;
@@ -115,14 +116,14 @@ impl CloudStack {
     {
         let _waiter = self.shared.unfinished.wait();
         let (mut stir, mut stirred) = (pin!(stir), false);
-        let (mut pace, mut wait) = (Pace::new(), first);
+        let (mut pace, mut wait, since) = (Pace::new(), first, Instant::now());
         loop {
             let among_others = tokio::select! {
                 () = &mut stir, if !stirred => {
                     (stirred, pace) = (true, Pace::new());
                     Ok(Among::Ended)
                 }
-                () = tokio::time::sleep(wait) => self.job_among_others(job, wait / 2).await,
+                () = tokio::time::sleep(wait) => self.job_among_others(job, since, wait / 2).await,
             };
             let sight = match among_others {
                 Ok(Among::Unfinished) => Ok(Sight::AtWork),
@@ -217,7 +218,6 @@ mod tests {
     use std::future::pending;
 
     use jiff::{SignedDuration, Timestamp};
-    use tokio::time::Instant;
 
     use super::super::testing::{Answer, Server, json, raw};
     use super::*;

@@ -73,8 +73,14 @@ struct WireListed {
 }
 
 impl CloudStack {
-    /// What a list of the unfinished jobs, which is at most so old and answers for all who wait, says of one.
-    pub(super) async fn job_among_others(&self, job: JobId, oldest: Duration) -> Result<Among, CallError> {
+    /// What a list of the unfinished jobs, which is at most so old and answers for all who wait, says of one that is waited
+    /// for `since` then.
+    pub(super) async fn job_among_others(
+        &self,
+        job: JobId,
+        since: Instant,
+        oldest: Duration,
+    ) -> Result<Among, CallError> {
         if !self.shared.unfinished.serves() {
             return Ok(Among::Unknown);
         }
@@ -83,7 +89,8 @@ impl CloudStack {
         if self.shared.unfinished.refused.load(Ordering::Relaxed) {
             return Ok(Among::Unknown);
         }
-        if last.as_ref().is_none_or(|listed| listed.asked.elapsed() > oldest) {
+        let tells = |listed: &Listed| listed.asked >= since && listed.asked.elapsed() <= oldest;
+        if !last.as_ref().is_some_and(tells) {
             let asked = Instant::now();
             match self.pending_jobs().await {
                 Ok(pending) => *last = Some(Listed { asked, pending }),

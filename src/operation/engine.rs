@@ -203,12 +203,12 @@ impl Engine {
                 Some(_) => store.start_queued(row.id),
                 None => store
                     .end_early(row.id, &[], Status::Failed, &never_its_turn())
-                    .map(|ended| ended.map_or(InLine::Gone, InLine::Started)),
+                    .map(|ended| ended.map_or(InLine::Gone, |ended| InLine::Started(Box::new(ended)))),
             };
             match looked {
                 Ok(InLine::Started(moved)) => {
-                    shown.send_replace(Shown::plain(moved.clone()));
-                    row = moved;
+                    row = *moved;
+                    shown.send_replace(Shown::plain(row.clone()));
                 }
                 Ok(InLine::Behind(before)) => tokio::select! {
                     () = self.passed(before, &mut ended) => {}

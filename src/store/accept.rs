@@ -60,7 +60,7 @@ pub enum Accepted {
 #[derive(Clone, Debug, PartialEq)]
 pub enum InLine {
     /// It waits no more: it runs, or has ended.
-    Started(OperationRow),
+    Started(Box<OperationRow>),
     /// Its turn comes when this one has ended, at the earliest.
     Behind(OperationId),
     /// It does not stand in line any more.
@@ -107,7 +107,8 @@ impl Store {
     /// Starts an operation that waits in line, if it is its turn. One whose volume was held meanwhile ends.
     pub fn start_queued(&self, id: OperationId) -> Result<InLine> {
         self.write(|db| {
-            let started = |row: Option<OperationRow>| Ok(row.map_or(InLine::Gone, InLine::Started));
+            let started =
+                |row: Option<OperationRow>| Ok(row.map_or(InLine::Gone, |row| InLine::Started(Box::new(row))));
             if let Some(before) = before(db, id)? {
                 return Ok(InLine::Behind(before));
             }
