@@ -1,13 +1,12 @@
 //! What came of one request: a document, or why there is none.
 
-use serde_json::Value;
-
 use super::render;
 use crate::api::{Operation, Status};
 use crate::error::{Error, Kind};
+use crate::rpc::json::Json;
 
 /// What came of one request: a document, or what was read from it.
-pub type Answer<T = Value> = Result<T, Box<Refusal>>;
+pub type Answer<T = Json> = Result<T, Box<Refusal>>;
 
 /// Why a request did not do what it should.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +14,7 @@ pub struct Refusal {
     /// The error.
     pub error: Error,
     /// The operation as the daemon last told it, where one was accepted.
-    pub operation: Option<Value>,
+    pub operation: Option<Json>,
     /// Whether it was Ctrl-C that ended the wait.
     pub interrupted: bool,
 }
@@ -34,7 +33,7 @@ impl Refusal {
 
     /// Adds the operation that was accepted, and how to watch it where it goes on and the error does not say so.
     #[must_use]
-    pub fn of_operation(mut self: Box<Self>, raw: Value, operation: &Operation) -> Box<Self> {
+    pub fn of_operation(mut self: Box<Self>, raw: Json, operation: &Operation) -> Box<Self> {
         self.operation = Some(raw);
         let goes_on = !operation.status.ended() && operation.status != Status::Stuck;
         let left = matches!(self.error.kind, Kind::Timeout | Kind::DaemonUnreachable);

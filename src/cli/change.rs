@@ -181,7 +181,7 @@ pub fn run_at_once<P: Serialize>(
 fn ask_several(session: &Session, requests: Vec<Request>) -> Answer<Vec<Answer>> {
     let list = OperationBegin { changes: requests.iter().map(Request::listed).collect() };
     let begin = Request::new(method::OPERATION_BEGIN, format!("begin {} changes", requests.len()), &list)?;
-    let begun: Begun = render::read(session.ask(begin)?)?;
+    let begun: Begun = render::read(&session.ask(begin)?)?;
     let mut refused: Vec<Option<Error>> = begun.results.into_iter().map(|one| one.error).collect();
     refused.resize(requests.len(), None);
     let begun = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none()).map(|(request, _)| request);

@@ -30,7 +30,7 @@ pub fn delete(words: &[String], expunge: bool, session: &Session, output: &Outpu
 /// `usage` where there is no terminal; `cancelled` where the answer is no.
 pub fn detach_from(vm: &str, words: &[String], session: &Session, output: &Output) -> Answer<bool> {
     let request = Request::new(method::VM_GET, format!("look up VM {vm}"), &VmGet { vm: Some(vm.to_owned()) })?;
-    let vm: VmShown = read(session.ask(request)?)?;
+    let vm: VmShown = read(&session.ask(request)?)?;
     if vm.state != "Running" || vm.this_vm == Some(true) {
         return Ok(false);
     }
@@ -58,7 +58,7 @@ pub fn stop(vm: &str, volume: &str, session: &Session, output: &Output) -> Answe
     let vm: VmShown = match session.ask(request) {
         // One that was destroyed before may not be shown any more; the daemon knows.
         Err(refusal) if refusal.error.kind == Kind::NotFound => return Ok(()),
-        answer => read(answer?)?,
+        answer => read(&answer?)?,
     };
     if vm.state != "Running" || vm.this_vm == Some(true) {
         return Ok(());
@@ -105,7 +105,7 @@ pub fn snapshot(word: &str, what: OfSnapshot, session: &Session, output: &Output
         OfSnapshot::Delete => "deleting a snapshot",
     })?;
     let request = Request::new(method::SNAPSHOT_LIST, format!("look up {word}"), &SnapshotList::default())?;
-    let Snapshots { snapshots } = read(session.ask(request)?)?;
+    let Snapshots { snapshots } = read(&session.ask(request)?)?;
     let lower = word.to_ascii_lowercase();
     let mut named = snapshots.iter().filter(|snapshot| snapshot.name == word || snapshot.id.to_string() == lower);
     let (Some(snapshot), None) = (named.next(), named.next()) else {
@@ -173,7 +173,7 @@ fn agreed(output: &Output, question: &str) -> Result<()> {
 fn named(word: &str, session: &Session) -> Answer<Volume> {
     let params = VolumeGet { volume: word.to_owned(), max_age_seconds: Some(0) };
     let request = Request::new(method::VOLUME_GET, format!("look up {word}"), &params)?;
-    let VolumeShown { volume, .. } = read(session.ask(request)?)?;
+    let VolumeShown { volume, .. } = read(&session.ask(request)?)?;
     if volume.name == word || word.parse::<VolumeId>().is_ok_and(|id| id == volume.id) {
         return Ok(volume);
     }

@@ -73,7 +73,7 @@ impl Detach {
     /// The ids of what is attached to the VM as CloudStack has it now, without its root disk.
     fn all_names(&self, session: &Session) -> Answer<Names> {
         let request = Request::new(method::VM_GET, "look up the VM", &VmGet { vm: self.from.clone() })?;
-        let vm: VmShown = read(session.ask(request)?)?;
+        let vm: VmShown = read(&session.ask(request)?)?;
         let is_root = |volume: &Volume| volume.volume_type == VolumeType::Root || volume.device_id == Some(ROOT);
         Ok(Names::of_volumes(vm.volumes.iter().filter(|volume| !is_root(volume))))
     }

@@ -47,7 +47,7 @@ impl Drain {
             let wait = left.map_or(ROUND, |left| left.as_secs().min(ROUND));
             let params = SystemDrain { detach: self.detach, wait_seconds: Some(wait), ..SystemDrain::default() };
             let answer = session.ask(Request::new(method::SYSTEM_DRAIN, "drain", &params)?)?;
-            let drained: Drained = read(answer.clone())?;
+            let drained: Drained = read(&answer)?;
             if drained.waiting_for.is_empty() {
                 return Ok(output.answer(Ok(answer), page));
             }
@@ -66,7 +66,7 @@ impl Drain {
     fn once(&self, session: &Session, output: &Output) -> Answer<u8> {
         let params = SystemDrain { end: self.end, dry_run: self.dry_run, ..SystemDrain::default() };
         let answer = session.ask(Request::new(method::SYSTEM_DRAIN, "drain", &params)?)?;
-        let drained: Drained = read(answer.clone())?;
+        let drained: Drained = read(&answer)?;
         if !drained.waiting_for.is_empty() {
             let error = Error::new(Kind::InUse, format!("in the way: {}", sentences(&drained.waiting_for)));
             return Err(error.hint("`volctl drain` waits for them, and takes nothing new").into());

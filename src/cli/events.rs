@@ -3,14 +3,15 @@
 use std::ops::ControlFlow;
 
 use clap::Args;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::answer::Answer;
 use super::follow::Follower;
 use super::render::{self, Output, read};
 use super::session::{Request, Session};
 use crate::api::{Event, EventList, EventWatch, method};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
+use crate::rpc::json::Json;
 
 /// What a page holds at most; a shorter one is the last.
 const PAGE: u32 = 1000;
@@ -35,6 +36,18 @@ impl Events {
     }
 }
 
+/// Several events, each as it came.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Json>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+struct Notice {
+    event: Json,
+}
+
 /// Prints events, and knows how far it is.
 struct Reader<'a> {
     output: &'a Output,
@@ -45,10 +58,8 @@ impl Reader<'_> {
     fn read_all(&mut self, session: &Session) -> Answer<u8> {
         loop {
             let params = EventList { after: Some(self.after), limit: Some(PAGE) };
-            let mut page = session.ask(Request::new(method::EVENT_LIST, "read the events", &params)?)?;
-            let Value::Array(events) = page["events"].take() else {
-                return Err(Error::new(Kind::Internal, "the daemon's answer to event.list has no events").into());
-            };
+            let page = session.ask(Request::new(method::EVENT_LIST, "read the events", &params)?)?;
+            let Page { events } = read(&page)?;
             let is_last = events.len() < PAGE as usize;
             if let ControlFlow::Break(code) = self.print(events)? {
                 return Ok(code);
@@ -59,13 +70,13 @@ impl Reader<'_> {
         }
     }
 
-    fn print(&mut self, events: Vec<Value>) -> Result<ControlFlow<u8>> {
+    fn print(&mut self, events: Vec<Json>) -> Result<ControlFlow<u8>> {
         let screen = self.output.screen();
         let mut lines = String::new();
         for raw in events {
-            let event: Event = read(raw.clone())?;
+            let event: Event = read(&raw)?;
             self.after = event.seq;
-            lines += &self.output.item(&raw, &format!("{}\n", event.seq), || render::event_line(&event, &screen));
+            lines += &self.output.item(&raw, &format!("{}\n", event.seq), || render::event_line(&event, &screen))?;
         }
         Ok(self.output.stream(&lines))
     }
@@ -77,7 +88,8 @@ impl Follower for Reader<'_> {
         Request::new(method::EVENT_WATCH, "follow the events", &params)
     }
 
-    fn told(&mut self, mut notification: Value) -> Result<ControlFlow<u8>> {
-        self.print(vec![notification["event"].take()])
+    fn told(&mut self, notification: &Json) -> Result<ControlFlow<u8>> {
+        let Notice { event } = read(notification)?;
+        self.print(vec![event])
     }
 }

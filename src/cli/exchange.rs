@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::answer::Answer;
 use super::interrupt::Interrupt;
@@ -16,6 +16,7 @@ use super::task::Task;
 use crate::api::method;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::client::{Client, Incoming, Wait};
+use crate::rpc::json::Json;
 use crate::rpc::message::ErrorObject;
 
 /// Before each attempt to connect again.
@@ -47,6 +48,13 @@ impl From<Error> for End {
     fn from(error: Error) -> Self {
         End::Failed(error)
     }
+}
+
+/// What a progress notification says; the token is the number of a task.
+#[derive(Deserialize)]
+struct Told {
+    token: usize,
+    operation: Json,
 }
 
 struct Exchange<'a> {
@@ -83,7 +91,7 @@ impl Exchange<'_> {
             let wait = Wait { deadline: self.next_look(), interrupt: Some(interrupt.as_fd()) };
             match client.next(&wait)? {
                 Incoming::Answer { id, outcome } => self.answered(id, outcome),
-                Incoming::Notification { method, params } if method == method::PROGRESS => self.told(params),
+                Incoming::Notification { method, params } if method == method::PROGRESS => self.told(&params),
                 Incoming::Notification { .. } | Incoming::TimedOut | Incoming::Interrupted => {}
             }
             if interrupt.arrived() {
@@ -121,18 +129,19 @@ impl Exchange<'_> {
         self.tasks.iter_mut().filter(|task| task.answer.is_none())
     }
 
-    fn answered(&mut self, id: u64, outcome: Result<Value, ErrorObject>) {
+    fn answered(&mut self, id: u64, outcome: Result<Json, ErrorObject>) {
         self.lost = None;
         if let Some(task) = self.open().find(|task| task.id == Some(id)) {
             task.answered(outcome);
         }
     }
 
-    fn told(&mut self, mut params: Value) {
+    fn told(&mut self, params: &Json) {
         self.lost = None;
-        let index = params["token"].as_u64().and_then(|token| usize::try_from(token).ok());
-        if let Some(task) = index.and_then(|index| self.tasks.get_mut(index)) {
-            task.told(params["operation"].take());
+        if let Ok(told) = params.read::<Told>()
+            && let Some(task) = self.tasks.get_mut(told.token)
+        {
+            task.told(told.operation);
         }
     }
 

@@ -199,7 +199,8 @@ fn client_row(export: &Export, client: &Client, screen: &Screen) -> Vec<Cell> {
 fn check(session: &Session, output: &Output, screen: &Screen) -> Answer<u8> {
     let request = Request::new(method::EXPORT_CHECK, "check the exports", &serde_json::json!({}))?;
     let answer = session.ask(request);
-    let is_wrong = answer.as_ref().is_ok_and(|document| document["healthy"] == false);
+    let is_wrong =
+        answer.as_ref().is_ok_and(|document| read::<ExportsChecked>(document).is_ok_and(|checked| !checked.healthy));
     let code = output.answer(answer, |checked| checked_page(checked, screen));
     Ok(if code == 0 && is_wrong { WRONG } else { code })
 }
@@ -231,7 +232,7 @@ impl Prune {
         let params =
             |exports, dry_run| ExportPrune { idle_seconds: self.idle_for.map(|age| age.as_secs()), exports, dry_run };
         let looked = ask(&params(Vec::new(), true), session)?;
-        let found: Pruned = read(looked.clone())?;
+        let found: Pruned = read(&looked)?;
         if self.dry_run || found.exports.is_empty() {
             return Ok(output.answer(Ok(looked), |pruned| pruned_page(pruned, "would end")));
         }
@@ -241,8 +242,7 @@ impl Prune {
         // What was shown, and nothing that has come to be idle since.
         let names = found.exports.into_iter().map(|export| export.name).collect();
         let answer = ask(&params(names, false), session);
-        let has_failed =
-            answer.as_ref().is_ok_and(|pruned| read::<Pruned>(pruned.clone()).is_ok_and(|pruned| failed(&pruned)));
+        let has_failed = answer.as_ref().is_ok_and(|pruned| read::<Pruned>(pruned).is_ok_and(|pruned| failed(&pruned)));
         let code = output.answer(answer, |pruned| pruned_page(pruned, "ended"));
         Ok(if code == 0 && has_failed { WRONG } else { code })
     }

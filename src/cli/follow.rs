@@ -5,8 +5,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::INTERRUPTED;
 use super::answer::Answer;
 use super::exchange::{is_loss, lost_for_good};
@@ -15,6 +13,7 @@ use super::session::Request;
 use super::task::{PATIENCE, read_error};
 use crate::error::{Error, Kind, Result};
 use crate::rpc::client::{Client, Incoming, Wait};
+use crate::rpc::json::Json;
 
 /// Before each attempt to connect again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -25,7 +24,7 @@ pub trait Follower {
     fn request(&self) -> Result<Request>;
 
     /// Takes a notification; the exit code where there is nothing more to do.
-    fn told(&mut self, notification: Value) -> Result<ControlFlow<u8>>;
+    fn told(&mut self, notification: &Json) -> Result<ControlFlow<u8>>;
 
     /// Passes time; none comes where nothing is drawn.
     fn tick(&mut self) -> ControlFlow<u8> {
@@ -61,7 +60,7 @@ fn converse(client: &mut Client, follower: &mut impl Follower, interrupt: &Inter
     loop {
         let deadline = follower.interval().and_then(|interval| Instant::now().checked_add(interval));
         let flow = match client.next(&Wait { deadline, interrupt: Some(interrupt.as_fd()) })? {
-            Incoming::Notification { params, .. } => follower.told(params)?,
+            Incoming::Notification { params, .. } => follower.told(&params)?,
             Incoming::Answer { outcome: Err(error), .. } => return Err(read_error(error, &request.method)),
             Incoming::Answer { .. } => {
                 return Err(Error::new(

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::answer::Answer;
-use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table};
+use super::render::{self, Cell, Column, Narrow, Output, Page, Screen, Table, read};
 use super::session::{Request, Session};
 use crate::api::{self, Check, method};
 use crate::model::printable;
@@ -20,7 +20,7 @@ impl Health {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let request = Request::new(method::SYSTEM_HEALTH, "check the health", &serde_json::json!({}))?;
         let health = session.ask(request)?;
-        let healthy = health["healthy"].as_bool() == Some(true);
+        let healthy = read::<api::Health>(&health)?.healthy;
         let screen = output.screen();
         let code = output.answer(Ok(health), |health| page(health, &screen));
         Ok(if code == 0 && !healthy { 1 } else { code })

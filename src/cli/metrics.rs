@@ -37,7 +37,7 @@ impl Metrics {
         let request = Request::new(method::SYSTEM_METRICS, "read the metrics", &serde_json::json!({}))?;
         let document = session.ask(request)?;
         if let Some(path) = &self.textfile {
-            let metrics: api::Metrics = render::read(document.clone())?;
+            let metrics: api::Metrics = render::read(&document)?;
             write(path, &render::exposition::text(&metrics))?;
         }
         let to_stdout = self.textfile.is_none();

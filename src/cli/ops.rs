@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::answer::{Answer, Refusal};
 use super::confirm;
@@ -20,6 +21,7 @@ use crate::api::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+use crate::rpc::json::Json;
 
 const COLUMNS: &[Column] = &[
     Column::new("ID"),
@@ -197,15 +199,23 @@ fn wait(ids: &[String], timeout: Option<Duration>, session: &Session, output: &O
     Ok(output.answers(answers, false, ended_page))
 }
 
+/// An answer whose operation is passed on as it came.
+#[derive(Deserialize)]
+pub struct Unread {
+    /// The operation.
+    pub operation: Json,
+}
+
 /// To wait for an operation that then fails is to fail as the operation did.
 fn outcome(answer: Answer) -> Answer {
     let document = answer?;
-    let OperationShown { operation, .. } = read(document.clone())?;
+    let OperationShown { operation, .. } = read(&document)?;
     if operation.status == Status::Succeeded {
         return Ok(document);
     }
     let error = operation.error.clone().unwrap_or_else(|| unsuccessful(&operation));
-    Err(Box::<Refusal>::from(error).of_operation(document["operation"].clone(), &operation))
+    let Unread { operation: raw } = read(&document)?;
+    Err(Box::<Refusal>::from(error).of_operation(raw, &operation))
 }
 
 fn unsuccessful(operation: &Operation) -> Error {

@@ -158,7 +158,7 @@ impl Create {
 /// A VM's volumes, in the order of their device ids.
 fn of_vm(word: &str, session: &Session) -> Answer<Names> {
     let request = Request::new(method::VM_GET, format!("look up VM {word}"), &VmGet { vm: Some(word.to_owned()) })?;
-    let vm: VmShown = read(session.ask(request)?)?;
+    let vm: VmShown = read(&session.ask(request)?)?;
     if vm.volumes.is_empty() {
         return Err(Error::new(Kind::NotFound, format!("VM {} ({}) has no volumes", printable(&vm.name), vm.id)).into());
     }

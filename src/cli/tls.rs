@@ -17,6 +17,7 @@ use super::session::{Request, Session};
 use crate::api::{Credentials, IssuedToClient, TlsIssue, TlsIssued, method};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+use crate::rpc::json::Json;
 
 /// Nobody but their owner reads private keys; certificates are for everybody.
 const KEY: u32 = 0o600;
@@ -62,9 +63,9 @@ impl Tls {
         let layout = Layout { directory };
         let wanted = layout.wanted(init)?;
         let request = Request::new(method::TLS_ISSUE, "make certificates", &wanted)?;
-        let issued: TlsIssued = read(session.ask(request)?)?;
+        let issued: TlsIssued = read(&session.ask(request)?)?;
         let made = layout.put(&issued)?;
-        let shown = serde_json::to_value(&made).map_err(unwritable)?;
+        let shown = Json::of(&made).map_err(unwritable)?;
         Ok(output.answer(Ok(shown), page))
     }
 }

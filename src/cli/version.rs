@@ -1,9 +1,10 @@
 //! `volctl version`
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::answer::Answer;
-use super::render::{Output, Page};
+use super::render::{Output, Page, read};
 use super::session::{Request, Session};
 use crate::api::{self, method};
 use crate::model::printable;
@@ -15,9 +16,9 @@ pub struct Version {}
 impl Version {
     pub fn run(self, session: &Session, output: &Output) -> Answer<u8> {
         let request = Request::new(method::SYSTEM_VERSION, "ask for the version", &serde_json::json!({}))?;
-        let mut answer = session.ask(request)?;
-        answer["client_version"] = env!("CARGO_PKG_VERSION").into();
-        Ok(output.answer(Ok(answer), page))
+        let mut versions: Map<String, Value> = read(&session.ask(request)?)?;
+        versions.insert("client_version".to_owned(), env!("CARGO_PKG_VERSION").into());
+        Ok(output.answer(Ok(Value::from(versions).into()), page))
     }
 }
 

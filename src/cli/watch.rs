@@ -4,16 +4,15 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::answer::Answer;
 use super::follow::Follower;
-use super::ops;
+use super::ops::{self, Unread};
 use super::render::{self, Output, read};
 use super::session::{Request, Session};
 use crate::api::{Operation, OperationWatch, method};
 use crate::error::Result;
 use crate::model::{OperationId, printable};
+use crate::rpc::json::Json;
 
 /// How often ages are drawn anew.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,15 +56,15 @@ impl Follower for Watcher<'_> {
         Request::new(method::OPERATION_WATCH, "watch the operations", &OperationWatch { token: None, known })
     }
 
-    fn told(&mut self, mut notification: Value) -> Result<ControlFlow<u8>> {
-        let raw = notification["operation"].take();
-        let operation: Operation = read(raw.clone())?;
+    fn told(&mut self, notification: &Json) -> Result<ControlFlow<u8>> {
+        let Unread { operation: raw } = read(notification)?;
+        let operation: Operation = read(&raw)?;
         match operation.status.ended() {
             true => self.under_way.remove(&operation.id),
             false => self.under_way.insert(operation.id),
         };
         if !self.output.draws() {
-            let line = self.output.item(&raw, &format!("{}\n", operation.id), || line(&operation));
+            let line = self.output.item(&raw, &format!("{}\n", operation.id), || line(&operation))?;
             return Ok(self.output.stream(&line));
         }
         let ended = operation.status.ended().then(Instant::now);

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::CloudStack;
 use super::envelope::Fault;
 use super::error::CallError;
 use super::request::{Request, expiry};
+use super::unfinished::Among;
 use super::wire::{Scalar, optional_id};
 use crate::error::CloudStackFault;
 use crate::model::{JobId, SnapshotId, VolumeId};
@@ -33,6 +35,16 @@ pub enum JobAnswer {
     Failed(CloudStackFault),
     /// Not a job that this key can see: never accepted, or ended more than a day ago.
     Unknown,
+}
+
+/// What the thing that a job works on shows of it.
+pub enum Sight<T> {
+    /// All that the job was to do is done, and no job works on it any more: nobody has to ask for the job.
+    Done(T),
+    /// A job works on it.
+    AtWork,
+    /// Only the job itself can tell.
+    Unclear,
 }
 
 /// Only the outer fields count: the volume in the result still shows its job as pending.
@@ -85,35 +97,52 @@ impl CloudStack {
         }
     }
 
-    /// Waits for a job to end; never answers `Pending`, and waits as long as it takes.
+    /// Waits for a job to end; the error is its end where what it works on does not show that it is done. Never answers
+    /// `Pending`, and waits as long as it takes.
     ///
     /// Asks `first` after that long, then more and more rarely; at once and often again when `stir` ends, which is what
-    /// may have to do with the job's end. A poll that fails ends nothing: it is told to `trouble`, and the next
-    /// comes later. That the job is pending is told too, as no trouble.
-    pub async fn await_job(
+    /// may have to do with the job's end. Where that may have come, `look` looks at what it works on. A poll that fails
+    /// ends nothing: it is told to `trouble`, and the next comes later. That the job is pending is told too, as no trouble.
+    pub async fn await_job<T, F>(
         &self,
         job: JobId,
         first: Duration,
         stir: impl Future<Output = ()>,
+        look: impl Fn() -> F,
         mut trouble: impl FnMut(Option<&CallError>),
-    ) -> JobAnswer {
+    ) -> Result<T, JobAnswer>
+    where
+        F: Future<Output = Result<Sight<T>, CallError>>,
+    {
         let _waiter = self.shared.unfinished.wait();
         let (mut stir, mut stirred) = (pin!(stir), false);
-        let (mut pace, mut wait) = (Pace::new(), first);
+        let (mut pace, mut wait, since) = (Pace::new(), first, Instant::now());
         loop {
-            let answer = tokio::select! {
+            let among_others = tokio::select! {
                 () = &mut stir, if !stirred => {
                     (stirred, pace) = (true, Pace::new());
-                    self.job(job).await
+                    Ok(Among::Ended)
                 }
-                () = tokio::time::sleep(wait) => self.job_among_others(job, wait / 2).await,
+                () = tokio::time::sleep(wait) => self.job_among_others(job, since, wait / 2).await,
+            };
+            let sight = match among_others {
+                Ok(Among::Unfinished) => Ok(Sight::AtWork),
+                Ok(Among::Ended) => look().await,
+                Ok(Among::Unknown) => Ok(Sight::Unclear),
+                Err(error) => Err(error),
+            };
+            let answer = match sight {
+                Ok(Sight::Done(seen)) => return Ok(seen),
+                Ok(Sight::AtWork) => Ok(JobAnswer::Pending),
+                Ok(Sight::Unclear) => self.job(job).await,
+                Err(error) => Err(error),
             };
             wait = match answer {
                 Ok(JobAnswer::Pending) => {
                     trouble(None);
                     pace.after_pending()
                 }
-                Ok(end) => return end,
+                Ok(end) => return Err(end),
                 Err(error) => {
                     trouble(Some(&error));
                     tokio::time::sleep(pace.after_failure(&error)).await;
@@ -189,7 +218,6 @@ mod tests {
     use std::future::pending;
 
     use jiff::{SignedDuration, Timestamp};
-    use tokio::time::Instant;
 
     use super::super::testing::{Answer, Server, json, raw};
     use super::*;
@@ -261,10 +289,29 @@ mod tests {
         let mut troubles = Vec::new();
         let started = Timestamp::now();
         let note = |error: Option<&CallError>| troubles.extend(error.cloned());
-        let end = server.client().await_job(JobId::random(), Duration::ZERO, pending(), note).await;
-        assert_eq!(end, JobAnswer::Succeeded(Value::Null));
+        let end = server.client().await_job(JobId::random(), Duration::ZERO, pending(), unclear, note).await;
+        assert_eq!(end, Err(JobAnswer::Succeeded(Value::Null)));
         assert!(matches!(troubles[..], [CallError::Throttled { .. }, CallError::NoAnswer { .. }]), "{troubles:?}");
         assert!(started.duration_until(Timestamp::now()) > SignedDuration::from_millis(250 + 700));
+    }
+
+    /// What tells nothing of the job.
+    async fn unclear() -> Result<Sight<()>, CallError> {
+        Ok(Sight::Unclear)
+    }
+
+    #[tokio::test]
+    async fn what_shows_the_effect_spares_the_question() {
+        let server = Server::start([json(200, r#"{"listasyncjobsresponse":{}}"#)]).await;
+        let looks = std::cell::Cell::new(0);
+        let look = || async {
+            looks.set(looks.get() + 1);
+            Ok(if looks.get() == 1 { Sight::AtWork } else { Sight::Done("attached") })
+        };
+        let client = server.client();
+        let _another = client.shared.unfinished.wait();
+        let end = client.await_job(JobId::random(), LONGEST_RETRY, async {}, look, |_| ()).await;
+        assert_eq!((end, looks.get()), (Ok("attached"), 2));
     }
 
     #[tokio::test]
@@ -272,7 +319,8 @@ mod tests {
         let answers = [answer(r#""jobstatus":0"#), answer(r#""jobstatus":1"#)];
         let server = Server::start(answers).await;
         let started = Instant::now();
-        server.client().await_job(JobId::random(), LONGEST_RETRY, async {}, |error| assert_eq!(error, None)).await;
+        let end = server.client().await_job(JobId::random(), LONGEST_RETRY, async {}, unclear, |_| ()).await;
+        assert_eq!(end, Err(JobAnswer::Succeeded(Value::Null)));
         let took = started.elapsed();
         assert_eq!(server.forms().len(), 2);
         assert!(took >= TIGHT && took < LONGEST_RETRY, "the second wait was slept out, and not the first: {took:?}");

@@ -118,12 +118,22 @@ impl CloudStack {
         self.list(&self.volume_request().await?).await
     }
 
-    /// One volume; none where CloudStack does not know the id, or no longer.
-    ///
-    /// # Errors
-    /// As each call.
-    pub async fn volume(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
+    /// One volume, asked for by itself.
+    pub(super) async fn volume_alone(&self, id: VolumeId) -> Result<Option<VolumeRecord>, CallError> {
         self.one::<VolumeRecord>(self.volume_request().await?, id).await
+    }
+
+    /// Those of several volumes that CloudStack knows; none where it does not answer that question: one that never existed
+    /// fails the whole call, and a server that does not know the parameter lists everything.
+    pub(super) async fn volumes_of_ids(&self, ids: &[VolumeId]) -> Result<Option<Vec<VolumeRecord>>, CallError> {
+        let words: Vec<String> = ids.iter().map(VolumeId::to_string).collect();
+        let page = match self.page::<VolumeRecord>(&self.volume_request().await?.with("ids", words.join(","))).await {
+            Err(error) if error.is_refused(PARAM_ERROR) => return Ok(None),
+            page => page?,
+        };
+        let is_whole = page.count.is_none_or(|count| count == page.records.len());
+        let only_these = page.records.iter().all(|volume| ids.contains(&volume.id));
+        Ok((is_whole && only_these).then_some(page.records))
     }
 
     /// The volumes of exactly this name; several can have one name.

@@ -1,6 +1,6 @@
 //! The CloudStack client: typed calls over signed requests, and the waiter for jobs.
 //!
-//! A call goes down and its answer comes up: `lists`, `changes`, `job` and `unfinished` know commands, [`CloudStack`] knows keys and
+//! A call goes down and its answer comes up: `lists`, `changes`, `gathered`, `job` and `unfinished` know commands, [`CloudStack`] knows keys and
 //! contact, `request` and `signature` make the form, `transport` moves it, `envelope` reads what came back, `wire`
 //! turns objects into records. Protocol facts are those of the facts sheet on CloudStack's API.
 
@@ -10,6 +10,7 @@ mod clock;
 mod contact;
 mod envelope;
 mod error;
+mod gathered;
 mod history;
 mod job;
 mod keys;
@@ -39,7 +40,7 @@ pub use changes::{Accepted, Intent, NewSnapshot, NewVolume};
 pub use contact::{Contact, Trouble};
 pub use error::{CallError, refusal};
 pub use history::CloudEvent;
-pub use job::JobAnswer;
+pub use job::{JobAnswer, Sight};
 pub use request::Request;
 pub use rights::COMMANDS;
 pub use wire::VmSnapshot;
@@ -47,6 +48,7 @@ pub use wire::VmSnapshot;
 use calls::CallLog;
 use clock::Clock;
 use contact::ContactLog;
+use gathered::Gathered;
 use keys::Keys;
 use lists::Capabilities;
 use pace::Pace;
@@ -72,6 +74,7 @@ struct Shared {
     calls: CallLog,
     unfinished: Unfinished,
     together: Together,
+    gathered: Gathered,
     pace: Pace,
     clock: Clock,
     /// Id or name, as configured.
@@ -94,6 +97,7 @@ impl CloudStack {
             calls: CallLog::default(),
             unfinished: Unfinished::default(),
             together: Together::default(),
+            gathered: Gathered::default(),
             pace: Pace::default(),
             clock: Clock::default(),
             project: config.project.clone(),

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::CloudStack;
 use super::error::CallError;
-use super::job::JobAnswer;
 use super::request::{Request, expiry};
 use super::wire::Scalar;
 use crate::model::JobId;
@@ -27,6 +26,16 @@ pub(super) struct Unfinished {
 struct Listed {
     asked: Instant,
     pending: HashSet<String>,
+}
+
+/// What the unfinished jobs say of one.
+pub(super) enum Among {
+    /// It is one of them.
+    Unfinished,
+    /// It is none of them; it may also stand beyond the page.
+    Ended,
+    /// They were not asked for: one who waits alone learns more from the job itself.
+    Unknown,
 }
 
 /// Counts as one who waits, until it is dropped.
@@ -64,20 +73,24 @@ struct WireListed {
 }
 
 impl CloudStack {
-    /// As [`Self::job`], but where others wait too a list that is at most so old may answer for all of them. Only the
-    /// job itself says that it has ended, and how.
-    pub(super) async fn job_among_others(&self, job: JobId, oldest: Duration) -> Result<JobAnswer, CallError> {
-        let pending = self.shared.unfinished.serves() && self.is_listed(job, oldest).await?;
-        if pending { Ok(JobAnswer::Pending) } else { self.job(job).await }
-    }
-
-    async fn is_listed(&self, job: JobId, oldest: Duration) -> Result<bool, CallError> {
+    /// What a list of the unfinished jobs, which is at most so old and answers for all who wait, says of one that is waited
+    /// for `since` then.
+    pub(super) async fn job_among_others(
+        &self,
+        job: JobId,
+        since: Instant,
+        oldest: Duration,
+    ) -> Result<Among, CallError> {
+        if !self.shared.unfinished.serves() {
+            return Ok(Among::Unknown);
+        }
         // Held over the question: who comes meanwhile has its answer.
         let mut last = self.shared.unfinished.last.lock().await;
         if self.shared.unfinished.refused.load(Ordering::Relaxed) {
-            return Ok(false);
+            return Ok(Among::Unknown);
         }
-        if last.as_ref().is_none_or(|listed| listed.asked.elapsed() > oldest) {
+        let tells = |listed: &Listed| listed.asked >= since && listed.asked.elapsed() <= oldest;
+        if !last.as_ref().is_some_and(tells) {
             let asked = Instant::now();
             match self.pending_jobs().await {
                 Ok(pending) => *last = Some(Listed { asked, pending }),
@@ -87,11 +100,12 @@ impl CloudStack {
                     if matches!(error, CallError::Refused(_) | CallError::Auth { .. }) {
                         self.shared.unfinished.refused.store(true, Ordering::Relaxed);
                     }
-                    return Ok(false);
+                    return Ok(Among::Unknown);
                 }
             }
         }
-        Ok(last.as_ref().is_some_and(|listed| listed.pending.contains(&job.to_string())))
+        let is_listed = last.as_ref().is_some_and(|listed| listed.pending.contains(&job.to_string()));
+        Ok(if is_listed { Among::Unfinished } else { Among::Ended })
     }
 
     /// CloudStack 4.11 lists finished ones too.
@@ -111,6 +125,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use super::super::job::{JobAnswer, Sight};
     use super::super::testing::{Answer, Server, json as answer};
     use super::*;
 
@@ -133,9 +148,11 @@ mod tests {
     async fn both_end(script: Vec<Answer>, jobs: [JobId; 2]) -> Vec<String> {
         let server = Server::start(script).await;
         let client = server.client();
-        let end = |job| client.await_job(job, FIRST, pending(), |_| ());
+        let unclear = || async { Ok(Sight::<()>::Unclear) };
+        let end = |job| client.await_job(job, FIRST, pending(), unclear, |_| ());
         let ends = tokio::join!(end(jobs[0]), end(jobs[1]));
-        assert_eq!(ends, (JobAnswer::Succeeded(Value::Null), JobAnswer::Succeeded(Value::Null)));
+        let succeeded = || Err(JobAnswer::Succeeded(Value::Null));
+        assert_eq!(ends, (succeeded(), succeeded()));
         server.forms().iter().map(|form| form["command"].clone()).collect()
     }
 

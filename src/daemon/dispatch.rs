@@ -21,6 +21,7 @@ use crate::api::{self, Change, Failure, Operation, OperationShown, Operations, P
 use crate::error::{Error, Kind};
 use crate::model::{OperationId, printable};
 use crate::operation::{Engine, Listed, Request, Shown, Taken};
+use crate::rpc::json::Json;
 use crate::rpc::message::{self, ErrorObject};
 use crate::rpc::peer::Peer;
 use crate::rpc::server::{Caller, Handler};
@@ -46,7 +47,7 @@ pub(super) struct Dispatch {
 }
 
 impl Handler for Dispatch {
-    async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Value, ErrorObject> {
+    async fn call(&self, method: String, params: Option<Value>, caller: Caller) -> Result<Json, ErrorObject> {
         let _busy = self.activity.begin(&method);
         let params = object(params)?;
         match self.answer(&method, params, caller).await {
@@ -73,7 +74,7 @@ impl From<Error> for Refusal {
     }
 }
 
-type Answer<T = Value> = Result<T, Refusal>;
+type Answer<T = Json> = Result<T, Refusal>;
 
 impl Dispatch {
     pub fn new(engine: Engine, rights: Rights, activity: Activity) -> Self {
@@ -456,7 +457,7 @@ fn read<T: DeserializeOwned>(params: Map<String, Value>) -> Answer<T> {
 }
 
 fn answer(value: impl Serialize) -> Answer {
-    serde_json::to_value(value)
+    Json::of(&value)
         .map_err(|error| Error::new(Kind::Internal, format!("the answer cannot be written: {error}")).into())
 }
 

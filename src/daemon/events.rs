@@ -3,6 +3,7 @@
 
 use crate::api::{EventList, EventNotice, EventWatch, Events, method};
 use crate::error::{Error, Kind, Result};
+use crate::rpc::json::Json;
 use crate::rpc::server::Caller;
 use crate::store::Store;
 
@@ -43,7 +44,7 @@ async fn follow(store: &Store, params: EventWatch, caller: &mut Caller) -> Error
         let all = events.is_empty();
         for event in events {
             after = event.seq;
-            let notice = match serde_json::to_value(EventNotice { token: params.token.clone(), event }) {
+            let notice = match Json::of(&EventNotice { token: params.token.clone(), event }) {
                 Ok(notice) => notice,
                 Err(error) => return Error::new(Kind::Internal, format!("an event cannot be written: {error}")),
             };

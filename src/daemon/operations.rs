@@ -8,6 +8,7 @@ use crate::api::{Operation, OperationWatch, Progress, method};
 use crate::error::{Error, Kind, Result};
 use crate::model::OperationId;
 use crate::operation::Engine;
+use crate::rpc::json::Json;
 use crate::rpc::server::Caller;
 
 /// What a step waits for is no event: it is looked for so often.
@@ -38,7 +39,7 @@ async fn follow(engine: &Engine, params: OperationWatch, caller: &Caller) -> Err
         };
         for operation in changed {
             let progress = Progress { token: params.token.clone().unwrap_or_default(), operation };
-            let progress = match serde_json::to_value(progress) {
+            let progress = match Json::of(&progress) {
                 Ok(progress) => progress,
                 Err(error) => return Error::new(Kind::Internal, format!("an operation cannot be written: {error}")),
             };

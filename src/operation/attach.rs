@@ -13,7 +13,7 @@ use super::dry_run;
 use super::engine::Note;
 use super::export;
 use super::exports::check_size;
-use super::job::{End, Job, Sent, refuse_if_busy};
+use super::job::{End, Job, Sent, at_work, refuse_if_busy};
 use super::lane::Turn;
 use super::place::{Place, Target, is_root_disk};
 use super::request::{Draft, Subject};
@@ -314,10 +314,18 @@ impl Attach {
         if self.attached {
             return Ok(Next::On);
         }
-        match self.job.end(cx, &self.doing()).await {
-            End::Succeeded(_) | End::Forgotten => self.judge_unknown(cx).await,
-            End::Failed(error) => self.judge(cx, Some(error)).await,
+        let shows = |volume: &VolumeRecord| self.attached_there(volume);
+        match self.job.effect_or_end(cx, &self.doing(), self.volume.id, shows).await {
+            Ok(volume) => Ok(self.is_done(volume)),
+            Err(End::Succeeded(_) | End::Forgotten) => self.judge_unknown(cx).await,
+            Err(End::Failed(error)) => self.judge(cx, Some(error)).await,
         }
+    }
+
+    fn is_done(&mut self, volume: VolumeRecord) -> Next<Step> {
+        self.volume = volume;
+        (self.attached, self.changed) = (true, true);
+        Next::On
     }
 
     /// The job was done, or CloudStack no longer knows: whatever the volume says now, it may have been attached.
@@ -331,9 +339,7 @@ impl Attach {
         let found = at_rest(cx, self.volume.id, |volume| self.attached_there(volume)).await;
         let volume = found.ok_or_else(|| gone(&self.volume))?;
         if self.attached_there(&volume) {
-            self.volume = volume;
-            (self.attached, self.changed) = (true, true);
-            return Ok(Next::On);
+            return Ok(self.is_done(volume));
         }
         let what = match volume.vm_id {
             Some(other) => format!("it is attached to another VM, {other}"),
@@ -439,13 +445,9 @@ pub(super) fn wait_for_device(serial: impl std::fmt::Display) -> String {
 pub(super) async fn at_rest(cx: &Cx, id: VolumeId, shows: impl Fn(&VolumeRecord) -> bool) -> Option<VolumeRecord> {
     loop {
         let volume = cx.persistently(|| cx.world.look_up(id)).await?;
-        let at_work = match volume.job_id {
-            _ if shows(&volume) => return Some(volume),
-            Some(job) => format!("CloudStack's job {job} is still at work on the volume"),
-            None if matches!(volume.state.as_str(), "Attaching" | "Creating") => {
-                format!("CloudStack has the volume in state {}", volume.state)
-            }
-            None => return Some(volume),
+        let at_work = match at_work(&volume) {
+            Some(at_work) if !shows(&volume) => at_work,
+            _ => return Some(volume),
         };
         cx.note(Some(Note::Text(at_work)));
         Backoff::default().wait(Some(Duration::from_secs(1))).await;
@@ -503,7 +505,8 @@ impl Story for Attach {
     }
 
     fn turn(&self, step: Step) -> Option<Turn> {
-        matches!(step, Step::Send | Step::Await).then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
+        let sends = matches!(step, Step::Send | Step::Await) && !self.attached_there(&self.volume);
+        sends.then(|| Turn::of(self.vm.id, Some(&self.vm.name)))
     }
 
     fn volume_id(&self) -> Option<VolumeId> {

@@ -369,18 +369,24 @@ impl Detach {
 
     async fn wait(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         self.hold_again(cx);
-        match self.job.end(cx, &self.doing()).await {
-            End::Succeeded(_) | End::Forgotten => self.judge(cx, None).await,
-            End::Failed(error) => self.judge(cx, Some(error)).await,
+        let shows = |volume: &VolumeRecord| !self.is_attached(volume);
+        match self.job.effect_or_end(cx, &self.doing(), self.volume.id, shows).await {
+            Ok(_) => Ok(self.is_done()),
+            Err(End::Succeeded(_) | End::Forgotten) => self.judge(cx, None).await,
+            Err(End::Failed(error)) => self.judge(cx, Some(error)).await,
         }
+    }
+
+    fn is_done(&mut self) -> Next<Step> {
+        (self.attached, self.changed) = (false, true);
+        Next::On
     }
 
     /// The job has ended or is forgotten: the volume says whether it is attached, the kernel whether it is here.
     async fn judge(&mut self, cx: &Cx, error: Option<Error>) -> Result<Next<Step>, Halt> {
         let volume = at_rest(cx, self.volume.id, |_| false).await;
         let Some(volume) = volume.filter(|volume| self.is_attached(volume)) else {
-            (self.attached, self.changed) = (false, true);
-            return Ok(Next::On);
+            return Ok(self.is_done());
         };
         let error = error.unwrap_or_else(|| {
             Error::new(

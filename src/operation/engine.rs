@@ -16,7 +16,7 @@ use super::{World, again, drive_any, lane, looking, recovery, turn_back, turn_of
 use crate::api::{Operation, OperationList, OperationShown, Status, Usual};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, clock_time, format_age, printable};
-use crate::store::{Accepted, NewOperation, OperationRow, Transition};
+use crate::store::{Accepted, InLine, NewOperation, OperationRow, Transition};
 
 /// How many operations are listed where the caller does not say.
 const DEFAULT_LIMIT: u32 = 100;
@@ -198,31 +198,39 @@ impl Engine {
         let mut row = row;
         while row.status == Status::Queued {
             ended.mark_unchanged();
-            let left = deadline.left();
-            let store = &self.world().store;
-            let moved = match left {
+            let (left, store) = (deadline.left(), &self.world().store);
+            let looked = match left {
                 Some(_) => store.start_queued(row.id),
-                None => store.end_early(row.id, &[], Status::Failed, &never_its_turn()),
+                None => store
+                    .end_early(row.id, &[], Status::Failed, &never_its_turn())
+                    .map(|ended| ended.map_or(InLine::Gone, |ended| InLine::Started(Box::new(ended)))),
             };
-            let patience = match (moved, left) {
-                (Ok(Some(moved)), _) => {
-                    shown.send_replace(Shown::plain(moved.clone()));
-                    row = moved;
-                    continue;
+            match looked {
+                Ok(InLine::Started(moved)) => {
+                    row = *moved;
+                    shown.send_replace(Shown::plain(row.clone()));
                 }
-                (Ok(None), Some(left)) => left,
-                (Ok(None), None) => return None,
-                (Err(error), _) => {
+                Ok(InLine::Behind(before)) => tokio::select! {
+                    () = self.passed(before, &mut ended) => {}
+                    () = tokio::time::sleep(left.unwrap_or_default()) => {}
+                },
+                Ok(InLine::Gone) => return None,
+                Err(error) => {
                     tracing::error!(operation = %row.id, %error, "its place in line cannot be looked at; trying again");
-                    STORE_PAUSE
+                    tokio::time::sleep(STORE_PAUSE).await;
                 }
-            };
-            tokio::select! {
-                _ = ended.changed() => {}
-                () = tokio::time::sleep(patience) => {}
             }
         }
         (!row.status.ended()).then_some(row)
+    }
+
+    /// Waits until an operation has ended, or where nobody drives it, until any has: a crowd in line is not woken by each.
+    async fn passed(&self, id: OperationId, any: &mut watch::Receiver<u64>) {
+        let watched = self.live().get(&id).map(|live| live.shown.subscribe());
+        match watched {
+            Some(mut watched) => _ = watched.wait_for(|shown| shown.row.status.ended()).await,
+            None => _ = any.changed().await,
+        }
     }
 
     /// The task of an operation is done. What was stuck may be driven again already, by another one.

@@ -3,6 +3,7 @@
 //! The job's id is ours, and on disk before the send. So whatever happened to the answer there is one question,
 //! `queryAsyncJobResult`, and its answer says *never accepted*, *running*, or how it ended (facts sheet, 4.1).
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tokio::time::Instant;
 
 use super::Halt;
 use super::world::{Backoff, Cx, PATIENCE};
-use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer};
+use crate::cloudstack::{Accepted, CallError, Intent, JobAnswer, Sight};
 use crate::error::{Error, Kind};
-use crate::model::{JobId, VolumeRecord};
+use crate::model::{JobId, VolumeId, VolumeRecord};
 
 /// How far CloudStack's clock must be past a request's `expires` before the request counts as dead: its servers'
 /// clocks differ among themselves.
@@ -67,6 +68,17 @@ pub(super) fn refuse_if_busy(volume: &VolumeRecord) -> Result<(), Error> {
         format!("volume {} is busy with CloudStack job {job}; nothing was sent", volume.label()),
     )
     .hint("ask again when that job has ended"))
+}
+
+/// What CloudStack still does with a volume, in words.
+pub(super) fn at_work(volume: &VolumeRecord) -> Option<String> {
+    match volume.job_id {
+        Some(job) => Some(format!("CloudStack's job {job} is still at work on the volume")),
+        None if matches!(volume.state.as_str(), "Attaching" | "Creating") => {
+            Some(format!("CloudStack has the volume in state {}", volume.state))
+        }
+        None => None,
+    }
 }
 
 /// How a job ended.
@@ -230,7 +242,37 @@ impl Job {
 
     /// Waits for the job's end; the arrival or departure of the volume's device wakes it.
     pub async fn end(&self, cx: &Cx, doing: &str) -> End {
-        let Some(id) = self.id() else { return End::Forgotten };
+        let unclear = || async { Ok(Sight::Unclear) };
+        match self.end_or_sight::<Infallible, _>(cx, doing, unclear).await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// As [`Self::end`], unless the volume shows that the job has done what it was to do: whatever the job would say, the
+    /// volume decides.
+    pub async fn effect_or_end(
+        &self,
+        cx: &Cx,
+        doing: &str,
+        volume: VolumeId,
+        shows: impl Fn(&VolumeRecord) -> bool,
+    ) -> Result<VolumeRecord, End> {
+        let look = || async {
+            Ok(match cx.world.look_up(volume).await? {
+                Some(found) if at_work(&found).is_some() => Sight::AtWork,
+                Some(found) if shows(&found) => Sight::Done(found),
+                _ => Sight::Unclear,
+            })
+        };
+        self.end_or_sight(cx, doing, look).await
+    }
+
+    async fn end_or_sight<T, F>(&self, cx: &Cx, doing: &str, look: impl Fn() -> F) -> Result<T, End>
+    where
+        F: Future<Output = Result<Sight<T>, CallError>>,
+    {
+        let Some(id) = self.id() else { return Err(End::Forgotten) };
         let (devices, serial) = (&cx.world.devices, cx.row.volume_id.map(|volume| volume.serial()));
         let turned = async move {
             match serial {
@@ -238,19 +280,24 @@ impl Job {
                 None => pending().await,
             }
         };
-        let state = cx.world.cloud.await_job(id, first_look(cx), turned, |trouble| cx.outlook(trouble)).await;
+        let trouble = |trouble: Option<&CallError>| cx.outlook(trouble);
+        let ended = cx.world.cloud.await_job(id, first_look(cx), turned, look, trouble).await;
         cx.note(None);
-        let (text, end) = match state {
-            JobAnswer::Succeeded(result) => ("CloudStack's job succeeded".to_owned(), End::Succeeded(result)),
-            JobAnswer::Failed(fault) => {
+        let (text, end) = match ended {
+            Ok(seen) => {
+                cx.called(Some(id), "CloudStack's job is done: the volume shows it");
+                return Ok(seen);
+            }
+            Err(JobAnswer::Succeeded(result)) => ("CloudStack's job succeeded".to_owned(), End::Succeeded(result)),
+            Err(JobAnswer::Failed(fault)) => {
                 let error = CallError::Refused(fault);
                 (format!("CloudStack's job failed: {error}"), End::Failed(error.into_error(doing)))
             }
-            JobAnswer::Unknown | JobAnswer::Pending => {
+            Err(JobAnswer::Unknown | JobAnswer::Pending) => {
                 ("CloudStack does not know the job any more".to_owned(), End::Forgotten)
             }
         };
         cx.called(Some(id), text);
-        end
+        Err(end)
     }
 }

@@ -17,8 +17,7 @@ use tokio::sync::watch;
 
 use super::engine::Note;
 use super::world::Cx;
-use super::{At, Story};
-use crate::api::Status;
+use super::{Story, after};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, printable};
 use crate::store::OperationRow;
@@ -178,10 +177,16 @@ pub(super) enum Entered {
 }
 
 impl Cx {
+    /// Enters the lane that a story is about to need: what it looks at before it sends is then as new as can be.
+    pub async fn take_turn_ahead<S: Story>(&mut self, story: &S, step: S::Step) -> Result<()> {
+        let ahead = after(story, step).filter(|_| story.turn(step).is_none());
+        self.take_turn(story, step, ahead.and_then(|next| story.turn(next))).await.map(drop)
+    }
+
     /// Enters the lane that a story needs where it goes from a step. What could still be given up is given up at its
     /// deadline, and when its volume was held meanwhile.
-    pub async fn take_turn<S: Story>(&mut self, story: &S, from: S::Step, to: &At<S::Step>) -> Result<Entered> {
-        let Some(turn) = story.turn(to.1).filter(|_| to.0 == Status::Running) else { return Ok(Entered::AtOnce) };
+    pub async fn take_turn<S: Story>(&mut self, story: &S, from: S::Step, turn: Option<Turn>) -> Result<Entered> {
+        let Some(turn) = turn else { return Ok(Entered::AtOnce) };
         if self.pass.as_ref().is_some_and(|pass| pass.vm == turn.vm) {
             return Ok(Entered::AtOnce);
         }

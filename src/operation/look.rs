@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::exports::check_size;
 use super::resolve::{self, Meaning, all_volumes};
 use super::world::World;
-use crate::api::{DeviceFound, DeviceShown, Hold, Volume, VolumeList, VolumeShown, Volumes};
+use crate::api::{DeviceFound, DeviceShown, Export, Hold, Volume, VolumeList, VolumeShown, Volumes};
 use crate::device::Identified;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, Serial, VmId, VolumeId, VolumeRecord, format_age, printable};
@@ -26,6 +26,13 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 struct Fresh {
     volumes: Vec<CachedVolume>,
     trouble: Option<Error>,
+}
+
+/// What this machine has of a volume.
+struct Here {
+    device: Option<Device>,
+    export: Option<Export>,
+    hold: Option<Hold>,
 }
 
 impl Fresh {
@@ -51,11 +58,15 @@ impl World {
             devices.into_iter().map(|device| (device.serial.clone(), device)).collect();
         let mut holds: HashMap<VolumeId, Hold> =
             self.store.holds()?.into_iter().map(|held| (held.volume_id, held.hold)).collect();
+        let mut exports: HashMap<VolumeId, Export> =
+            self.exports()?.into_iter().map(|export| (export.volume_id, export)).collect();
         let (is_stale, notes) = (fresh.trouble.is_some(), [fresh.notes(), notes].concat());
         let listed = fresh.volumes.into_iter().filter(|cached| cached.record.state != "Expunged");
         let volumes = listed.map(|cached| {
             let id = cached.record.id;
-            self.joined(cached, devices.remove(&id.serial()), holds.remove(&id), is_stale)
+            let here =
+                Here { device: devices.remove(&id.serial()), export: exports.remove(&id), hold: holds.remove(&id) };
+            self.joined(cached, here, is_stale)
         });
         Ok(Volumes { volumes: volumes.collect(), notes })
     }
@@ -218,12 +229,13 @@ impl World {
 
     /// A volume as CloudStack has it, with what is live; its hold is looked up.
     pub(super) fn joined_one(&self, cached: CachedVolume, device: Option<Device>, stale: bool) -> Result<Volume> {
-        let hold = self.store.hold_on(cached.record.id)?.map(|held| held.hold);
-        Ok(self.joined(cached, device, hold, stale))
+        let id = cached.record.id;
+        let hold = self.store.hold_on(id)?.map(|held| held.hold);
+        Ok(self.joined(cached, Here { device, export: self.export_of(id), hold }, stale))
     }
 
-    fn joined(&self, cached: CachedVolume, device: Option<Device>, hold: Option<Hold>, stale: bool) -> Volume {
-        let CachedVolume { record, as_of } = cached;
+    fn joined(&self, cached: CachedVolume, here: Here, stale: bool) -> Volume {
+        let (CachedVolume { record, as_of }, Here { device, export, hold }) = (cached, here);
         Volume {
             id: record.id,
             name: record.name,
@@ -236,7 +248,7 @@ impl World {
             this_vm: record.vm_id.zip(self.this_vm_known()).map(|(vm, this)| vm == this),
             device_id: record.device_id,
             device,
-            export: self.export_of(record.id),
+            export,
             tags: record.tags,
             hold,
             cloudstack_as_of: as_of,

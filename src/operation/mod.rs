@@ -167,8 +167,8 @@ trait Story: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 
     /// The lane in which it is at a step, because CloudStack may have its job of that VM then: from the step that sends to
-    /// the one that awaits the end. It may have to wait before it enters; what it did in the step before, which only
-    /// looks, is then done once more.
+    /// the one that awaits the end. It may have to wait before it enters, and does so before the last step that only
+    /// looks; where that step leads to another lane than was seen ahead, it is then done once more.
     fn turn(&self, _step: Self::Step) -> Option<Turn> {
         None
     }
@@ -214,13 +214,14 @@ async fn drive<S: Story>(row: OperationRow, mut cx: Cx) {
     while status == Status::Running || status == Status::Unwinding {
         let transition = if status == Status::Running {
             pause::here(S::KIND, step.name(), pause::Moment::BeforeRun).await;
-            let ran = match too_late::<S>(step, &cx) {
-                Some(error) => Err(Halt::Fail(error)),
-                None => story.run(step, &cx).await,
+            let ran = match cx.take_turn_ahead(&story, step).await.and_then(|()| refuse_too_late::<S>(step, &cx)) {
+                Err(error) => Err(Halt::Fail(error)),
+                Ok(()) => story.run(step, &cx).await,
             };
             pause::here(S::KIND, step.name(), pause::Moment::AfterRun).await;
             let to = after_run(&story, step, ran);
-            match cx.take_turn(&story, step, &to).await {
+            let sends = story.turn(to.1).filter(|_| to.0 == Status::Running);
+            match cx.take_turn::<S>(&story, step, sends).await {
                 Ok(Entered::AtOnce) => to,
                 Ok(Entered::AfterWaiting) => continue,
                 Err(error) => after_run(&story, step, Err(Halt::Fail(error))),
@@ -278,9 +279,11 @@ fn after_undo<S: Story>(story: &S, step: S::Step, why: Option<Error>, undone: Re
 }
 
 /// What has not begun by its deadline never does.
-fn too_late<S: Story>(step: S::Step, cx: &Cx) -> Option<Error> {
-    (S::LOOKING.contains(&step) && cx.past_deadline())
-        .then(|| cx.nothing_was_sent("its time had passed before it began"))
+fn refuse_too_late<S: Story>(step: S::Step, cx: &Cx) -> Result<()> {
+    if S::LOOKING.contains(&step) && cx.past_deadline() {
+        return Err(cx.nothing_was_sent("its time had passed before it began"));
+    }
+    Ok(())
 }
 
 fn read_row<S: Story>(row: &OperationRow) -> Result<(S, S::Step)> {

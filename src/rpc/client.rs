@@ -6,12 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 use serde_json::Value;
 
+use super::json::Json;
 use super::message::{ErrorObject, FromServer, parse_from_server, request};
 use crate::config::SYSTEM_SOCKET;
 use crate::error::{Error, Kind, Result};
@@ -52,14 +54,14 @@ pub enum Incoming {
         /// That id.
         id: u64,
         /// What came of it.
-        outcome: Result<Value, ErrorObject>,
+        outcome: Result<Json, ErrorObject>,
     },
     /// A notification.
     Notification {
         /// What it is about.
         method: String,
         /// What it says.
-        params: Value,
+        params: Json,
     },
     /// [`Wait::interrupt`] became readable.
     Interrupted,
@@ -123,8 +125,8 @@ impl Client {
         method: &str,
         params: &Value,
         wait: &Wait<'_>,
-        mut on_notification: impl FnMut(&str, Value),
-    ) -> Result<Value, CallFailure> {
+        mut on_notification: impl FnMut(&str, Json),
+    ) -> Result<Json, CallFailure> {
         let sent = self.send(method, params).map_err(CallFailure::Lost)?;
         loop {
             match self.next(wait).map_err(CallFailure::Lost)? {
@@ -138,17 +140,13 @@ impl Client {
     }
 
     fn buffered_line(&mut self) -> Option<Vec<u8>> {
-        match self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-            None => {
-                self.searched = self.buffer.len();
-                None
-            }
-            Some(offset) => {
-                let line = self.buffer.drain(..=self.searched + offset).collect();
-                self.searched = 0;
-                Some(line)
-            }
-        }
+        let Some(offset) = memchr(b'\n', &self.buffer[self.searched..]) else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let rest = self.buffer.split_off(self.searched + offset + 1);
+        self.searched = 0;
+        Some(std::mem::replace(&mut self.buffer, rest))
     }
 
     fn understand(&self, line: &[u8]) -> Result<Incoming> {

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use super::json::Json;
 use super::lines::{Fault, LineReader, write_lines};
 use super::message::{
     self, ErrorObject, INTERNAL_ERROR, INVALID_REQUEST, Id, Line, MAX_LINE, PARSE_ERROR, Refusal, Request, Response,
@@ -181,7 +181,7 @@ enum Part {
     /// An answer without a call; none for a notification.
     Known(Option<Response>),
     /// A call, and the id to answer it with; none for a notification.
-    Running { id: Option<Id>, call: JoinHandle<Result<Value, ErrorObject>>, _place: Place },
+    Running { id: Option<Id>, call: JoinHandle<Result<Json, ErrorObject>>, _place: Place },
 }
 
 impl Part {

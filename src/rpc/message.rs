@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::json::Json;
 use crate::error::Error;
 
 /// The longest line that the server takes, in bytes, without its newline.
@@ -101,7 +102,7 @@ pub struct Response {
     /// The request's.
     pub id: Id,
     /// What came of it.
-    pub outcome: Result<Value, ErrorObject>,
+    pub outcome: Result<Json, ErrorObject>,
 }
 
 /// Why something is no request, and what it is answered.
@@ -138,13 +139,10 @@ impl fmt::Display for Response {
     }
 }
 
-/// The text of a request, or without an id of a notification; no newline.
-pub fn request(id: Option<u64>, method: &str, params: &Value) -> String {
-    let mut request = json!({ "jsonrpc": "2.0", "method": method, "params": params });
-    if let Some(id) = id {
-        request["id"] = id.into();
-    }
-    request.to_string()
+/// The text of a request, or without an id of a notification; no newline. `params` is shown as JSON.
+pub fn request(id: Option<u64>, method: &str, params: &impl fmt::Display) -> String {
+    let id = id.map(|id| format!(r#","id":{id}"#)).unwrap_or_default();
+    format!(r#"{{"jsonrpc":"2.0","method":{},"params":{params}{id}}}"#, json!(method))
 }
 
 /// What one line asks: each part is a request, or the answer to what is none.
@@ -238,14 +236,14 @@ pub enum FromServer {
         /// The request's id; none where the server could not read it.
         id: Option<u64>,
         /// What came of it.
-        outcome: Result<Value, ErrorObject>,
+        outcome: Result<Json, ErrorObject>,
     },
     /// Something that was not asked for in particular.
     Notification {
         /// What it is about.
         method: String,
         /// What it says.
-        params: Value,
+        params: Json,
     },
 }
 
@@ -255,15 +253,17 @@ pub fn parse_from_server(line: &[u8]) -> Option<FromServer> {
     struct Members {
         id: Option<u64>,
         method: Option<String>,
-        #[serde(default)]
-        params: Value,
+        params: Option<Json>,
         #[serde(default, deserialize_with = "present")]
-        result: Option<Value>,
+        result: Option<Json>,
         error: Option<ErrorObject>,
     }
     let Members { id, method, params, result, error } = serde_json::from_slice(line).ok()?;
     match (method, result, error) {
-        (Some(method), None, None) => Some(FromServer::Notification { method, params }),
+        (Some(method), None, None) => {
+            let params = params.unwrap_or_else(|| Value::Null.into());
+            Some(FromServer::Notification { method, params })
+        }
         (None, Some(result), None) => Some(FromServer::Answer { id, outcome: Ok(result) }),
         (None, None, Some(error)) => Some(FromServer::Answer { id, outcome: Err(error) }),
         _ => None,
@@ -293,7 +293,7 @@ mod tests {
     fn ids_are_echoed_as_they_were_written() {
         for id in ["1", "-7", "1.0", "1e3", "123456789012345678901234567890", r#""a\u0041""#, r#""""#, "null"] {
             let request = one(&format!(r#" {{"id": {id} ,"jsonrpc":"2.0","method":"a.b"}} "#)).unwrap();
-            let response = Response { id: request.id.unwrap(), outcome: Ok(json!({"x": 1})) };
+            let response = Response { id: request.id.unwrap(), outcome: Ok(json!({"x": 1}).into()) };
             assert_eq!(response.to_string(), format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"x":1}}}}"#));
         }
     }
@@ -383,10 +383,10 @@ mod tests {
 
     #[test]
     fn a_client_reads_what_a_server_writes() {
-        let answered = Response { id: Id("3".into()), outcome: Ok(Value::Null) };
+        let answered = Response { id: Id("3".into()), outcome: Ok(Value::Null.into()) };
         assert_eq!(
             parse_from_server(answered.to_string().as_bytes()),
-            Some(FromServer::Answer { id: Some(3), outcome: Ok(Value::Null) })
+            Some(FromServer::Answer { id: Some(3), outcome: Ok(Value::Null.into()) })
         );
         let error = ErrorObject::new(PARSE_ERROR, "not JSON");
         let refused = Response { id: Id::null(), outcome: Err(error.clone()) };
@@ -396,7 +396,7 @@ mod tests {
         );
         assert_eq!(
             parse_from_server(request(None, "progress", &json!({"step": "a"})).as_bytes()),
-            Some(FromServer::Notification { method: "progress".into(), params: json!({"step": "a"}) })
+            Some(FromServer::Notification { method: "progress".into(), params: json!({"step": "a"}).into() })
         );
         for line in [
             "",

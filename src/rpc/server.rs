@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection;
+use super::json::Json;
 use super::message::{ErrorObject, Id, Response, request};
 use super::peer::Peer;
 use crate::error::{Error, Kind};
@@ -68,7 +69,7 @@ pub trait Handler: Send + Sync + 'static {
         method: String,
         params: Option<Value>,
         caller: Caller,
-    ) -> impl Future<Output = Result<Value, ErrorObject>> + Send;
+    ) -> impl Future<Output = Result<Json, ErrorObject>> + Send;
 }
 
 /// Who asks.
@@ -88,7 +89,7 @@ pub struct Notifier(pub(super) mpsc::WeakSender<String>);
 
 impl Notifier {
     /// Sends a notification once the client has read enough to take it; false where it has gone.
-    pub async fn send(&self, method: &str, params: &Value) -> bool {
+    pub async fn send(&self, method: &str, params: &Json) -> bool {
         match self.0.upgrade() {
             Some(queue) => queue.send(request(None, method, params)).await.is_ok(),
             None => false,
@@ -96,7 +97,7 @@ impl Notifier {
     }
 
     /// Sends a notification; drops it where the client is slow to read or has gone.
-    pub fn notify(&self, method: &str, params: &Value) {
+    pub fn notify(&self, method: &str, params: &Json) {
         if let Some(queue) = self.0.upgrade()
             && let Ok(place) = queue.try_reserve()
         {

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::client::{CallFailure, Client, Incoming, Wait};
+use super::json::Json;
 use super::message::{ErrorObject, INTERNAL_ERROR, INVALID_REQUEST, MAX_LINE, METHOD_NOT_FOUND, PARSE_ERROR};
 use super::server::{Caller, Handler, Limits, Load, serve};
 use crate::error::{Error, Kind};
@@ -33,25 +34,26 @@ struct Methods {
 }
 
 impl Handler for Methods {
-    async fn call(&self, method: String, params: Option<Value>, mut caller: Caller) -> Result<Value, ErrorObject> {
+    async fn call(&self, method: String, params: Option<Value>, mut caller: Caller) -> Result<Json, ErrorObject> {
         match method.as_str() {
-            "echo" => Ok(params.unwrap_or_default()),
-            "uid" => Ok(caller.peer.uid.into()),
+            "echo" => Ok(params.unwrap_or_default().into()),
+            "uid" => Ok(json!(caller.peer.uid).into()),
             "refused" => Err(Error::new(Kind::NotFound, "no such volume").hint("volctl ls").into()),
             "panics" => panic!("as asked"),
             "tells" => {
                 let count = params.unwrap_or_default()["count"].as_u64().unwrap_or_default();
-                (0..count).for_each(|n| caller.notify.notify("told", &json!({ "n": n, "pad": "x".repeat(1000) })));
-                Ok("told".into())
+                (0..count)
+                    .for_each(|n| caller.notify.notify("told", &json!({ "n": n, "pad": "x".repeat(1000) }).into()));
+                Ok(json!("told").into())
             }
             "held" => {
                 self.open.notified().await;
-                Ok("let go".into())
+                Ok(json!("let go").into())
             }
             "until_gone" => {
                 caller.gone.wait().await;
                 self.saw_gone.notify_one();
-                Ok(Value::Null)
+                Ok(Value::Null.into())
             }
             _ => Err(ErrorObject::new(METHOD_NOT_FOUND, "no such method")),
         }
@@ -416,9 +418,9 @@ async fn the_client_calls() {
         let mut told = Vec::new();
         let wait = Wait::default();
         let result = client.call("tells", &json!({"count": 2}), &wait, |method, params| {
-            told.push((method.to_owned(), params["n"].as_u64()));
+            told.push((method.to_owned(), params.read::<Value>().unwrap()["n"].as_u64()));
         });
-        assert_eq!(result, Ok(json!("told")));
+        assert_eq!(result, Ok(json!("told").into()));
         assert_eq!(told, [("told".into(), Some(0)), ("told".into(), Some(1))]);
         let Err(CallFailure::Remote(error)) = client.call("refused", &json!({}), &wait, |_, _| {}) else {
             panic!("not refused")
@@ -436,9 +438,9 @@ async fn the_client_gathers_several_answers_as_they_come() {
         let held = client.send("held", &json!({})).unwrap();
         let echoed = client.send("echo", &json!([1])).unwrap();
         let wait = Wait::default();
-        assert_eq!(client.next(&wait), Ok(Incoming::Answer { id: echoed, outcome: Ok(json!([1])) }));
+        assert_eq!(client.next(&wait), Ok(Incoming::Answer { id: echoed, outcome: Ok(json!([1]).into()) }));
         methods.open.notify_one();
-        assert_eq!(client.next(&wait), Ok(Incoming::Answer { id: held, outcome: Ok(json!("let go")) }));
+        assert_eq!(client.next(&wait), Ok(Incoming::Answer { id: held, outcome: Ok(json!("let go").into()) }));
     })
     .await;
 }
@@ -455,7 +457,7 @@ async fn the_client_waits_only_to_its_deadline_and_goes_on_afterwards() {
         assert!(Instant::now().into_std() >= deadline);
         methods.open.notify_one();
         let answer = client.next(&Wait::default());
-        assert_eq!(answer, Ok(Incoming::Answer { id: held, outcome: Ok(json!("let go")) }));
+        assert_eq!(answer, Ok(Incoming::Answer { id: held, outcome: Ok(json!("let go").into()) }));
     })
     .await;
 }

@@ -7,7 +7,7 @@ use super::events::note_transition;
 use super::holds::refuse_if_held;
 use super::operations::end;
 use super::row::{OperationRow, UNFINISHED, name, one};
-use super::{Store, sql, time_text, to_json};
+use super::{Store, execute, parse, row, time_text, to_json};
 use crate::api::{Asker, OperationKind, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, printable};
@@ -56,6 +56,17 @@ pub enum Accepted {
     Same(OperationRow),
 }
 
+/// How far an operation that waits in line is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InLine {
+    /// It waits no more: it runs, or has ended.
+    Started(Box<OperationRow>),
+    /// Its turn comes when this one has ended, at the earliest.
+    Behind(OperationId),
+    /// It does not stand in line any more.
+    Gone,
+}
+
 impl Store {
     /// Accepts an operation: from here on it has an outcome. A volume that is taken is `busy`, or the operation waits
     /// in line.
@@ -93,32 +104,27 @@ impl Store {
         }
     }
 
-    /// Starts an operation that waits in line, if it is its turn; none where it is not. One whose volume was held
-    /// meanwhile ends.
-    pub fn start_queued(&self, id: OperationId) -> Result<Option<OperationRow>> {
+    /// Starts an operation that waits in line, if it is its turn. One whose volume was held meanwhile ends.
+    pub fn start_queued(&self, id: OperationId) -> Result<InLine> {
         self.write(|db| {
-            let started = db
-                .execute(
-                    "UPDATE operations SET status = 'running', updated_at = ?2 WHERE id = ?1 AND status = 'queued'
-                       AND NOT EXISTS (SELECT 1 FROM operations AS other
-                            WHERE (other.volume_id = operations.volume_id OR other.new_name = operations.new_name
-                                   OR other.root_of = operations.root_of)
-                              AND (other.status IN ('running', 'unwinding', 'stuck')
-                                   OR (other.status = 'queued' AND other.seq < operations.seq)))",
-                    params![id.to_string(), time_text(Timestamp::now())],
-                )
-                .map_err(sql)?;
-            if started == 0 {
-                return Ok(None);
+            let started =
+                |row: Option<OperationRow>| Ok(row.map_or(InLine::Gone, |row| InLine::Started(Box::new(row))));
+            if let Some(before) = before(db, id)? {
+                return Ok(InLine::Behind(before));
+            }
+            let now = time_text(Timestamp::now());
+            let start = "UPDATE operations SET status = 'running', updated_at = ?2 WHERE id = ?1 AND status = 'queued'";
+            if execute(db, start, params![id.to_string(), now])? == 0 {
+                return Ok(InLine::Gone);
             }
             note_transition(db, id)?;
-            let started = one(db, "id = ?1", &id.to_string())?;
-            let Some(row) = &started else { return Ok(None) };
+            let running = one(db, "id = ?1", &id.to_string())?;
+            let Some(row) = &running else { return Ok(InLine::Gone) };
             match refuse_if_held(db, row.kind, row.volume_id) {
                 Err(held) if held.kind == Kind::Conflict => end(db, id, Status::Failed, &held)?,
-                looked => return looked.map(|()| started),
+                looked => return looked.and_then(|()| started(running)),
             }
-            one(db, "id = ?1", &id.to_string())
+            started(one(db, "id = ?1", &id.to_string())?)
         })
     }
 
@@ -141,14 +147,8 @@ fn same_request(row: OperationRow, request: &str) -> Result<OperationRow> {
 }
 
 fn supersede(db: &Transaction<'_>, id: OperationId, step: &str, by: OperationId) -> Result<()> {
-    let stands: bool = db
-        .query_row(
-            "SELECT EXISTS (SELECT 1 FROM operations WHERE id = ?1 AND status = 'running' AND step = ?2)",
-            [&id.to_string(), step],
-            |row| row.get(0),
-        )
-        .map_err(sql)?;
-    if stands {
+    let query = "SELECT 1 FROM operations WHERE id = ?1 AND status = 'running' AND step = ?2";
+    if row(db, query, [&id.to_string(), step], |_| Ok(()))?.is_some() {
         let error = Error::new(Kind::Cancelled, format!("superseded by operation {by}"));
         end(db, id, Status::Cancelled, &error)?;
     }
@@ -172,6 +172,24 @@ fn holder(db: &Connection, new: &NewOperation) -> Result<Option<OperationRow>> {
     Ok(None)
 }
 
+/// The one before an operation in its line: the next that was accepted before it, or whoever has what it waits for.
+fn before(db: &Connection, id: OperationId) -> Result<Option<OperationId>> {
+    for column in ["volume_id", "new_name", "root_of"] {
+        // The plus: sorted, the few that are unfinished are found sooner than by a walk through all there ever were.
+        let query = format!(
+            "SELECT other.id FROM operations AS mine JOIN operations AS other ON other.{column} = mine.{column}
+             WHERE mine.id = ?1 AND other.id <> mine.id
+               AND other.status IN ('queued', 'running', 'unwinding', 'stuck')
+               AND (other.status <> 'queued' OR other.seq < mine.seq)
+             ORDER BY +other.seq DESC LIMIT 1"
+        );
+        if let Some(before) = row(db, &query, [id.to_string()], |row| row.get::<_, String>(0))? {
+            return parse(&before).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 fn busy(new: &NewOperation, holder: &OperationRow) -> Error {
     let what = match (new.root_of, &new.volume_name, new.volume_id) {
         (Some(vm), ..) if holder.volume_id != new.volume_id => format!("the place for the root disk of VM {vm}"),
@@ -188,8 +206,7 @@ fn busy(new: &NewOperation, holder: &OperationRow) -> Error {
 
 fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()> {
     let now = time_text(Timestamp::now());
-    db.execute(
-        "INSERT INTO operations (id, kind, status, step, step_words, volume_id, volume_name, new_name, vm_id, root_of, request_id,
+    execute(db, "INSERT INTO operations (id, kind, status, step, step_words, volume_id, volume_name, new_name, vm_id, root_of, request_id,
                                  request, asker, story, deadline, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16)",
         params![
@@ -210,8 +227,7 @@ fn insert(db: &Transaction<'_>, new: &NewOperation, status: Status) -> Result<()
             time_text(new.deadline),
             now,
         ],
-    )
-    .map_err(sql)?;
+    )?;
     note_transition(db, new.id)
 }
 
@@ -284,12 +300,14 @@ mod tests {
         let second = accepted(&store, &NewOperation { queue: true, ..new(volume) });
         let third = accepted(&store, &NewOperation { queue: true, ..new(volume) });
         assert_eq!((second.status, third.status), (Status::Queued, Status::Queued));
-        assert!(store.start_queued(second.id).unwrap().is_none());
+        assert_eq!(store.start_queued(second.id).unwrap(), InLine::Behind(first.id));
+        assert_eq!(store.start_queued(third.id).unwrap(), InLine::Behind(second.id));
         store.transition(first.id, &ended(Status::Failed)).unwrap().unwrap();
         assert_eq!(store.accept(&new(volume)).unwrap_err().kind, Kind::Busy, "nobody passes the line");
-        assert!(store.start_queued(third.id).unwrap().is_none());
-        assert!(store.start_queued(second.id).unwrap().is_some());
-        assert!(store.start_queued(third.id).unwrap().is_none());
+        assert_eq!(store.start_queued(third.id).unwrap(), InLine::Behind(second.id));
+        assert!(matches!(store.start_queued(second.id).unwrap(), InLine::Started(row) if row.id == second.id));
+        assert_eq!(store.start_queued(third.id).unwrap(), InLine::Behind(second.id));
+        assert_eq!(store.start_queued(second.id).unwrap(), InLine::Gone, "it runs");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::row::name;
-use super::{Store, from_json, parse, sql, time_text};
+use super::{Store, execute, from_json, parse, row, sql, time_text};
 use crate::api::{Event, EventKind, Moment};
 use crate::error::Result;
 use crate::model::{JobId, OperationId, Serial, VolumeId};
@@ -100,7 +100,8 @@ impl Store {
     pub fn newest_event(&self) -> Result<u64> {
         self.read(|db| {
             let newest = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'";
-            db.query_row(newest, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(sql)
+            let newest = row(db, newest, [], |row| row.get::<_, i64>(0))?;
+            Ok(newest.unwrap_or_default().unsigned_abs())
         })
     }
 
@@ -118,14 +119,14 @@ impl Store {
     /// Deletes some of the events of no operation that are older than a moment, or more than are kept; how many.
     pub fn prune_events(&self, before: Timestamp) -> Result<usize> {
         self.write(|db| {
-            db.execute(
+            execute(
+                db,
                 "DELETE FROM events WHERE seq IN (
                     SELECT seq FROM events WHERE operation IS NULL AND at < max(?1, coalesce(
                         (SELECT at FROM events WHERE operation IS NULL ORDER BY at DESC LIMIT 1 OFFSET ?2), ''))
                     LIMIT ?3)",
                 params![time_text(before), MOST_KEPT, PRUNED_AT_ONCE],
             )
-            .map_err(sql)
         })
     }
 

@@ -6,7 +6,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Row, Transaction, params};
 
 use super::row::name;
-use super::{Store, from_json, parse, sql, time_text, to_json, whole};
+use super::{Store, execute, from_json, parse, sql, time_text, to_json, whole};
 use crate::api::{Access, LastClient, Leaving, Usage};
 use crate::error::{Error, Kind, Result};
 use crate::model::VolumeId;
@@ -84,9 +84,8 @@ impl Store {
                 return Err(Error::new(Kind::Conflict, format!("another volume is exported as {}", wish.name))
                     .hint("choose another --name; `volctl exports` lists them"));
             }
-            db.execute("DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()]).map_err(sql)?;
-            db.execute(
-                "INSERT INTO exports (name, volume_id, read_only, shared, access, device_path, identity, failed, created_at)
+            execute(db, "DELETE FROM exports WHERE volume_id = ?1", [wish.volume_id.to_string()])?;
+            execute(db, "INSERT INTO exports (name, volume_id, read_only, shared, access, device_path, identity, failed, created_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     wish.name,
@@ -99,8 +98,7 @@ impl Store {
                     wish.failed,
                     time_text(wish.usage.since),
                 ],
-            )
-            .map_err(sql)?;
+            )?;
             put_usage(db, wish.volume_id, &wish.usage)
         })
     }
@@ -109,11 +107,11 @@ impl Store {
     pub fn put_access(&self, volume: VolumeId, access: &Access, share: bool) -> Result<()> {
         let access = to_json(access)?;
         self.write(|db| {
-            db.execute(
+            execute(
+                db,
                 "UPDATE exports SET access = ?2, shared = shared OR ?3 WHERE volume_id = ?1",
                 params![volume.to_string(), access, share],
-            )
-            .map_err(sql)?;
+            )?;
             Ok(())
         })
     }
@@ -121,7 +119,7 @@ impl Store {
     /// Marks a wish as failed.
     pub fn fail_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
-            db.execute("UPDATE exports SET failed = 1 WHERE volume_id = ?1", [volume.to_string()]).map_err(sql)?;
+            execute(db, "UPDATE exports SET failed = 1 WHERE volume_id = ?1", [volume.to_string()])?;
             Ok(())
         })
     }
@@ -130,13 +128,13 @@ impl Store {
     pub fn end_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
             let id = volume.to_string();
-            db.execute(
+            execute(
+                db,
                 "INSERT OR REPLACE INTO former_exports (volume_id, name, read_only, shared, access)
                  SELECT volume_id, name, read_only, shared, access FROM exports WHERE volume_id = ?1",
                 [&id],
-            )
-            .map_err(sql)?;
-            db.execute("DELETE FROM exports WHERE volume_id = ?1", [&id]).map_err(sql)?;
+            )?;
+            execute(db, "DELETE FROM exports WHERE volume_id = ?1", [&id])?;
             Ok(())
         })
     }
@@ -161,7 +159,7 @@ impl Store {
     /// Takes a wish back that was not fulfilled.
     pub fn forget_wish(&self, volume: VolumeId) -> Result<()> {
         self.write(|db| {
-            db.execute("DELETE FROM exports WHERE volume_id = ?1", [volume.to_string()]).map_err(sql)?;
+            execute(db, "DELETE FROM exports WHERE volume_id = ?1", [volume.to_string()])?;
             Ok(())
         })
     }
@@ -172,7 +170,8 @@ pub(super) fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -
     let last = usage.last_client.as_ref();
     // One that is there now is cut off, should this be the last that is known of it.
     let left = last.map(|last| name(last.left.unwrap_or(Leaving::CutOff))).transpose()?;
-    db.execute(
+    execute(
+        db,
         "UPDATE exports SET bytes_read = ?2, bytes_written = ?3, last_client = ?4, last_client_at = ?5,
                 last_client_left = ?6
          WHERE volume_id = ?1
@@ -185,8 +184,7 @@ pub(super) fn put_usage(db: &Transaction<'_>, volume: VolumeId, usage: &Usage) -
             last.map(|last| time_text(last.at)),
             left,
         ],
-    )
-    .map_err(sql)?;
+    )?;
     Ok(())
 }
 

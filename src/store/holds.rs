@@ -1,8 +1,8 @@
 //! The holds: which volumes nobody may take away, who says so, and why.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
-use super::{Store, parse, sql, time_text};
+use super::{Store, execute, parse, row, sql, time_text};
 use crate::api::{Hold, OperationKind};
 use crate::error::{Error, Kind, Result};
 use crate::model::{VolumeId, format_age, printable};
@@ -68,7 +68,8 @@ impl Store {
             {
                 return Ok(false);
             }
-            db.execute(
+            execute(
+                db,
                 "INSERT INTO holds (volume_id, volume_name, holder, uid, note, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (volume_id) DO UPDATE SET volume_name = ?2, holder = ?3, note = ?5",
                 params![
@@ -79,8 +80,7 @@ impl Store {
                     new.hold.note,
                     time_text(new.hold.since),
                 ],
-            )
-            .map_err(sql)?;
+            )?;
             Ok(true)
         })
     }
@@ -89,7 +89,7 @@ impl Store {
     pub fn release(&self, volume: VolumeId) -> Result<Option<HeldVolume>> {
         self.write(|db| {
             let held = hold_on(db, volume)?;
-            db.execute("DELETE FROM holds WHERE volume_id = ?1", [volume.to_string()]).map_err(sql)?;
+            execute(db, "DELETE FROM holds WHERE volume_id = ?1", [volume.to_string()])?;
             Ok(held)
         })
     }
@@ -108,8 +108,8 @@ const SELECT: &str = "SELECT volume_id, volume_name, holder, uid, note, since FR
 
 fn hold_on(db: &Connection, volume: VolumeId) -> Result<Option<HeldVolume>> {
     let query = format!("{SELECT} WHERE volume_id = ?1");
-    let row = db.query_row(&query, [volume.to_string()], columns).optional().map_err(sql)?;
-    row.map(held).transpose()
+    let found = row(db, &query, [volume.to_string()], columns)?;
+    found.map(held).transpose()
 }
 
 type Columns = (String, String, String, u32, String, String);

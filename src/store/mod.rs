@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use nix::fcntl::Flock;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
@@ -36,7 +36,7 @@ use backlog::Backlog;
 use crate::blocking::off_the_runtime;
 use crate::error::{Error, Kind, Result};
 
-pub use accept::{Accepted, NewOperation};
+pub use accept::{Accepted, InLine, NewOperation};
 pub use counters::{Counter, STEP_BOUNDS_MS, StepTime};
 pub use events::NewEvent;
 pub use exports::{FormerExport, Wish};
@@ -52,10 +52,13 @@ const RECONCILED_AT: &str = "reconciled_at";
 /// The key under which stands since when nothing new is taken.
 const DRAINING: &str = "draining";
 
+/// So many statements are kept: more than there are.
+const STATEMENTS: usize = 128;
+
 /// The store, and with it the right to be the one daemon of its directory.
 #[derive(Clone)]
 pub struct Store {
-    connection: Arc<Mutex<Connection>>,
+    database: Arc<Mutex<Database>>,
     path: PathBuf,
     read_only: bool,
     /// Events that are not written yet.
@@ -63,6 +66,13 @@ pub struct Store {
     recorded: Arc<Notify>,
     written: Arc<watch::Sender<()>>,
     _lock: Arc<Flock<File>>,
+}
+
+/// The database, and how it commits.
+struct Database {
+    connection: Connection,
+    /// Whether what it commits is on disk then.
+    is_full: bool,
 }
 
 impl Store {
@@ -73,8 +83,9 @@ impl Store {
         let lock = open::take_lock(directory)?;
         let path = directory.join("volctl.db");
         let open::Opened { connection, read_only } = open::open_database(directory, &path)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
+            database: Arc::new(Mutex::new(Database { connection, is_full: true })),
             path,
             read_only,
             backlog: Arc::default(),
@@ -113,7 +124,7 @@ impl Store {
     /// It takes again what comes.
     pub fn end_draining(&self) -> Result<()> {
         self.write(|db| {
-            db.execute("DELETE FROM meta WHERE key = ?1", [DRAINING]).map_err(sql)?;
+            execute(db, "DELETE FROM meta WHERE key = ?1", [DRAINING])?;
             Ok(())
         })
     }
@@ -158,27 +169,26 @@ impl Store {
 
     /// One transaction: all of it or nothing is on disk when this returns. The events that wait come with it.
     fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.write_as("FULL", change)
+        self.write_as(true, change)
     }
 
     /// As [`Self::write`], for what can be learned again: a power cut may take it back, with all that was remembered
     /// since the last [`Self::write`], and nothing else. With events that wait it is as [`Self::write`]: once somebody has
     /// read the number of one, no other may get it.
     fn remember<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.write_as("NORMAL", change)
+        self.write_as(false, change)
     }
 
-    fn write_as<T>(&self, synchronous: &str, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    fn write_as<T>(&self, is_full: bool, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.refuse_if_read_only()?;
         off_the_runtime(|| {
-            let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
             let events = self.backlog().take();
-            let synchronous = if events.is_empty() { synchronous } else { "FULL" };
-            let written = in_transaction(&mut connection, synchronous, |transaction| {
+            let written = database.transaction(is_full || !events.is_empty(), |transaction| {
                 events::insert(transaction, &events);
                 change(transaction)
             });
-            drop(connection);
+            drop(database);
             if written.is_ok() {
                 self.written.send_replace(());
             } else {
@@ -189,7 +199,7 @@ impl Store {
     }
 
     fn read<T, E>(&self, look: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
-        off_the_runtime(|| look(&self.connection.lock().unwrap_or_else(PoisonError::into_inner)))
+        off_the_runtime(|| look(&self.database.lock().unwrap_or_else(PoisonError::into_inner).connection))
     }
 
     /// Copies the whole store to a file that is not there yet, while it is in use; gives the copy's size in bytes.
@@ -220,30 +230,45 @@ impl Store {
 
     /// A value that belongs to the store as a whole, such as the VM it is bound to.
     pub fn meta(&self, key: &str) -> Result<Option<String>> {
-        self.read(|db| {
-            db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional().map_err(sql)
-        })
+        self.read(|db| row(db, "SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)))
     }
 
     /// Sets such a value.
     pub fn set_meta(&self, key: &str, value: &str) -> Result<()> {
         self.write(|db| {
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value]).map_err(sql)?;
+            execute(db, "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
             Ok(())
         })
     }
 }
 
-fn in_transaction<T>(
-    connection: &mut Connection,
-    synchronous: &str,
-    change: impl FnOnce(&Transaction<'_>) -> Result<T>,
-) -> Result<T> {
-    connection.pragma_update(None, "synchronous", synchronous).map_err(sql)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-    let value = change(&transaction)?;
-    transaction.commit().map_err(sql)?;
-    Ok(value)
+impl Database {
+    fn transaction<T>(&mut self, is_full: bool, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        if self.is_full != is_full {
+            let synchronous = if is_full { "FULL" } else { "NORMAL" };
+            self.connection.pragma_update(None, "synchronous", synchronous).map_err(sql)?;
+            self.is_full = is_full;
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
+        let value = change(&transaction)?;
+        transaction.commit().map_err(sql)?;
+        Ok(value)
+    }
+}
+
+/// Runs a statement that is kept: SQLite takes longer to understand most of them than to run them.
+fn execute(db: &Connection, statement: &str, params: impl Params) -> Result<usize> {
+    db.prepare_cached(statement).and_then(|mut kept| kept.execute(params)).map_err(sql)
+}
+
+/// The one row that such a statement gives, if it gives one.
+fn row<T>(
+    db: &Connection,
+    statement: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>> {
+    db.prepare_cached(statement).and_then(|mut kept| kept.query_row(params, read).optional()).map_err(sql)
 }
 
 /// An SQLite error as ours.

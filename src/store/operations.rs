@@ -7,7 +7,7 @@ use rusqlite::{Transaction, params};
 
 use super::events::note_transition;
 use super::row::{HOLDS, OperationRow, Outcome, UNFINISHED, many, name, one};
-use super::{Store, from_json, sql, time_text, to_json};
+use super::{Store, execute, from_json, row, sql, time_text, to_json};
 use crate::api::{Asker, OperationList, Status};
 use crate::error::{Error, Kind, Result};
 use crate::model::{OperationId, VmId, VolumeId, VolumeRecord};
@@ -51,27 +51,26 @@ impl Store {
             }
             let now = time_text(Timestamp::now());
             let finished = to.status.ended().then(|| now.clone());
-            let saved = db
-                .execute(
-                    "UPDATE operations SET status = ?2, step = ?3, step_words = ?4, story = ?5,
+            let saved = execute(
+                db,
+                "UPDATE operations SET status = ?2, step = ?3, step_words = ?4, story = ?5,
                             volume_id = coalesce(?6, volume_id), outcome = ?7, error = ?8, updated_at = ?9,
                             finished_at = ?10,
                             unwinding = CASE ?2 WHEN 'stuck' THEN unwinding ELSE ?2 = 'unwinding' END
                      WHERE id = ?1 AND status IN ('queued', 'running', 'unwinding', 'stuck')",
-                    params![
-                        id.to_string(),
-                        name(to.status)?,
-                        to.step.0,
-                        to.step.1,
-                        to.story,
-                        to.volume_id.map(|id| id.to_string()),
-                        to.outcome.as_ref().map(to_json).transpose()?,
-                        to.error.as_ref().map(to_json).transpose()?,
-                        now,
-                        finished,
-                    ],
-                )
-                .map_err(sql)?;
+                params![
+                    id.to_string(),
+                    name(to.status)?,
+                    to.step.0,
+                    to.step.1,
+                    to.story,
+                    to.volume_id.map(|id| id.to_string()),
+                    to.outcome.as_ref().map(to_json).transpose()?,
+                    to.error.as_ref().map(to_json).transpose()?,
+                    now,
+                    finished,
+                ],
+            )?;
             if saved == 0 {
                 return Ok(None);
             }
@@ -119,14 +118,13 @@ impl Store {
     /// Lets a stuck operation go on from the step at which it is; none where it is not stuck.
     pub fn unstick(&self, id: OperationId) -> Result<Option<OperationRow>> {
         self.write(|db| {
-            let freed = db
-                .execute(
-                    "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'),
+            let freed = execute(
+                db,
+                "UPDATE operations SET status = iif(unwinding, 'unwinding', 'running'),
                             error = iif(unwinding, error, NULL), updated_at = ?2
                      WHERE id = ?1 AND status = 'stuck'",
-                    params![id.to_string(), time_text(Timestamp::now())],
-                )
-                .map_err(sql)?;
+                params![id.to_string(), time_text(Timestamp::now())],
+            )?;
             if freed == 0 {
                 return Ok(None);
             }
@@ -243,7 +241,7 @@ impl Store {
             let other = one(db, &format!("{HOLDS} AND id <> '{id}' AND {WORKS_ON}"), &volume.to_string())?;
             if other.is_none() {
                 let displaced = [id.to_string(), volume.to_string()];
-                db.execute("UPDATE operations SET displaced_id = ?2 WHERE id = ?1", displaced).map_err(sql)?;
+                execute(db, "UPDATE operations SET displaced_id = ?2 WHERE id = ?1", displaced)?;
             }
             Ok(other)
         })
@@ -262,20 +260,22 @@ impl Store {
     /// Whether an operation is at work on a volume, or on a creation of its name.
     pub fn is_at_work_on(&self, volume: &VolumeRecord) -> Result<bool> {
         self.read(|db| {
-            let query = "SELECT EXISTS (SELECT 1 FROM operations WHERE status IN ('running', 'unwinding')
-                                        AND (volume_id = ?1 OR displaced_id = ?1 OR new_name = ?2))";
-            db.query_row(query, [&volume.id.to_string(), &volume.name], |row| row.get(0)).map_err(sql)
+            let query = format!(
+                "SELECT 1 FROM operations WHERE {UNFINISHED} AND status IN ('running', 'unwinding')
+                    AND (volume_id = ?1 OR displaced_id = ?1 OR new_name = ?2)"
+            );
+            Ok(row(db, &query, [&volume.id.to_string(), &volume.name], |_| Ok(()))?.is_some())
         })
     }
 
     /// Deletes some of the operations that ended before a moment, and their events with them; how many.
     pub fn prune_operations(&self, before: Timestamp) -> Result<usize> {
         self.write(|db| {
-            db.execute(
+            execute(
+                db,
                 "DELETE FROM operations WHERE seq IN (SELECT seq FROM operations WHERE finished_at < ?1 LIMIT ?2)",
                 params![time_text(before), PRUNED_AT_ONCE],
             )
-            .map_err(sql)
         })
     }
 }
@@ -291,10 +291,10 @@ fn refuse_if_held(db: &Transaction<'_>, id: OperationId, volume: VolumeId) -> Re
 /// Ends an operation whose row is known not to have ended.
 pub(super) fn end(db: &Transaction<'_>, id: OperationId, status: Status, error: &Error) -> Result<()> {
     let now = time_text(Timestamp::now());
-    db.execute(
+    execute(
+        db,
         "UPDATE operations SET status = ?2, error = ?3, updated_at = ?4, finished_at = ?4 WHERE id = ?1",
         params![id.to_string(), name(status)?, to_json(error)?, now],
-    )
-    .map_err(sql)?;
+    )?;
     note_transition(db, id)
 }

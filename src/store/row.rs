@@ -1,7 +1,7 @@
 //! A row of the journal, as it is written and read.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{from_json, parse, sql};
@@ -103,7 +103,7 @@ pub(super) const HOLDS: &str = "status IN ('running', 'unwinding', 'stuck')";
 /// One row that fulfils a condition on `?1`.
 pub(super) fn one(db: &Connection, condition: &str, value: &str) -> Result<Option<OperationRow>> {
     let query = format!("SELECT {COLUMNS} FROM operations WHERE {condition} LIMIT 1");
-    let row = db.prepare_cached(&query).map_err(sql)?.query_row([value], raw).optional().map_err(sql)?;
+    let row = super::row(db, &query, [value], raw)?;
     row.map(operation).transpose()
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
-use super::{Store, from_json, parse, sql, time_text, to_json};
+use super::{Store, execute, from_json, parse, row, sql, time_text, to_json};
 use crate::error::Result;
 use crate::model::{VmId, VolumeId, VolumeRecord};
 
@@ -46,11 +46,8 @@ impl Store {
     /// One volume.
     pub fn volume(&self, id: VolumeId) -> Result<Option<CachedVolume>> {
         self.read(|db| {
-            let row = db
-                .query_row("SELECT record, as_of FROM volumes WHERE id = ?1", [id.to_string()], columns)
-                .optional()
-                .map_err(sql)?;
-            row.map(cached).transpose()
+            let found = row(db, "SELECT record, as_of FROM volumes WHERE id = ?1", [id.to_string()], columns)?;
+            found.map(cached).transpose()
         })
     }
 
@@ -59,11 +56,11 @@ impl Store {
     pub fn replace_volumes(&self, records: &[VolumeRecord], as_of: Timestamp) -> Result<()> {
         self.remember(|db| {
             // A clock that was set back makes no row newer than now.
-            db.execute(
+            execute(
+                db,
                 "DELETE FROM volumes WHERE NOT (as_of > ?1 AND as_of <= ?2)",
                 [time_text(as_of), time_text(Timestamp::now())],
-            )
-            .map_err(sql)?;
+            )?;
             let mut insert = db
                 .prepare_cached(
                     "INSERT INTO volumes (id, record, position, as_of) VALUES (?1, ?2, ?3, ?4)
@@ -75,8 +72,7 @@ impl Store {
                 let row = params![record.id.to_string(), to_json(record)?, position as i64, time_text(as_of)];
                 insert.execute(row).map_err(sql)?;
             }
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [LISTED_AT, &time_text(as_of)])
-                .map_err(sql)?;
+            execute(db, "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [LISTED_AT, &time_text(as_of)])?;
             Ok(())
         })
     }
@@ -98,13 +94,13 @@ impl Store {
     /// Takes what CloudStack said of one volume; a new one stands first, as in CloudStack's list.
     pub fn put_volume(&self, record: &VolumeRecord, as_of: Timestamp) -> Result<()> {
         self.remember(|db| {
-            db.execute(
+            execute(
+                db,
                 "INSERT INTO volumes (id, record, position, as_of)
                  VALUES (?1, ?2, (SELECT coalesce(min(position), 0) - 1 FROM volumes), ?3)
                  ON CONFLICT (id) DO UPDATE SET record = excluded.record, as_of = excluded.as_of",
                 params![record.id.to_string(), to_json(record)?, time_text(as_of)],
-            )
-            .map_err(sql)?;
+            )?;
             Ok(())
         })
     }
@@ -112,8 +108,8 @@ impl Store {
     /// Forgets a volume that is no more.
     pub fn forget_volume(&self, id: VolumeId) -> Result<()> {
         self.write(|db| {
-            db.execute("DELETE FROM volumes WHERE id = ?1", [id.to_string()]).map_err(sql)?;
-            db.execute("DELETE FROM former_exports WHERE volume_id = ?1", [id.to_string()]).map_err(sql)?;
+            execute(db, "DELETE FROM volumes WHERE id = ?1", [id.to_string()])?;
+            execute(db, "DELETE FROM former_exports WHERE volume_id = ?1", [id.to_string()])?;
             Ok(())
         })
     }

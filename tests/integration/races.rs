@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use volctl::rpc::client::{Client, Wait};
 
 use crate::support::appliance::{Appliance, Config};
@@ -100,6 +100,7 @@ fn wait_until_quiet(appliance: &Appliance) {
     loop {
         let mut connection = connect(appliance);
         let health = connection.call("system.health", &json!({}), &Wait::default(), |_, _| {}).unwrap();
+        let health: Value = health.read().unwrap();
         let checks = health["checks"].as_array().unwrap();
         let operations = checks.iter().find(|check| check["name"] == "operations").unwrap();
         if operations["message"] == "0 under way" {

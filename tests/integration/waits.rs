@@ -28,6 +28,23 @@ fn many_jobs_take_one_list_at_a_time_and_one_last_question_each() {
 }
 
 #[test]
+fn attaches_at_once_share_their_looks_and_the_volumes_show_their_ends() {
+    let appliance = Appliance::start();
+    let names: Vec<String> = (0..12).map(|number| format!("data{number}")).collect();
+    let ids: Vec<String> = names.iter().map(|name| appliance.cloud.volume(name)).collect();
+    appliance.cloud.settings(json!({"latency": {"default": {"min_ms": 300, "max_ms": 300}}}));
+    let before = calls(&appliance, "queryAsyncJobResult");
+    let words = ["attach", "--vm", WORKER].into_iter().chain(ids.iter().map(String::as_str));
+    appliance.ok(&words.collect::<Vec<_>>());
+    let questions = calls(&appliance, "queryAsyncJobResult") - before;
+    assert!(questions < 12, "{questions} questions by id for 12 jobs");
+    // Of each at the volume and its VM when it is accepted and before it is sent, and at the volume after; most of the
+    // first ones are shared.
+    let looks = calls(&appliance, "listVolumes");
+    assert!(looks <= 5 * 12, "{looks} looks at volumes for 12 attaches");
+}
+
+#[test]
 fn what_a_step_took_the_last_times_is_told_while_it_is_under_way() {
     let appliance = Appliance::start();
     appliance.cloud.volume("data");

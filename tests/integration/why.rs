@@ -22,7 +22,7 @@ fn a_timeline_has_who_asked_the_job_the_disk_and_the_export() {
             .filter(|why| !texts(why, "device").is_empty() && !texts(why, "export").is_empty())
     });
     names(&texts(&why, "asked").join("\n"), &["attach", "by user 0", "attach data --export"]);
-    names(&texts(&why, "call").join("\n"), &["accepted the job", "job succeeded", "(job "]);
+    names(&texts(&why, "call").join("\n"), &["accepted the job", "CloudStack's job ", "(job "]);
     names(&texts(&why, "end").join("\n"), &["succeeded"]);
     names(why["summary"].as_str().unwrap(), &["Nothing is under way", "attached here", "exported as"]);
     let text = appliance.run(&["why", "data"]).success().stdout;
@@ -47,7 +47,7 @@ fn what_was_done_outside_is_explained_by_cloudstack_and_missed_when_it_is_away()
     appliance.cloud.fault(json!({"command": "*", "mode": "cut-before", "times": 100_000}));
     let why = appliance.ok(&["why", "data"]);
     names(&why["notes"].to_string(), &["missing", "listEvents"]);
-    names(&texts(&why, "call").join("\n"), &["job succeeded"]);
+    names(&texts(&why, "call").join("\n"), &["CloudStack's job "]);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn without_the_right_to_look_at_events_the_rest_is_told_with_a_note() {
     attached(&appliance);
     let told = |appliance: &Appliance| {
         let why = appliance.ok(&["why", "data"]);
-        names(&texts(&why, "call").join("\n"), &["job succeeded"]);
+        names(&texts(&why, "call").join("\n"), &["CloudStack's job "]);
         names(why["summary"].as_str().unwrap(), &["attached here"]);
         names(&why["notes"].to_string(), &["missing here", "listEvents"]);
     };

@@ -117,7 +117,7 @@ impl Daemon {
     fn call<T: DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Option<T> {
         let wait = Wait { deadline: Some(self.deadline), interrupt: None };
         let answer = self.client.call(method, &serde_json::to_value(params).ok()?, &wait, |_, _| {}).ok()?;
-        serde_json::from_value(answer).ok()
+        answer.read().ok()
     }
 
     fn volumes(&mut self) -> Option<Vec<Volume>> {

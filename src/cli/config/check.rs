@@ -52,7 +52,7 @@ impl Check {
             document["checks"] = json!(findings);
         }
         let screen = output.screen();
-        let code = output.answer(Ok(document), |document| page(document, &mistakes, &findings, &screen));
+        let code = output.answer(Ok(document.into()), |document| page(document, &mistakes, &findings, &screen));
         Ok(if ok { code } else { 1 })
     }
 

@@ -62,7 +62,7 @@ impl Import {
             "{to} written from the profile {} of {from}, the secret key to {secret}\n",
             printable(&profile.name)
         );
-        Ok(output.answer(Ok(document), |_: &serde_json::Value| Page {
+        Ok(output.answer(Ok(document.into()), |_: &serde_json::Value| Page {
             text: text.clone(),
             quiet: format!("{to}\n"),
             notes: Vec::new(),

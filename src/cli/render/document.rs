@@ -2,13 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
+use super::read;
 use crate::api::SCHEMA;
 use crate::cli::answer::{Answer, Refusal};
 
 /// The document of one answer.
 pub fn answer_document(answer: &Answer) -> Value {
     match answer {
-        Ok(document) => with_schema(document),
+        Ok(document) => match read(document) {
+            Ok(members) => with_schema(members),
+            Err(error) => error_document(&Box::<Refusal>::from(error)),
+        },
         Err(refusal) => error_document(refusal),
     }
 }
@@ -24,10 +28,9 @@ pub fn error_document(refusal: &Refusal) -> Value {
 }
 
 /// A document that came over the socket, under its schema.
-pub fn with_schema(document: &Value) -> Value {
+pub fn with_schema(members: Map<String, Value>) -> Value {
     let mut all = Map::from_iter([("schema".to_owned(), json!(SCHEMA))]);
-    let members = document.as_object().into_iter().flatten();
-    all.extend(members.filter(|(key, _)| *key != "schema").map(|(key, value)| (key.clone(), value.clone())));
+    all.extend(members.into_iter().filter(|(key, _)| key != "schema"));
     Value::Object(all)
 }
 
@@ -38,7 +41,7 @@ mod tests {
 
     #[test]
     fn schema_comes_first_and_nothing_is_lost() {
-        let document = answer_document(&Ok(json!({ "volumes": [], "later": 1, "schema": 7 })));
+        let document = answer_document(&Ok(json!({ "volumes": [], "later": 1, "schema": 7 }).into()));
         assert_eq!(document.to_string(), r#"{"schema":1,"volumes":[],"later":1}"#);
     }
 

@@ -30,6 +30,7 @@ pub use self::words::{age, ago, label, name, path, place, span, tags, uris, watc
 use super::answer::{Answer, Refusal};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
+use crate::rpc::json::Json;
 
 /// An answer to a question is read up to so many bytes.
 const LONGEST_REPLY: u64 = 1024;
@@ -164,12 +165,15 @@ impl Output {
     }
 
     /// One of many things that are printed as they come: a JSON document a line, its identifier, or its text.
-    pub fn item(&self, document: &Value, quiet: &str, text: impl FnOnce() -> String) -> String {
-        match self.format {
-            Format::Json => format!("{}\n", with_schema(document)),
+    ///
+    /// # Errors
+    /// `internal` where the document is none.
+    pub fn item(&self, document: &Json, quiet: &str, text: impl FnOnce() -> String) -> Result<String> {
+        Ok(match self.format {
+            Format::Json => format!("{}\n", with_schema(read(document)?)),
             Format::Quiet => quiet.to_owned(),
             Format::Text => text(),
-        }
+        })
     }
 
     /// Prints lines of which more will come; the exit code where nobody reads them any more.
@@ -184,7 +188,10 @@ impl Output {
     /// Prints a result as it came over the socket, whatever was wanted on stdout, and says the exit code.
     pub fn result(&self, answer: Answer) -> u8 {
         match answer {
-            Ok(result) => self.document(&result, 0),
+            Ok(result) => match read::<Value>(&result) {
+                Ok(document) => self.document(&document, 0),
+                Err(error) => self.refuse(&Box::<Refusal>::from(error)),
+            },
             Err(refusal) => self.refuse(&refusal),
         }
     }
@@ -238,7 +245,7 @@ impl Output {
 
     /// Shows one answer of several; a note or an error that was told of another one is not told again.
     fn show<T: DeserializeOwned>(&self, answer: Answer, page: impl Fn(&T) -> Page, told: &mut HashSet<String>) -> u8 {
-        let page = answer.and_then(|document| Ok(page(&read(document)?)));
+        let page = answer.and_then(|document| Ok(page(&read(&document)?)));
         match page {
             Ok(page) => {
                 for note in page.notes.iter().filter(|note| told.insert((*note).clone())) {
@@ -334,8 +341,8 @@ fn common_code(codes: impl IntoIterator<Item = u8>) -> u8 {
 ///
 /// # Errors
 /// `internal` where it is something else.
-pub fn read<T: DeserializeOwned>(document: Value) -> Result<T> {
-    serde_json::from_value(document).map_err(|e| {
+pub fn read<T: DeserializeOwned>(document: &Json) -> Result<T> {
+    document.read().map_err(|e| {
         Error::new(Kind::Internal, format_args!("the daemon's answer is not what this volctl understands: {e}"))
             .hint("compare the two with: volctl version")
     })

@@ -171,23 +171,23 @@ impl Table {
 
 /// For a pipe, in which nothing is wrapped, coloured or shortened.
 fn unwrapped(strips: &[Strip<'_>]) -> String {
-    let heads = strips.iter().map(|strip| strip.column.word).collect();
     let height = strips.first().map_or(0, |strip| strip.texts.len());
-    let rows = (0..height).map(|row| strips.iter().map(|strip| strip.texts[row].as_str()).collect());
-    let line = |texts: Vec<&str>| {
-        let mut line = String::new();
-        for (text, strip) in texts.into_iter().zip(strips) {
-            let pad = " ".repeat(strip.width.saturating_sub(width_of(text)));
-            match strip.column.alignment {
-                CellAlignment::Right => line.extend([&pad, text]),
-                _ => line.extend([text, &pad]),
-            }
-            line.extend(std::iter::repeat_n(' ', usize::from(GAP)));
+    let blank = " ".repeat(strips.iter().map(|strip| strip.width).max().unwrap_or(0));
+    let mut lines = String::new();
+    for row in 0..=height {
+        for (index, strip) in strips.iter().enumerate() {
+            let text = if row == 0 { strip.column.word } else { &strip.texts[row - 1] };
+            let pad = &blank[..strip.width.saturating_sub(width_of(text))];
+            let gap = if index == 0 { "" } else { "  " };
+            lines.extend(match strip.column.alignment {
+                CellAlignment::Right => [gap, pad, text],
+                _ => [gap, text, pad],
+            });
         }
-        line.truncate(line.trim_end().len());
-        line + "\n"
-    };
-    std::iter::once(heads).chain(rows).map(line).collect()
+        lines.truncate(lines.trim_end_matches(' ').len());
+        lines.push('\n');
+    }
+    lines
 }
 
 fn build(strips: &[Strip<'_>], screen: &Screen) -> comfy_table::Table {

@@ -48,6 +48,10 @@ CREATE UNIQUE INDEX one_root_disk_a_vm ON operations (root_of)
 CREATE INDEX unfinished_operations ON operations (status)
     WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
 
+-- Who stands in line for a volume, however much was done to it before.
+CREATE INDEX unfinished_of_volume ON operations (volume_id, status)
+    WHERE status IN ('queued', 'running', 'unwinding', 'stuck');
+
 CREATE INDEX operations_of_volume ON operations (volume_id);
 
 CREATE INDEX operations_displacing ON operations (displaced_id) WHERE displaced_id IS NOT NULL;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use volctl::rpc::json::Json;
 use volctl::rpc::message::ErrorObject;
 use volctl::rpc::server::{Caller, Handler, Limits, Load, serve};
 
@@ -27,8 +28,8 @@ type Answer = BTreeMap<String, Box<RawValue>>;
 struct Echo;
 
 impl Handler for Echo {
-    async fn call(&self, method: String, params: Option<Value>, _: Caller) -> Result<Value, ErrorObject> {
-        Ok(serde_json::json!({"method": method, "params": params}))
+    async fn call(&self, method: String, params: Option<Value>, _: Caller) -> Result<Json, ErrorObject> {
+        Ok(serde_json::json!({"method": method, "params": params}).into())
     }
 }
 

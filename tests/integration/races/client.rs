@@ -58,7 +58,7 @@ pub fn run(
         }
         match connection.call(method, &params, &Wait::default(), |_, _| {}) {
             Ok(answer) if changes => {
-                acknowledged.extend(noted(&answer["operation"]));
+                acknowledged.extend(noted(&answer.read::<Value>().unwrap()["operation"]));
                 if method == "export.create" && random.bool() {
                     look_at_bytes(appliance, volume);
                 }

@@ -47,7 +47,8 @@ pub fn all_agree(appliance: &Appliance, volumes: &[String], acknowledged: &[Ackn
 }
 
 fn ask(connection: &mut Client, method: &str, params: Value) -> Value {
-    connection.call(method, &params, &Wait::default(), |_, _| {}).unwrap_or_else(|failure| panic!("{failure:?}"))
+    let answer = connection.call(method, &params, &Wait::default(), |_, _| {});
+    answer.unwrap_or_else(|failure| panic!("{failure:?}")).read().unwrap()
 }
 
 fn texts<'a>(rows: &'a [Value], key: &str) -> BTreeSet<&'a str> {
