@@ -27,8 +27,8 @@ ONLY = os.environ.get("BENCH_ONLY", "")
 SIZE = MIB << 20
 GIB = 1 << 30
 CLIENT_CORE, SERVER_CORE = "0", "1"
-# Past the page cache nbdkit goes as far as it can: it drops from it what it has read and written. nbd-server cannot.
-PEERS = {"cached": ["nbdkit", "nbd-server", "qemu-nbd"], "direct": ["nbdkit", "qemu-nbd"]}
+# nbd-server and nbdkit do not go past the page cache: nbdkit's cache=none drops from it what it has read and written.
+PEERS = {"cached": ["nbdkit", "nbd-server", "qemu-nbd"], "direct": ["qemu-nbd"]}
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,8 +57,8 @@ class Server:
             return [[own, "null", str(SIZE), socket, port]]
         if self.name == "nbdkit":
             # One process listens at one of the two.
-            common, cache = ["nbdkit", "-f", "-e", "disk"], {"cached": "cache=default", "direct": "cache=none"}[mode]
-            return [common + at + ["file", target, cache] for at in (["-U", socket], ["-i", "127.0.0.1", "-p", port])]
+            common = ["nbdkit", "-f", "-e", "disk"]
+            return [common + at + ["file", target] for at in (["-U", socket], ["-i", "127.0.0.1", "-p", port])]
         if self.name == "qemu-nbd":
             cache = {"cached": "--cache=writeback", "direct": "--cache=none"}[mode]
             common = ["qemu-nbd", "-f", "raw", "-x", "disk", "-t", "-e", "16", cache, "--discard=unmap"]
