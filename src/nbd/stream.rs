@@ -22,8 +22,10 @@ use super::channel::Channel;
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes: as much
 /// as stays in a core's cache until it is copied again, and the other side has something to do meanwhile.
 pub(super) const PIECE: usize = 256 << 10;
-/// Both buffers begin so small, in bytes.
-const SMALL: usize = 64 << 10;
+/// Both buffers begin so small, in bytes: there may be many clients that say little.
+const SMALL: usize = 8 << 10;
+/// The input's grows up to so many bytes while what arrives fills it.
+const ROOMY: usize = 64 << 10;
 /// A payload is held in one piece up to so many bytes; a longer one comes and goes piece by piece.
 pub(super) const HELD: usize = 2 << 20;
 /// Replies are sent before they would be more than so many bytes: what is held, and what goes before each of its parts.
@@ -432,11 +434,13 @@ impl Stream {
 
     /// Makes room for `wanted` bytes from `start` on, and for one more byte at least.
     fn make_room(&mut self, wanted: usize) {
+        let is_full = self.end == self.input.len();
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        if self.input.len() < wanted + SMALL {
-            let mut larger = vec![0; wanted + SMALL];
+        let size = if is_full { (2 * self.input.len()).min(ROOMY) } else { 0 }.max(wanted + SMALL);
+        if self.input.len() < size {
+            let mut larger = vec![0; size];
             larger[..self.end - self.start].copy_from_slice(self.arrived());
             (self.start, self.end, self.input) = (0, self.end - self.start, larger);
         } else if self.input.len() - self.start < wanted {
