@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use crate::operation::Engine;
 
-/// So long nothing has ended before it is given back: a crowd that is still coming takes it again.
-const QUIET: Duration = Duration::from_secs(1);
+/// A thread that has had nothing to wait for, for so long, ends: its stack and its share of the pools are free then.
+pub(super) const IDLE_THREAD: Duration = Duration::from_secs(1);
+
+/// So long nothing has ended before it is given back: a crowd that is still coming takes it again, and the threads that
+/// waited for its disks have ended.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// glibc gives each thread a pool of its own, up to eight a processor, and gives little of it back.
 pub(super) fn limit_pools() {
@@ -23,6 +27,7 @@ pub(super) async fn give_back(engine: Engine) {
     while ended.changed().await.is_ok() {
         while tokio::time::timeout(QUIET, ended.changed()).await.is_ok() {}
         if engine.unfinished() == 0 {
+            engine.world().store.forget_pages();
             trim();
         }
     }

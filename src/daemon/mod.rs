@@ -71,6 +71,7 @@ fn serve(arguments: Arguments, log: &Log, control: Option<StdListener>, stored: 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(MOST_BLOCKING)
+        .thread_keep_alive(memory::IDLE_THREAD)
         .enable_all()
         .build();
     let runtime =

@@ -156,6 +156,17 @@ impl Store {
         })
     }
 
+    /// Gives back what SQLite keeps in memory of the database: the next look reads it again.
+    pub fn forget_pages(&self) {
+        let forgotten = self.read(|db| {
+            db.flush_prepared_statement_cache();
+            db.execute_batch("PRAGMA shrink_memory")
+        });
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "the store keeps its pages");
+        }
+    }
+
     /// How large it is on its disk, with its write-ahead log.
     pub fn size_bytes(&self) -> u64 {
         let log = open::beside(&self.path, "-wal");

@@ -19,6 +19,8 @@ OFFERING = "30000000-0000-4000-8000-000000000001"
 # When the usual clients ask for a job, in seconds after it was accepted, and then every 15 s; when they look for a device.
 POLLS = [0, 1, 3, 6, 10, 15, 21, 28, 36, 45]
 DEVICE_WAIT, DEVICE_FACTOR = 2.0, 1.5
+# Longer than the daemon keeps what a crowd of operations took.
+SETTLED = 4.0
 
 
 def until(what, look, limit=60.0, pause=0.002):
@@ -154,6 +156,19 @@ class Appliance:
         lines = (line.split() for line in open(f"/proc/{self.process.pid}/status"))
         fields = {words[0]: words[1] for words in lines if len(words) > 1}
         return int(fields["RssAnon:"]), int(fields["VmRSS:"])
+
+    def settled_memory(self):
+        """The same once it has stayed within a hundredth for SETTLED seconds."""
+        first, since = self.memory(), time.monotonic()
+
+        def stayed():
+            nonlocal first, since
+            now = self.memory()
+            if abs(now[0] - first[0]) > first[0] / 100:
+                first, since = now, time.monotonic()
+            return now if time.monotonic() - since > SETTLED else None
+
+        return until("the daemon's memory to stay as it is", stayed, pause=0.05)
 
     def stop_daemon(self):
         self.process.terminate()
