@@ -19,10 +19,12 @@ const MANY: u32 = 4;
 const COMPANY: u32 = 16;
 /// With rests it may take longer by one part in so many, which is within what it varies.
 const TOLERANCE: u32 = 16;
+/// So many windows in a row that took longer are no chance any more.
+const SLOW: u32 = 3;
 /// After so many windows with rests one without shows again what they give.
 const MEASURED_EVERY: u32 = 64;
 /// The longest time without a trial, in windows.
-const LONGEST_WITHOUT: u32 = 1024;
+const LONGEST_WITHOUT: u32 = 256;
 
 /// How the requests of an export have come.
 pub(super) struct Gather(Mutex<Window>);
@@ -32,8 +34,10 @@ struct Window {
     requests: u32,
     looks: u32,
     rests: bool,
-    /// How long the last window without rests took.
+    /// How long a window without rests takes, of late.
     without: Duration,
+    /// How many windows with rests have taken longer, one after the other.
+    slow: u32,
     /// Windows until the other way is tried.
     left: u32,
     /// So many windows were without a trial after the last one that failed.
@@ -44,7 +48,7 @@ impl Gather {
     /// Nothing has come yet.
     pub fn new() -> Self {
         let (since, without) = (Instant::now(), Duration::ZERO);
-        Self(Mutex::new(Window { since, requests: 0, looks: 0, rests: false, without, left: 0, failed: 0 }))
+        Self(Mutex::new(Window { since, requests: 0, looks: 0, rests: false, without, slow: 0, left: 0, failed: 0 }))
     }
 
     /// A connection has served the requests that it found when it looked last, and looks for more: how long it should
@@ -68,12 +72,19 @@ impl Window {
         let are_few = self.looks > self.requests / MANY;
         (self.since, self.requests, self.looks) = (now, 0, 0);
         self.left = self.left.saturating_sub(1);
-        if !self.rests {
-            self.without = took;
-            if self.left == 0 && took < BUSY && has_company && are_few {
-                (self.rests, self.left) = (true, MEASURED_EVERY);
-            }
-        } else if took > self.without + self.without / TOLERANCE {
+        if self.rests {
+            self.judge(took);
+            return;
+        }
+        self.without = if self.without.is_zero() { took } else { (self.without + took) / 2 };
+        if self.left == 0 && took < BUSY && has_company && are_few {
+            (self.rests, self.slow, self.left) = (true, 0, MEASURED_EVERY);
+        }
+    }
+
+    fn judge(&mut self, took: Duration) {
+        self.slow = if took > self.without + self.without / TOLERANCE { self.slow + 1 } else { 0 };
+        if self.slow == SLOW {
             self.failed = (4 * self.failed).clamp(4, LONGEST_WITHOUT);
             (self.rests, self.left) = (false, self.failed);
         } else if self.left == 0 {
@@ -108,11 +119,14 @@ mod tests {
     #[test]
     fn rests_last_while_nothing_is_slower_for_them() {
         let gather = Gather::new();
+        let slow = |count| windows(&gather, count, 16, 2 * FAST);
         assert_eq!(windows(&gather, 1, 2, FAST), [true]);
-        assert_eq!(windows(&gather, 1, 16, 2 * FAST), [false]);
+        assert_eq!(slow(SLOW - 1).last(), Some(&true));
+        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
+        assert_eq!(slow(SLOW).last(), Some(&false));
         let waits = windows(&gather, 8, 2, FAST).iter().position(|rests| *rests);
         assert_eq!(waits, Some(3), "another trial after a while");
-        assert_eq!(windows(&gather, 1, 16, 2 * FAST), [false]);
+        assert_eq!(slow(SLOW).last(), Some(&false));
         let waits = windows(&gather, 32, 2, FAST).iter().position(|rests| *rests);
         assert_eq!(waits, Some(15), "the next one later");
         assert_eq!(windows(&gather, MEASURED_EVERY, 2, FAST).iter().filter(|rests| !**rests).count(), 1);

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 
@@ -19,6 +20,9 @@ use super::work::{Outcome, Work};
 
 /// So many reads are with the kernel at most.
 const MOST: u32 = 128;
+
+/// Before the next try, where the kernel has no memory to take them.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The reads of one connection that are with the kernel.
 pub(super) struct Ring {
@@ -119,7 +123,7 @@ impl Ring {
     fn enter(&mut self, wanted: usize) -> io::Result<()> {
         match self.ring.submit_and_wait(wanted) {
             Ok(count) => self.queued -= count.min(self.queued),
-            Err(error) if is_passing(error.raw_os_error().unwrap_or(0)) => {}
+            Err(error) if is_passing(error.raw_os_error().unwrap_or(0)) => std::thread::sleep(PAUSE),
             Err(error) => return Err(error),
         }
         Ok(())
