@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 /// Requests are counted and timed so many at a time.
 const WINDOW: u32 = 512;
-/// A rest lasts as long as so many requests take, and what the kernel adds to it.
-const REST: u32 = 2;
+/// A rest; with what the kernel adds to it, as long as some ten requests of a busy client take.
+const REST: Duration = Duration::from_micros(10);
 /// Clients whose requests come less often are not busy.
-const BUSY: Duration = Duration::from_micros(50 * WINDOW as u64);
+const BUSY: Duration = Duration::from_micros(20 * WINDOW as u64);
 /// With so many requests at a look there is nothing to gain.
 const MANY: u32 = 4;
 /// One in so many requests has company where clients do not wait for each answer.
@@ -21,8 +21,8 @@ const COMPANY: u32 = 16;
 const TOLERANCE: u32 = 16;
 /// So many windows in a row that took longer are no chance any more.
 const SLOW: u32 = 3;
-/// After so many windows with rests one without shows again what they give.
-const MEASURED_EVERY: u32 = 64;
+/// After so many windows with rests one without shows again what they give: that may have been measured in a bad moment.
+const MEASURED_EVERY: u32 = 16;
 /// The longest time without a trial, in windows.
 const LONGEST_WITHOUT: u32 = 256;
 
@@ -60,7 +60,7 @@ impl Gather {
         if window.requests >= WINDOW {
             window.end();
         }
-        window.rests.then(|| REST * window.without / WINDOW)
+        window.rests.then_some(REST)
     }
 }
 
@@ -106,11 +106,11 @@ mod tests {
         (0..count).map(|_| window()).collect()
     }
 
-    const FAST: Duration = Duration::from_micros(10);
+    const FAST: Duration = Duration::from_micros(8);
 
     #[test]
     fn only_busy_clients_that_do_not_wait_for_each_answer_are_let_gather() {
-        for (at_a_look, each) in [(1, FAST), (16, FAST), (2, Duration::from_micros(60))] {
+        for (at_a_look, each) in [(1, FAST), (16, FAST), (2, 3 * FAST)] {
             assert!(!windows(&Gather::new(), 3, at_a_look, each).contains(&true));
         }
         assert_eq!(windows(&Gather::new(), 2, 2, FAST), [true; 2]);
@@ -129,6 +129,6 @@ mod tests {
         assert_eq!(slow(SLOW).last(), Some(&false));
         let waits = windows(&gather, 32, 2, FAST).iter().position(|rests| *rests);
         assert_eq!(waits, Some(15), "the next one later");
-        assert_eq!(windows(&gather, MEASURED_EVERY, 2, FAST).iter().filter(|rests| !**rests).count(), 1);
+        assert_eq!(windows(&gather, MEASURED_EVERY + 1, 2, FAST).iter().filter(|rests| !**rests).count(), 1);
     }
 }
