@@ -22,7 +22,7 @@ const TOLERANCE: u32 = 16;
 /// So many windows in a row that took longer are no chance any more.
 const SLOW: u32 = 3;
 /// After so many windows with rests one without shows again what they give: that may have been measured in a bad moment.
-const MEASURED_EVERY: u32 = 16;
+const MEASURED_EVERY: u32 = 64;
 /// The longest time without a trial, in windows.
 const LONGEST_WITHOUT: u32 = 256;
 

@@ -19,9 +19,8 @@ use rustls::pki_types::CertificateDer;
 use super::bell::Bell;
 use super::channel::Channel;
 
-/// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes: as much
-/// as stays in a core's cache until it is copied again, and the other side has something to do meanwhile.
-pub(super) const PIECE: usize = 256 << 10;
+/// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
+pub(super) const PIECE: usize = 1 << 20;
 /// Both buffers begin so small, in bytes: there may be many clients that say little.
 const SMALL: usize = 8 << 10;
 /// The input's grows up to so many bytes while what arrives fills it.

@@ -304,7 +304,7 @@ impl Transmission<'_> {
     /// dropped.
     fn take_payload(&mut self, request: &Request, payload: u64, mut outcome: Result<(), Fault>) -> io::Result<Taken> {
         let served = self.session.served();
-        for (offset, length) in pieces(request.offset, payload) {
+        for (offset, length) in pieces(request.offset, payload, PIECE) {
             if self.fill(length)? != Filled::Ready {
                 let taken = Taken::Part(offset.wrapping_sub(request.offset));
                 return Ok(if outcome.is_ok() && request.command == command::WRITE {
@@ -326,7 +326,7 @@ impl Transmission<'_> {
     fn defer_write(&mut self, request: &Request) -> Flow {
         let mut bytes = Aligned::new(request.length as usize);
         let mut taken = 0;
-        for (_, length) in pieces(request.offset, request.length) {
+        for (_, length) in pieces(request.offset, request.length, PIECE) {
             if self.fill(length)? != Filled::Ready {
                 let written = self.session.served().backend.write(&bytes.bytes()[..taken], request.offset);
                 return if written.is_ok() && self.is_halted() { self.cut(request, taken as u64) } else { END };
@@ -375,12 +375,12 @@ fn longest_dropped(headers: Headers) -> u64 {
     if headers == Headers::Extended { longest } else { 2 * longest }
 }
 
-/// Cuts a range into pieces that fit the buffers. The cuts are aligned, so that no page or block of the device is written
+/// Cuts a range into pieces of at most so many bytes. The cuts are aligned, so that no page or block of the device is written
 /// in halves.
-fn pieces(mut offset: u64, mut left: u64) -> impl Iterator<Item = (u64, usize)> {
-    const LONGEST: u64 = PIECE as u64;
+fn pieces(mut offset: u64, mut left: u64, longest: usize) -> impl Iterator<Item = (u64, usize)> {
+    let longest = longest as u64;
     std::iter::from_fn(move || {
-        let length = if left <= LONGEST { left } else { LONGEST - offset % LONGEST };
+        let length = if left <= longest { left } else { longest - offset % longest };
         let piece = (offset, length as usize);
         // The range of a refused WRITE may end beyond 2^64.
         offset = offset.wrapping_add(length);
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_at_aligned_places() {
-        let cut = |offset, length| pieces(offset, length).collect::<Vec<_>>();
+        let cut = |offset, length| pieces(offset, length, PIECE).collect::<Vec<_>>();
         let piece = PIECE as u64;
         assert_eq!(cut(7, 0), []);
         assert_eq!(cut(piece - 1, 2), [(piece - 1, 2)]);

@@ -8,6 +8,9 @@ use crate::nbd::protocol::{Extent, Fault, Headers, Request, command_flag};
 use crate::nbd::stream::{HEAD, HELD, PIECE};
 use crate::nbd::work::Work;
 
+/// Data are read and sent so many bytes at a time: they stay in a core's cache in between, and the client has something to
+/// do meanwhile.
+const CHUNK: usize = 256 << 10;
 /// READs of fewer bytes are not looked through for holes: that would cost more than it saves.
 const SPARSE_FROM: u64 = 64 << 10;
 /// The reply to a READ tells so many parts of it apart.
@@ -50,7 +53,7 @@ impl Transmission<'_> {
             }
             done += chunk.length;
             served.traffic.count_read(chunk.length);
-            if self.stream.waiting() >= PIECE {
+            if self.stream.waiting() >= CHUNK {
                 self.stream.send()?;
             }
         }
@@ -70,7 +73,7 @@ impl Transmission<'_> {
             let cut = |(_, length)| Extent { length: length as u64, ..part };
             match part.hole {
                 true => chunks.push(part),
-                false => chunks.extend(pieces(offset, part.length).map(cut)),
+                false => chunks.extend(pieces(offset, part.length, CHUNK).map(cut)),
             }
             offset += part.length;
         }
@@ -103,7 +106,7 @@ impl Transmission<'_> {
     /// Answers a READ that is too long to be held back by a simple reply, which says that it is a success before its data.
     fn read_long(&mut self, request: &Request) -> Flow {
         let served = self.session.served();
-        for (offset, length) in pieces(request.offset, request.length) {
+        for (offset, length) in pieces(request.offset, request.length, PIECE) {
             let first = offset == request.offset;
             self.stream.reserve(length + HEAD)?;
             let start = self.stream.waiting();
@@ -148,7 +151,7 @@ impl Transmission<'_> {
         self.stream.reserve(HEAD)?;
         self.stream.put(&self.terms.headers.data(request, offset, length as u32, false));
         let mut outcome = Ok(());
-        for (offset, length) in pieces(offset, length) {
+        for (offset, length) in pieces(offset, length, PIECE) {
             self.stream.reserve(length)?;
             if outcome.is_ok() {
                 let read = self.stream.put_with(length, |buffer| served.backend.read(buffer, offset));
