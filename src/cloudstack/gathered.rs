@@ -144,7 +144,8 @@ mod tests {
     #[tokio::test]
     async fn where_the_server_does_not_answer_it_each_is_asked_for() {
         let refused = r#"{"listvolumesresponse":{"errorcode":431,"errortext":"entity does not exist"}}"#;
-        for useless in [answer(431, refused), listed(&[VolumeId::random()])] {
+        let nonsense = r#"{"listvolumesresponse":{"count":1,"volume":[{"id":"no id at all"}]}}"#;
+        for useless in [answer(431, refused), listed(&[VolumeId::random()]), answer(200, nonsense)] {
             let ids = [(); 4].map(|()| VolumeId::random());
             let script = [useless].into_iter().chain(ids.map(|_| listed(&[])));
             let (found, asked) = asked_at_once(ids, script.collect()).await;

@@ -127,10 +127,12 @@ impl CloudStack {
     /// fails the whole call, and a server that does not know the parameter lists everything.
     pub(super) async fn volumes_of_ids(&self, ids: &[VolumeId]) -> Result<Option<Vec<VolumeRecord>>, CallError> {
         let words: Vec<String> = ids.iter().map(VolumeId::to_string).collect();
-        let page = match self.page::<VolumeRecord>(&self.volume_request().await?.with("ids", words.join(","))).await {
+        let listing = match self.call(&self.volume_request().await?.with("ids", words.join(","))).await {
             Err(error) if error.is_refused(PARAM_ERROR) => return Ok(None),
-            page => page?,
+            listing => listing?,
         };
+        // One record that makes no sense says nothing of the others.
+        let Ok(page) = Page::<VolumeRecord>::read(listing) else { return Ok(None) };
         let is_whole = page.count.is_none_or(|count| count == page.records.len());
         let only_these = page.records.iter().all(|volume| ids.contains(&volume.id));
         Ok((is_whole && only_these).then_some(page.records))
@@ -376,14 +378,15 @@ impl CloudStack {
     }
 
     async fn page<R: Record>(&self, request: &Request) -> Result<Page<R>, CallError> {
-        let listing: Listing<R::Wire> = self.call(request).await?;
-        let records = listing
-            .objects
-            .map_or_else(Vec::new, |objects| objects.0)
-            .into_iter()
-            .map(R::read)
-            .collect::<Result<_, _>>()?;
-        Ok(Page { count: listing.count.and_then(Scalar::number), records })
+        Page::read(self.call(request).await?)
+    }
+}
+
+impl<R: Record> Page<R> {
+    fn read(listing: Listing<R::Wire>) -> Result<Self, CallError> {
+        let objects = listing.objects.map_or_else(Vec::new, |objects| objects.0);
+        let records = objects.into_iter().map(R::read).collect::<Result<_, _>>()?;
+        Ok(Self { count: listing.count.and_then(Scalar::number), records })
     }
 }
 

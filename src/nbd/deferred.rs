@@ -100,8 +100,9 @@ impl Deferred {
         if self.pending() == 0 {
             return Ok(Vec::new());
         }
+        let from_ring = self.ring.as_mut().map_or(Ok(Vec::new()), Ring::take)?;
         let mut done = std::mem::take(&mut *self.inbox.done.lock().unwrap_or_else(PoisonError::into_inner));
-        for ended in self.ring.as_mut().map_or(Ok(Vec::new()), Ring::take)? {
+        for ended in from_ring {
             match ended {
                 Ok(ended) => done.push(ended),
                 Err((request, work)) => self.have_done(request, work),

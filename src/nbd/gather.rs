@@ -34,7 +34,7 @@ struct Window {
     requests: u32,
     looks: u32,
     rests: bool,
-    /// How long a window without rests takes, of late.
+    /// How long a busy window without rests takes, of late.
     without: Duration,
     /// How many windows with rests have taken longer, one after the other.
     slow: u32,
@@ -76,8 +76,11 @@ impl Window {
             self.judge(took);
             return;
         }
+        if took >= BUSY {
+            return;
+        }
         self.without = if self.without.is_zero() { took } else { (self.without + took) / 2 };
-        if self.left == 0 && took < BUSY && has_company && are_few {
+        if self.left == 0 && has_company && are_few {
             (self.rests, self.slow, self.left) = (true, 0, MEASURED_EVERY);
         }
     }
@@ -114,6 +117,14 @@ mod tests {
             assert!(!windows(&Gather::new(), 3, at_a_look, each).contains(&true));
         }
         assert_eq!(windows(&Gather::new(), 2, 2, FAST), [true; 2]);
+    }
+
+    #[test]
+    fn a_pause_of_the_clients_makes_no_later_window_look_fast() {
+        let gather = Gather::new();
+        assert_eq!(windows(&gather, 1, 2, 100 * FAST), [false]);
+        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
+        assert_eq!(windows(&gather, SLOW, 16, 2 * FAST).last(), Some(&false));
     }
 
     #[test]
