@@ -120,6 +120,8 @@ pub(super) struct Rest {
     pub unread: Vec<u8>,
     /// Yet to be sent.
     pub unsent: Vec<u8>,
+    /// Of the requests in `unread` that are rests: the cookie, and the first byte that the client asked for.
+    pub begun: Vec<(u64, u64)>,
 }
 
 /// A client's connection with its buffers.
@@ -140,6 +142,7 @@ pub(super) struct Stream {
     output: Vec<u8>,
     /// How much of `output` waits to be sent.
     filled: usize,
+    begun: Vec<(u64, u64)>,
 }
 
 impl Stream {
@@ -152,14 +155,14 @@ impl Stream {
     /// Takes a connection over from another process.
     pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
         let (end, filled) = (rest.unread.len(), rest.unsent.len());
-        let (channel, input, output) = (Channel::new(socket), rest.unread, rest.unsent);
-        Self { channel, halt, bell: None, patient: false, silent: false, input, start: 0, end, output, filled }
+        let (channel, input, output, begun) = (Channel::new(socket), rest.unread, rest.unsent, rest.begun);
+        Self { channel, halt, bell: None, patient: false, silent: false, input, start: 0, end, output, filled, begun }
     }
 
     /// What another process needs to go on with the connection.
     pub fn into_rest(mut self) -> Rest {
         self.output.truncate(self.filled);
-        Rest { unread: self.arrived().to_vec(), unsent: self.output }
+        Rest { unread: self.arrived().to_vec(), unsent: self.output, begun: self.begun }
     }
 
     /// Whether the connection is to be handed over.
@@ -251,6 +254,17 @@ impl Stream {
     pub fn put_back(&mut self, bytes: &[u8]) {
         self.input = [bytes, self.arrived()].concat();
         (self.start, self.end) = (0, self.input.len());
+    }
+
+    /// Notes of the rest of a request, which is put back, where the request began.
+    pub fn note_begun(&mut self, cookie: u64, from: u64) {
+        self.begun.push((cookie, from));
+    }
+
+    /// Where a request began, if it has arrived as a rest.
+    pub fn take_begun(&mut self, cookie: u64) -> Option<u64> {
+        let index = self.begun.iter().position(|(of, _)| *of == cookie)?;
+        Some(self.begun.remove(index).1)
     }
 
     /// Waits until at least `wanted` bytes have arrived, at most [`PIECE`].
