@@ -283,15 +283,16 @@ pub struct VmList {
 pub struct ExportCreate {
     /// Volume: id, unique name, or unique id prefix.
     pub volume: String,
-    /// Export name; `vol-<volume id>` where absent.
+    /// Export name; where absent the one it has, or `vol-<volume id>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
-    /// Let several clients write at a time.
-    #[serde(default)]
-    pub shared: bool,
+    /// Let several clients write at a time, or one alone, which is refused while several are inside; where absent as it is,
+    /// or one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
     /// Whether it is served without TLS; where absent as it is, or as the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,

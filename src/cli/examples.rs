@@ -79,6 +79,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("volctl export data1", "Serve it as vol-<volume id>, and print the URI"),
             ("volctl export data1 --name backup --read-only", "Serve it under a name of your own, without writes"),
             ("volctl export data1 --tls required --client CN=backup1", "Serve it to one client's certificate"),
+            ("volctl export data1 --client CN=backup2", "Serve it to another from now on, and cut the one before off"),
         ],
     ),
     (

@@ -14,13 +14,15 @@ use crate::model::printable;
 
 /// Serve volumes that are attached here over NBD
 ///
-/// Prints the URIs that a client can use as they are. A device that is in use here is not exported.
+/// Prints the URIs that a client can use as they are. A device that is in use here is not exported. Of a volume that is
+/// exported already, --client, --any-client, --tls, --shared and --one-writer change what they say, and what is not given
+/// stays as it is; its name, and whether it is read-only, take an unexport first.
 #[derive(Args, Debug)]
 pub struct Export {
     /// Id, unique name or unique id prefix; - reads them from standard input, one a line
     #[arg(value_name = "VOLUME", required = true, value_parser = NonEmptyStringValueParser::new())]
     volumes: Vec<String>,
-    /// Export name [default: vol-<volume id>]
+    /// Export name [default: the one it has, or vol-<volume id>]
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// Refuse writes
@@ -29,6 +31,9 @@ pub struct Export {
     /// Let several clients write at a time, where one alone may else; also of an export that is served
     #[arg(long, conflicts_with = "read_only")]
     shared: bool,
+    /// Let one client alone write again; refused while several are inside
+    #[arg(long, conflicts_with = "shared")]
+    one_writer: bool,
     /// Take connections without TLS, or only with it [default: as before, or as the configuration says]
     #[arg(long, ignore_case = true)]
     tls: Option<TlsMode>,
@@ -53,7 +58,7 @@ impl Export {
             volume: volume.clone(),
             name: self.name.clone(),
             read_only: self.read_only,
-            shared: self.shared,
+            shared: (self.shared || self.one_writer).then_some(self.shared),
             tls: self.tls,
             clients: (self.any_client || !self.clients.is_empty()).then(|| self.clients.clone()),
         };

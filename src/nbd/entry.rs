@@ -7,6 +7,8 @@ use super::client::{Caller, Client, Identity};
 use super::protocol::Headers;
 use super::served::{Offer, Served};
 use crate::api::{self, LastClient, Usage};
+use crate::error::{Error, Kind, Result as Checked};
+use crate::model::printable;
 
 /// Connections that one export takes.
 const MAXIMUM_CLIENTS: usize = 256;
@@ -116,6 +118,22 @@ impl Entry {
     fn other_writer(&self, caller: &Caller) -> Option<Identity> {
         let own = caller.identity().filter(|_| !self.served.read_only && !self.shared)?;
         self.clients.iter().filter_map(|client| client.caller().identity()).find(|other| *other != own)
+    }
+
+    /// Refuses to be for one writer where several are inside whom this access lets stay. Those on the Unix socket do not
+    /// count.
+    pub fn check_one_writer(&self, access: &Access) -> Checked<()> {
+        let stays = |client: &&Arc<Client>| access.judge(client.caller()) == Verdict::Open;
+        let stay =
+            || self.clients.iter().filter(stays).filter_map(|client| Some((client.caller().identity()?, client)));
+        let first = stay().next().map(|(identity, _)| identity);
+        if self.served.read_only || stay().all(|(identity, _)| Some(identity) == first) {
+            return Ok(());
+        }
+        let name = printable(&self.served.name);
+        let clients: Vec<String> = stay().map(|(_, client)| client.label()).collect();
+        let message = format!("export {name} is open to several clients: {}; nothing was changed", clients.join(", "));
+        Err(Error::new(Kind::InUse, message).hint("disconnect all but one, or name the one that stays with --client"))
     }
 
     pub fn state(&self) -> api::ExportState {

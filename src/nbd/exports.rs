@@ -294,6 +294,19 @@ impl Exports {
         Ok(())
     }
 
+    /// Refuses one writer where there are several who may stay.
+    pub fn check_one_writer(&self, name: &str, access: &Access) -> Result<()> {
+        entry(&mut self.table(), name)?.check_one_writer(access)
+    }
+
+    /// Lets one client write at a time, where there are not several who may stay; gives whether several could before.
+    pub fn one_writer(&self, name: &str, access: &Access) -> Result<bool> {
+        let mut table = self.table();
+        let entry = entry(&mut table, name)?;
+        entry.check_one_writer(access)?;
+        Ok(std::mem::replace(&mut entry.shared, false))
+    }
+
     /// Changes who may enter an export, and gives those inside who may not any more.
     pub fn set_access(&self, name: &str, access: Access) -> Result<Vec<Arc<Client>>> {
         let mut table = self.table();

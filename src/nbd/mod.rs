@@ -221,6 +221,22 @@ impl Server {
         self.exports().share(name)
     }
 
+    /// Refuses to have one client alone write where several are inside whom this lets stay.
+    ///
+    /// # Errors
+    /// `in_use` with the clients, `not_found` where there is no such export.
+    pub fn check_one_writer(&self, name: &str, access: &api::Access) -> Result<()> {
+        self.exports().check_one_writer(name, &Access::read(access)?)
+    }
+
+    /// Lets one client alone write from now on; gives whether several could before.
+    ///
+    /// # Errors
+    /// As [`check_one_writer`](Self::check_one_writer); then nothing has changed.
+    pub fn one_writer(&self, name: &str, access: &api::Access) -> Result<bool> {
+        self.exports().one_writer(name, &Access::read(access)?)
+    }
+
     /// How it is with the certificates, where there are any: until when they count, or what is to be done.
     pub fn tls_health(&self) -> Option<std::result::Result<String, String>> {
         self.shared.hall.tls.as_ref().map(Tls::health)

@@ -226,7 +226,7 @@ impl Attach {
             return conflict(format!("is deleted (state {})", printable(&volume.state)));
         }
         if let Some(share) = &self.export {
-            world.check_name(volume, &share.name_for(volume.id))?;
+            world.check_name(volume, &world.settled(volume.id, share)?.name)?;
         }
         self.refuse_as_other_kind(volume)?;
         if self.attached_there(volume) {
@@ -398,7 +398,7 @@ impl Attach {
 
     async fn share(&mut self, cx: &Cx) -> Result<Next<Step>, Halt> {
         let Some(share) = &self.export else { return Ok(Next::On) };
-        let served = export::serve_once(cx, &self.volume, share).await;
+        let served = export::serve_once(cx, &self.volume, share, true).await;
         let stands =
             |error: Error| error.doing(format!("volume {} is attached, but it is not exported", self.volume.label()));
         self.changed |= served.map_err(stands)?;

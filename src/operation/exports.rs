@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::share::Share;
+use super::share::{Settled, Share};
 use super::world::World;
-use crate::api::{Access, Client, Export, ExportKick, ExportState, Filter, TlsMode, Traffic, Usage};
+use crate::api::{Client, Export, ExportKick, ExportState, Filter, TlsMode, Traffic, Usage};
 use crate::device::Held;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Device, VolumeId, VolumeRecord};
@@ -97,20 +97,22 @@ impl World {
         }
     }
 
-    /// Who may open a volume's export as it is wanted: what is not asked for is as it was, or as it usually is.
-    pub(super) fn access(&self, volume: VolumeId, share: &Share) -> Result<Access> {
+    /// A volume's export as it is to be.
+    pub(super) fn settled(&self, volume: VolumeId, share: &Share) -> Result<Settled> {
         let tls = if self.config.nbd.tls_required { TlsMode::Required } else { TlsMode::Allowed };
-        let wish = self.store.wish_of(volume)?.filter(|wish| wish.name == share.name_for(volume));
-        Ok(share.access(wish.map_or(Access { tls, clients: Vec::new() }, |wish| wish.access)))
+        Ok(share.settle(volume, self.store.wish_of(volume)?, tls))
     }
 
-    /// Changes who may open an export: the wish first, so that a restart does not let in again who is sent away now.
+    /// Changes who may open an export: the wish first, so that a restart does not let in again who is sent away now. Before
+    /// that, one writer alone is refused where there are several.
     pub(super) async fn serve_others(&self, volume: &VolumeRecord, share: &Share) -> Result<()> {
-        let (name, access) = (share.name_for(volume.id), self.access(volume.id, share)?);
-        self.store.put_access(volume.id, &access, share.shared)?;
-        if share.shared {
+        let Settled { name, shared, access } = self.settled(volume.id, share)?;
+        let was_shared = !shared && self.nbd.one_writer(&name, &access)?;
+        let put = self.store.put_access(volume.id, &access, shared);
+        if shared && put.is_ok() || was_shared && put.is_err() {
             self.nbd.share(&name)?;
         }
+        put?;
         let sent_away = self.nbd.set_access(&name, &access).await?;
         tracing::info!(volume = %volume.id, sent_away = sent_away.len(), "others may open the export from now on");
         Ok(())
@@ -139,14 +141,14 @@ impl World {
     pub(super) async fn serve(&self, volume: &VolumeRecord, share: &Share) -> Result<Export> {
         let device = self.free_device(volume).await?;
         let held = self.devices.open_exclusive(&device, share.read_only)?;
-        let name = share.name_for(volume.id);
+        let Settled { name, shared, access } = self.settled(volume.id, share)?;
         let wish = Wish {
             usage: self.usage_of(volume.id, &name)?,
             name,
             volume_id: volume.id,
             read_only: share.read_only,
-            shared: share.shared,
-            access: self.access(volume.id, share)?,
+            shared,
+            access,
             device_path: device.path.clone(),
             identity: held.identity.clone(),
             failed: false,

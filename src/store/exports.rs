@@ -103,14 +103,14 @@ impl Store {
         })
     }
 
-    /// Changes who may open an export, and lets several clients write where that is asked for.
-    pub fn put_access(&self, volume: VolumeId, access: &Access, share: bool) -> Result<()> {
+    /// Changes who may open an export, and whether several clients may write at a time.
+    pub fn put_access(&self, volume: VolumeId, access: &Access, shared: bool) -> Result<()> {
         let access = to_json(access)?;
         self.write(|db| {
             execute(
                 db,
-                "UPDATE exports SET access = ?2, shared = shared OR ?3 WHERE volume_id = ?1",
-                params![volume.to_string(), access, share],
+                "UPDATE exports SET access = ?2, shared = ?3 WHERE volume_id = ?1",
+                params![volume.to_string(), access, shared],
             )?;
             Ok(())
         })

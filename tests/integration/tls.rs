@@ -383,6 +383,48 @@ fn one_subject_is_one_client() {
     });
 }
 
+#[test]
+fn what_is_said_of_an_export_again_is_changed_and_the_rest_stays() {
+    let appliance = secured(LOOPBACK);
+    let [backup1, backup2] = ["backup1", "backup2"].map(|name| client(&appliance, name));
+    for named in [&[][..], &["--name", "own"]] {
+        let made = ["export", "data1", "--shared", "--client", "backup1", "--client", "backup2"];
+        let made = appliance.ok(&[&made[..], named].concat())["export"].clone();
+        let at = made["uris"][0].as_str().unwrap().replace("127.0.0.1", "localhost");
+        let uri = |certificates: &Path| format!("{at}?tls-certificates={}", certificates.display());
+        let (mut first, mut second) = (Inside::enter(&uri(&backup1)), Inside::enter(&uri(&backup2)));
+        assert!(first.reads() && second.reads());
+        assert_eq!(appliance.ok(&["export", "data1"])["changed"], false);
+
+        // Neither may lose its connection because somebody else wants to write alone.
+        for dry_run in [&["--dry-run"][..], &[]] {
+            let words = [&["export", "data1", "--one-writer"], dry_run].concat();
+            let refused = appliance.json(&words).failure(4, "in_use");
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("(CN=backup1)") && message.contains("(CN=backup2)"), "{refused}");
+        }
+        assert_eq!(appliance.ok(&["exports"])["exports"][0]["shared"], true);
+        assert!(first.reads() && second.reads());
+
+        let changed = appliance.ok(&["export", "data1", "--client", "backup2"])["export"].clone();
+        assert_eq!((&changed["name"], &changed["shared"]), (&made["name"], &json!(true)));
+        assert_eq!(changed["access"]["clients"], json!(["backup2"]));
+        assert!(!first.reads() && second.reads());
+
+        appliance.ok(&["export", "data1", "--client", "backup1", "--client", "backup2"]);
+        let mut first = Inside::enter(&uri(&backup1));
+        assert!(first.reads());
+        let changed = appliance.ok(&["export", "data1", "--one-writer", "--client", "backup2"])["export"].clone();
+        assert_eq!((&changed["name"], &changed["shared"]), (&made["name"], &json!(false)));
+        assert!(!first.reads() && second.reads());
+        appliance.ok(&["export", "data1", "--any-client"]);
+        fails(PYTHON, &["-c", ENTER, &uri(&backup1)]);
+        assert!(second.reads());
+        drop(second);
+        appliance.ok(&["unexport", "data1", "--force"]);
+    }
+}
+
 /// With it, TLS clients are not lost; the lab has it.
 fn kernel_has_tls() -> bool {
     fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").is_ok_and(|names| names.contains("tls"))

@@ -57,13 +57,14 @@ fn an_export_has_a_name_and_uris() {
 }
 
 #[test]
-fn a_shared_export_stays_shared_after_a_restart_and_differs_from_one_that_is_not() {
+fn a_shared_export_stays_shared_also_after_a_restart() {
     let (mut appliance, _) = attached("data1");
     let exported = appliance.ok(&["export", "data1", "--name", "disk", "--shared"]);
     assert_eq!(exported["export"]["shared"], true);
     assert_eq!(appliance.ok(&["export", "data1", "--name", "disk", "--shared"])["changed"], false);
-    let error = appliance.json(&["export", "data1", "--name", "disk"]).failure(4, "conflict");
+    let error = appliance.json(&["export", "data1", "--name", "other"]).failure(4, "conflict");
     names(message(&error), &["data1", "writable by several clients", "disk"]);
+    names(hint(&error), &["--name"]);
     appliance.json(&["export", "data1", "--shared", "--read-only"]).failure(2, "usage");
     appliance.kill_daemon();
     appliance.start_daemon();

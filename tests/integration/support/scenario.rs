@@ -81,6 +81,12 @@ pub const SCENARIOS: &[Scenario] = &[
         words: &["attach", "data", "--tag", "owner=jo", "--tag", "tier=gold"],
     },
     Scenario { name: "export", kind: "export", prepare: attached, words: &["export", "data", "--read-only"] },
+    Scenario {
+        name: "export for others",
+        kind: "export",
+        prepare: exported,
+        words: &["export", "data", "--shared", "--client", "192.0.2.0/24"],
+    },
     Scenario { name: "unexport", kind: "unexport", prepare: exported, words: &["unexport", "data"] },
     Scenario { name: "detach", kind: "detach", prepare: attached, words: &["detach", "data"] },
     Scenario { name: "detach with an export and data", kind: "detach", prepare: written, words: &["detach", "data"] },
@@ -288,7 +294,7 @@ impl End {
             snapshots: picked(&state["snapshots"], &["/name", "/state", "/virtualsize", "/tags", "/removed"]),
             vms: picked(&state["virtual_machines"], &["/name", "/state"]),
             shown: picked(shown, &["/name", "/state", "/vm_id", "/device/size_bytes", "/export/state"]),
-            exports: picked(exports, &["/read_only", "/state", "/clients"]),
+            exports: picked(exports, &["/read_only", "/shared", "/access", "/state", "/clients"]),
             devices: std::fs::read_dir(appliance.path("by-id")).unwrap().count(),
             data: written_data(appliance),
         }
