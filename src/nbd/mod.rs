@@ -25,6 +25,7 @@ mod herald;
 mod in_flight;
 mod ioctl;
 mod listen;
+mod patience;
 mod probe;
 mod protocol;
 mod queue;
