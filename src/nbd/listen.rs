@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::client::{Caller, Peer};
 use super::connection::Connection;
-use super::exports::Exports;
+use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Visit, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::take_over::Estate;
@@ -106,9 +106,9 @@ impl Hall {
 
     fn serve(&self, mut stream: Stream, Agreed { session, terms }: Agreed) -> io::Result<()> {
         match transmission::serve(&mut stream, &session, terms)? {
-            End::Over => stream.end(),
+            End::Over => leave(stream, session),
             // What is encrypted here cannot be handed over.
-            End::Halted if stream.is_encrypted() && session.client().is_bound_by_tls() => stream.end(),
+            End::Halted if stream.is_encrypted() && session.client().is_bound_by_tls() => leave(stream, session),
             End::Halted => {
                 stream.leave_to_kernel()?;
                 let connection = Connection::of(stream, &session, terms);
@@ -131,6 +131,13 @@ impl Hall {
             tracing::warn!(client = %peer, "NBD client {peer} is closed after the restart: {why}");
         }
     }
+}
+
+/// Ends a connection. The seat is free once the answers are sent: whoever reads to the end finds it so.
+fn leave(mut stream: Stream, session: Session) -> io::Result<()> {
+    stream.send()?;
+    drop(session);
+    stream.end()
 }
 
 /// A client that is choosing an export.
