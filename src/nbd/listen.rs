@@ -94,7 +94,7 @@ impl Hall {
         let mut stream = Stream::new(Arc::clone(&socket), Arc::clone(&self.halt));
         let patience = self.limits.handshake;
         let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience), ..Until::default() };
-        setsockopt(&socket, sockopt::SendTimeout, &seconds(patience))?;
+        setsockopt(&socket, sockopt::SendTimeout, &send_timeout(patience))?;
         let visit = Visit { exports: &self.exports, tls: self.tls.as_ref(), must_encrypt, until };
         let agreed = handshake(&mut stream, Caller::plain(peer), visit)?;
         drop(choice);
@@ -176,8 +176,10 @@ impl Drop for Choice {
     }
 }
 
-fn seconds(duration: Duration) -> TimeVal {
-    TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), 0)
+/// As the kernel takes it, for which none at all is for ever.
+fn send_timeout(duration: Duration) -> TimeVal {
+    let duration = duration.max(Duration::from_micros(1));
+    TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), duration.subsec_micros().into())
 }
 
 /// Listens on a TCP address, as the process before may have done already; the address that was bound comes back with the

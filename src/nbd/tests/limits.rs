@@ -175,6 +175,17 @@ async fn who_does_not_choose_in_time_has_to_go() {
     assert_eq!(inside.error_of(0, command::FLUSH, 0, 0, &[]), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_take_what_it_asks_for_while_it_chooses_has_to_go() {
+    let place = Place::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
+    place.serve(&"x".repeat(250), MIB).await;
+    let mut deaf = place.connect();
+    // Answered by more than a socket holds.
+    deaf.send(&b"IHAVEOPT\0\0\0\x03\0\0\0\0".repeat(1000));
+    wait_for("its end", || place.server.shared.hall.choosing.borrow().is_empty()).await;
+    assert!(deaf.until_closed().len() < 1000 * 250);
+}
+
 /// A machine of its own, as far as the network goes, at the other end of a cable.
 struct Peer {
     process: Child,
