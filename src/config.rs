@@ -40,6 +40,10 @@ const CLOUDSTACK_SECRET: &str = "CLOUDSTACK_SECRET";
 /// The longest path of a Unix socket, in bytes: `sun_path` less its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
+const DAY: Duration = Duration::from_secs(86_400);
+/// A peer is probed after half of it, which is at most 32767 s (tcp(7), `TCP_KEEPIDLE`).
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(18 * 3600);
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -238,7 +242,7 @@ impl<'a> Loader<'a> {
         let vm_id = self.note(section.text("vm_id"));
         let ca_file = self.note(section.path("ca_file"));
         let allow_plain_http = self.note(section.boolean("allow_plain_http")).unwrap_or(false);
-        let timeout = self.note(section.duration("timeout", 1));
+        let timeout = self.note(section.duration("timeout", DAY));
         self.mistakes.extend(section.unknown());
 
         let endpoint = endpoint
@@ -353,14 +357,14 @@ impl<'a> Loader<'a> {
                 "max_bytes_in_flight_per_client",
                 limits.in_flight_per_client,
             ),
-            handshake: self.note(section.duration("handshake_timeout", 1)).unwrap_or(limits.handshake),
-            keepalive: self.note(section.duration("keepalive_timeout", 1)).unwrap_or(limits.keepalive),
+            handshake: self.note(section.duration("handshake_timeout", DAY)).unwrap_or(limits.handshake),
+            keepalive: self.note(section.duration("keepalive_timeout", LONGEST_KEEPALIVE)).unwrap_or(limits.keepalive),
         }
     }
 
     fn device(&mut self, mut section: Section<'a>) -> Device {
         let by_id_dir = self.note(section.path("by_id_dir"));
-        let timeout = self.note(section.duration("timeout", 1));
+        let timeout = self.note(section.duration("timeout", DAY));
         let max_disks = self.note(section.count("max_disks", 256));
         self.mistakes.extend(section.unknown());
         Device {
@@ -371,9 +375,8 @@ impl<'a> Loader<'a> {
     }
 
     fn daemon(&mut self, mut section: Section<'a>) -> Daemon {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let idle_timeout = self.note(section.duration("idle_timeout", 366));
-        let history = self.note(section.duration("history", 36_600));
+        let idle_timeout = self.note(section.duration("idle_timeout", 366 * DAY));
+        let history = self.note(section.duration("history", 36_600 * DAY));
         let log = self.note(section.text("log"));
         self.mistakes.extend(section.unknown());
         Daemon {

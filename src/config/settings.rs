@@ -218,7 +218,8 @@ const NBD: &[Setting] = &[
         "keepalive_timeout",
         Duration,
         Default("\"5m\""),
-        "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed.",
+        "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed; at \
+         most 18h.",
     ),
 ];
 

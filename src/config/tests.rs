@@ -404,7 +404,7 @@ fn nbd_settings_are_checked() {
         ("max_connections = 0", "[nbd] max_connections must be from 1 to 10000"),
         ("max_requests_in_flight = 0", "[nbd] max_requests_in_flight must be from 1 to 1000000"),
         ("max_bytes_in_flight = \"3M\"", "[nbd] max_bytes_in_flight must be from 4M to 1T"),
-        ("keepalive_timeout = \"2d\"", "[nbd] keepalive_timeout must be at most 1d"),
+        ("keepalive_timeout = \"19h\"", "[nbd] keepalive_timeout must be at most 18h"),
         ("unix_socket = \"nbd.sock\"", "[nbd] unix_socket must be an absolute path"),
     ] {
         assert_eq!(refusal_in("nbd", setting), format!("FILE, line 2: {sentence}"));

@@ -206,3 +206,10 @@ async fn a_peer_that_is_dead_is_found() {
     peer.ip(&["link", "set", "eth0", "down"]).await;
     wait_for("its connections to end", || place.clients("disk").is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_keepalive_is_one_that_the_kernel_takes() {
+    let place = Place::with(|config| config.limits.keepalive = Duration::from_secs(18 * 3600)).await;
+    let export = place.serve("disk", MIB).await;
+    let _client = place.connect_tcp(&export);
+}
