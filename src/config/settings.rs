@@ -166,8 +166,8 @@ const NBD: &[Setting] = &[
         "tls_certificates",
         Path,
         Example("\"/etc/volctl/tls/server\""),
-        "The directory of ca-cert.pem, server-cert.pem and server-key.pem, as `volctl tls init` makes it; read again when \
-         they change. A listener beyond loopback then takes nothing but TLS.",
+        "The directory of ca-cert.pem, server-cert.pem and server-key.pem, as `volctl tls init` makes it; read when \
+         they come, and again when they change. A listener beyond loopback then takes nothing but TLS.",
     ),
     setting(
         "tls",

@@ -146,8 +146,8 @@ impl Handshake<'_> {
 
     /// Encrypts the connection, and forgets all that was agreed on before: somebody else may have said it.
     fn start_tls(&mut self, data: &[u8]) -> io::Result<Next> {
-        let Some(tls) = self.visit.tls else {
-            self.refuse(opt::STARTTLS, rep::ERR_POLICY, "TLS is not configured here");
+        let Some(tls) = self.visit.tls.and_then(Tls::config) else {
+            self.refuse(opt::STARTTLS, rep::ERR_POLICY, "there are no certificates for TLS here");
             return Ok(Next::Option);
         };
         if !data.is_empty() || self.caller.certificate.is_some() {
@@ -165,7 +165,7 @@ impl Handshake<'_> {
             return Ok(Next::End);
         }
         self.reply(opt::STARTTLS, rep::ACK, &[]);
-        match self.stream.encrypt(tls.config(), self.visit.until) {
+        match self.stream.encrypt(tls, self.visit.until) {
             Ok(Filled::Ready) => {}
             Ok(_) => return Ok(Next::End),
             Err(error) => {
