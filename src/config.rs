@@ -11,7 +11,7 @@ use url::{Host, Url};
 use self::document::{Given, Section};
 pub use self::duration::{DurationError, parse_duration};
 pub use self::environment::{Environment, Paths, without_empty_variables};
-pub use self::network::{Network, NetworkError};
+pub use self::network::{Network, NetworkError, is_like_an_address};
 use self::secret::ReadFile;
 pub use self::secret::{SecretKey, read_private};
 pub use self::settings::{SETTINGS, Setting, SettingKind, SettingValue};
