@@ -89,7 +89,11 @@ impl FromStr for Network {
             return Err(malformed());
         }
         let network = Self { address: masked(address, prefix), prefix };
-        if network.address == address { Ok(network.canonical()) } else { Err(NetworkError::HostBits(printable(text), network)) }
+        if network.address == address {
+            Ok(network.canonical())
+        } else {
+            Err(NetworkError::HostBits(printable(text), network))
+        }
     }
 }
 

@@ -247,7 +247,8 @@ impl Server {
     /// # Errors
     /// `usage` where they cannot be made as asked for.
     pub fn issue(&self, wanted: &api::TlsIssue) -> Result<api::TlsIssued> {
-        tls::authority::issue(wanted, self.exports().hosts())
+        let locations = self.exports().locations();
+        tls::authority::issue(wanted, locations.hosts(), locations.port())
     }
 
     /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told

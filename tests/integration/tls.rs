@@ -91,9 +91,12 @@ fn the_text_of_tls_init_can_be_typed() {
     let directory = appliance.path("tls");
     let text = appliance.run(&["tls", "init", "--dir", directory.to_str().unwrap()]).success().stdout;
     let client = directory.join("clients/client");
+    let listeners = appliance.json(&["health"]).json()["checks"].to_string();
+    let (_, after) = listeners.split_once("listening on 127.0.0.1:").unwrap();
+    let port = after.split(' ').next().unwrap();
     assert!(text.contains(&format!("tls_certificates = \"{}\"", directory.join("server").display())), "{text}");
     assert!(
-        text.contains(&format!("nbdinfo 'nbds://127.0.0.1/EXPORT?tls-certificates={}'", client.display())),
+        text.contains(&format!("nbdinfo 'nbds://127.0.0.1:{port}/EXPORT?tls-certificates={}'", client.display())),
         "{text}"
     );
     assert!(
@@ -585,7 +588,13 @@ fn certificates_may_come_after_the_daemon_and_until_then_nobody_gets_in() {
             fails("nbdinfo", &size(&format!("nbd{place}")));
             fails("nbdinfo", &size(&with(place)));
         }
-        appliance.ok(&[&init[..], clients].concat());
+        let made = appliance.ok(&[&init[..], clients].concat());
+        assert_eq!(made["server"]["names"], json!(["localhost", "127.0.0.1", "::1"]));
+        for command in made["clients"].as_array().unwrap().iter().flat_map(|made| made["commands"].as_array().unwrap())
+        {
+            let typed = command.as_str().unwrap().replace("EXPORT", "disk").replace("disk.img", "/dev/null");
+            run("sh", &["-c", &typed]);
+        }
         assert!(health(&appliance).0, "{:?}", health(&appliance));
         for place in &places {
             run("nbdinfo", &size(&with(place)));
