@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn errno(terms: Terms, command: u16, flags: u16, offset: u64, length: u64, read_only: bool) -> Option<Errno> {
-        let request = Request { flags, command, cookie: 0, offset, length };
+        let request = Request { flags, command, cookie: 0, offset, length, asked_from: offset };
         check(&request, terms, read_only, &offer(transmission_flag::SEND_TRIM)).err().map(|fault| fault.errno)
     }
 
@@ -159,7 +159,7 @@ mod tests {
             let found = errno(terms, command, flags, offset, length, read_only);
             assert_eq!(found, Some(expected), "command {command} flags {flags} at {offset} for {length}");
         }
-        let trim = Request { flags: 0, command: TRIM, cookie: 0, offset: 0, length: 512 };
+        let trim = Request { flags: 0, command: TRIM, cookie: 0, offset: 0, length: 512, asked_from: 0 };
         let found = check(&trim, SIMPLE, false, &offer(0)).err().map(|fault| fault.errno);
         assert_eq!(found, Some(Errno::Inval), "a device that takes no discards");
     }

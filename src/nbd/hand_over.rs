@@ -115,15 +115,18 @@ struct Entry {
     /// Bytes of each part of its rest.
     unread: usize,
     unsent: usize,
+    #[serde(default)]
+    begun: Vec<(u64, u64)>,
 }
 
-fn write(connections: &[Connection]) -> io::Result<File> {
+pub(super) fn write(connections: &[Connection]) -> io::Result<File> {
     let entry = |connection: &Connection| {
         Ok(Entry {
             socket: inode(&connection.socket)?,
             state: connection.state.clone(),
             unread: connection.rest.unread.len(),
             unsent: connection.rest.unsent.len(),
+            begun: connection.rest.begun.clone(),
         })
     };
     let connections_of = connections.iter().map(entry).collect::<io::Result<_>>()?;
@@ -161,8 +164,8 @@ pub(super) fn read(letter: OwnedFd, sockets: Vec<OwnedFd>) -> io::Result<Vec<Con
         Ok(bytes)
     };
     let mut connections = Vec::new();
-    for Entry { socket, state, unread, unsent } in head.connections {
-        let rest = Rest { unread: part(unread)?, unsent: part(unsent)? };
+    for Entry { socket, state, unread, unsent, begun } in head.connections {
+        let rest = Rest { unread: part(unread)?, unsent: part(unsent)?, begun };
         let mut own = sockets.extract_if(.., |(inode, _)| *inode == socket).map(|(_, socket)| socket);
         match (own.next(), own.next()) {
             (Some(socket), None) => connections.push(Connection { socket: Arc::new(socket), state, rest }),
@@ -202,7 +205,11 @@ mod tests {
             terms: Terms { headers: Headers::Structured, allocation: true, block_sizes: false },
         };
         let socket = Arc::new(UnixStream::pair().unwrap().0.into());
-        Connection { socket, state, rest: Rest { unread: unread.to_vec(), unsent: unsent.to_vec() } }
+        Connection {
+            socket,
+            state,
+            rest: Rest { unread: unread.to_vec(), unsent: unsent.to_vec(), begun: vec![(u64::MAX, 5)] },
+        }
     }
 
     #[test]

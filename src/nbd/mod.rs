@@ -16,6 +16,7 @@ mod client;
 mod connection;
 mod deferred;
 mod direct;
+mod eager;
 mod entry;
 mod exports;
 mod gather;

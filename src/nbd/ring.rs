@@ -167,7 +167,7 @@ mod tests {
     use crate::nbd::tests::{Place, noise};
 
     fn read(cookie: u64, offset: u64, length: u64) -> (Request, Work) {
-        let request = Request { flags: 0, command: command::READ, cookie, offset, length };
+        let request = Request { flags: 0, command: command::READ, cookie, offset, length, asked_from: offset };
         (request, Work::Read(vec![Extent { length, hole: false }]))
     }
 

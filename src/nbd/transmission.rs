@@ -16,7 +16,7 @@ use super::exports::Session;
 use super::handshake::Terms;
 use super::in_flight::Flight;
 use super::protocol::{Errno, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Until};
+use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Turn, Until};
 use super::work::{Outcome, Work, perform, takes_long};
 
 /// A client that has sent so many requests one by one, each after the answer to the one before, goes on like that: nothing
@@ -132,7 +132,7 @@ impl Transmission<'_> {
             Filled::Woken if self.is_halted() => return GO_ON,
             _ => return END,
         }
-        let Some(request) = Request::parse(&self.stream.arrived()[..size], headers) else {
+        let Some(mut request) = Request::parse(&self.stream.arrived()[..size], headers) else {
             tracing::debug!("an NBD client sent what is no request");
             return END;
         };
@@ -143,11 +143,16 @@ impl Transmission<'_> {
             return END;
         }
         self.stream.consume(size);
+        request.asked_from = self.stream.take_begun(request.cookie).unwrap_or(request.offset);
         self.session.note_request();
         self.found += 1;
         let is_alone = self.deferred.pending() == 0 && self.stream.arrived().len() as u64 <= request.payload(headers);
         self.alone = if is_alone { self.alone.saturating_add(1) } else { 0 };
-        self.stream.expect_silence(is_alone);
+        self.stream.expect(match self.alone {
+            0 => Turn::Unknown,
+            1..ONE_BY_ONE => Turn::ClientsOnce,
+            ONE_BY_ONE.. => Turn::Clients,
+        });
         let mut allowed = self.allowed(&request);
         let payload = request.payload(headers);
         if payload > longest_dropped(headers) {
@@ -184,7 +189,7 @@ impl Transmission<'_> {
         let rest = self.session.served().gather.look(std::mem::take(&mut self.found));
         if let Some(rest) = rest.filter(|_| self.alone < ONE_BY_ONE && self.deferred.pending() == 0) {
             std::thread::sleep(rest);
-            self.stream.expect_silence(false);
+            self.stream.expect(Turn::Unknown);
         }
     }
 
@@ -279,7 +284,8 @@ impl Transmission<'_> {
 
     /// Leaves a request without payload to the next process.
     fn leave(&mut self, request: &Request) -> Flow {
-        self.unserved.extend(request.encode(self.terms.headers));
+        let encoded = self.encoded(request);
+        self.unserved.extend(encoded);
         GO_ON
     }
 
@@ -287,8 +293,17 @@ impl Transmission<'_> {
     /// its own, with the same cookie, that the client might have sent.
     fn cut(&mut self, request: &Request, done: u64) -> Flow {
         self.session.served().traffic.count_written(done);
-        self.stream.put_back(&request.rest(done).encode(self.terms.headers));
+        let encoded = self.encoded(&request.rest(done));
+        self.stream.put_back(&encoded);
         GO_ON
+    }
+
+    /// A request for the next process; where it is a rest, that is noted.
+    fn encoded(&mut self, request: &Request) -> Vec<u8> {
+        if request.asked_from != request.offset {
+            self.stream.note_begun(request.cookie, request.asked_from);
+        }
+        request.encode(self.terms.headers)
     }
 
     fn allowed(&self, request: &Request) -> Result<(), Fault> {

@@ -126,7 +126,7 @@ impl Headers {
         let head = Message::new(magic).with(&flags.to_be_bytes()).with(&kind.to_be_bytes());
         let head = head.with(&request.cookie.to_be_bytes());
         match extended {
-            true => head.with(&request.offset.to_be_bytes()).with(&u64::from(length).to_be_bytes()),
+            true => head.with(&request.asked_from.to_be_bytes()).with(&u64::from(length).to_be_bytes()),
             false => head.with(&length.to_be_bytes()),
         }
     }
@@ -164,7 +164,8 @@ impl Deref for Message {
 mod tests {
     use super::*;
 
-    const REQUEST: Request = Request { flags: 0, command: command::READ, cookie: 7, offset: 5, length: 512 };
+    const REQUEST: Request =
+        Request { flags: 0, command: command::READ, cookie: 7, offset: 5, length: 512, asked_from: 5 };
 
     #[test]
     fn compact_replies_are_laid_out_as_the_document_says() {
@@ -203,6 +204,7 @@ mod tests {
         assert_eq!(Extended.data(&REQUEST, 9, 8, true)[..32], head(b"\0\x01\0\x01", 16));
         assert_eq!(Extended.hole(&REQUEST, 9, 512, false)[..32], head(b"\0\0\0\x02", 12));
         assert_eq!(Extended.hole(&REQUEST, 9, 512, false).len(), 44);
+        assert_eq!(*Extended.success(&REQUEST.rest(4)), head(b"\0\x01\0\0", 0), "a rest is of the whole");
         let status = Extended.block_status(&REQUEST, 1, &[Extent { length: 1 << 40, hole: true }]);
         assert_eq!(status[..32], head(b"\0\x01\0\x06", 24));
         assert_eq!(status[32..], *b"\0\0\0\x01\0\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\x03");

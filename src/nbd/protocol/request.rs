@@ -18,6 +18,8 @@ pub struct Request {
     pub offset: u64,
     /// Number of bytes.
     pub length: u64,
+    /// The first byte that the client asked for, where this is the rest of a request: replies name that.
+    pub asked_from: u64,
 }
 
 impl Request {
@@ -26,13 +28,9 @@ impl Request {
         let mut rest = Reader(bytes);
         let magic = if headers == Headers::Extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC };
         (rest.u32()? == magic).then_some(())?;
-        Some(Self {
-            flags: rest.u16()?,
-            command: rest.u16()?,
-            cookie: rest.u64()?,
-            offset: rest.u64()?,
-            length: if headers == Headers::Extended { rest.u64()? } else { rest.u32()?.into() },
-        })
+        let (flags, command, cookie, offset) = (rest.u16()?, rest.u16()?, rest.u64()?, rest.u64()?);
+        let length = if headers == Headers::Extended { rest.u64()? } else { rest.u32()?.into() };
+        Some(Self { flags, command, cookie, offset, length, asked_from: offset })
     }
 
     /// As a client sends it.
@@ -91,6 +89,7 @@ mod tests {
             cookie: 0x0102_0304_0506_0708,
             offset: 4096,
             length: 512,
+            asked_from: 4096,
         };
         assert_eq!(parsed, expected);
         assert_eq!(parsed.encode(Headers::Simple), bytes(REQUEST_MAGIC, 6, &512_u32.to_be_bytes()));
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_payload_follows_where_the_headers_say_so() {
-        let request = |command, flags| Request { flags, command, cookie: 0, offset: 0, length: 7 };
+        let request = |command, flags| Request { flags, command, cookie: 0, offset: 0, length: 7, asked_from: 0 };
         assert_eq!(request(command::WRITE, 0).payload(Headers::Simple), 7);
         assert_eq!(request(command::READ, command_flag::PAYLOAD_LEN).payload(Headers::Structured), 0);
         assert_eq!(request(command::WRITE, 0).payload(Headers::Extended), 7);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod foreign;
+mod hand_over;
 mod hostile;
 mod life;
 mod limits;

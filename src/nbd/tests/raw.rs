@@ -36,6 +36,8 @@ pub struct Raw {
     socket: Box<dyn Socket>,
     close_write: Box<dyn Fn() + Send>,
     headers: Headers,
+    /// The offsets of what was asked, by cookie.
+    asked: BTreeMap<u64, u64>,
 }
 
 /// A reply of any kind.
@@ -63,6 +65,7 @@ impl Raw {
             socket: Box::new(socket),
             close_write: Box::new(move || clone.shutdown(Shutdown::Write).unwrap()),
             headers: Headers::Simple,
+            asked: BTreeMap::new(),
         }
     }
 
@@ -76,7 +79,7 @@ impl Raw {
         socket.set_write_timeout(PATIENCE).unwrap();
         let clone = socket.try_clone().unwrap();
         let close_write = Box::new(move || clone.shutdown(Shutdown::Write).unwrap());
-        Self { socket: Box::new(socket), close_write, headers: Headers::Simple }
+        Self { socket: Box::new(socket), close_write, headers: Headers::Simple, asked: BTreeMap::new() }
     }
 
     pub fn greeted(mut self) -> Self {
@@ -194,15 +197,28 @@ impl Raw {
 
     /// Sends a request with the headers that were agreed on, and its payload.
     pub fn ask(&mut self, flags: u16, command: u16, cookie: u64, offset: u64, length: u64, payload: &[u8]) {
+        let request = self.encoded(flags, command, cookie, offset, length, payload);
+        self.send(&request);
+    }
+
+    /// The bytes of a request that will be sent, and its payload.
+    pub fn encoded(
+        &mut self,
+        flags: u16,
+        command: u16,
+        cookie: u64,
+        offset: u64,
+        length: u64,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let with_payload = if payload.is_empty() { 0 } else { command_flag::PAYLOAD_LEN };
         let mut bytes = match self.headers {
             Headers::Simple | Headers::Structured => request(flags, command, cookie, offset, length as u32),
-            Headers::Extended => {
-                let with_payload = if payload.is_empty() { 0 } else { command_flag::PAYLOAD_LEN };
-                extended_request(flags | with_payload, command, cookie, offset, length)
-            }
+            Headers::Extended => extended_request(flags | with_payload, command, cookie, offset, length),
         };
         bytes.extend(payload);
-        self.send(&bytes);
+        self.asked.insert(cookie, offset);
+        bytes
     }
 
     /// Sends a request and gives its reply.
@@ -232,6 +248,9 @@ impl Raw {
             assert_eq!(magic, if extended { 0x6e8a_278c } else { 0x668e_33ef });
             let head = self.receive(if extended { 28 } else { 16 });
             let cookie = number(&head[4..12]);
+            if extended {
+                assert_eq!(self.asked.get(&cookie), Some(&number(&head[12..20])), "not the request's offset");
+            }
             let payload = self.receive(number(&head[if extended { 20 } else { 12 }..]) as usize);
             let mut reply = open.remove(&cookie).unwrap_or(Reply { cookie, ..Reply::default() });
             reply.take(number(&head[2..4]), &payload);

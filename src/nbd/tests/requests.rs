@@ -1,5 +1,9 @@
 //! Options and requests, one by one, as the protocol document has them.
 
+use std::fs::File;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::raw::{Raw, meta, request};
 use super::{KIB, MIB, Place, noise};
 use crate::nbd::protocol::{
@@ -162,6 +166,28 @@ async fn holes_are_told() {
             let reply = client.answer(command_flag::DF, command::READ, offset, length, &[]);
             assert!(reply.parts == 1 && reply.data == bytes, "{length} at {offset}, in one part");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_read_comes_in_chunks_of_one_request() {
+    let place = Place::new().await;
+    let export = place.serve("disk", 8 * MIB).await;
+    let mut client = place.connect_tcp(&export).with(Headers::Extended);
+    client.go("disk");
+    let data = noise(4, 4 * MIB);
+    assert_eq!(client.answer(0, command::WRITE, MIB, 4 * MIB, &data).error, 0);
+    assert_eq!(client.answer(0, command::FLUSH, 0, 0, &[]).error, 0);
+    // What is not in the page cache any more, where the filesystem can do without it, is read by another thread.
+    let file = File::open(place.path("disk")).unwrap();
+    posix_fadvise(&file, 3 << 20, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    for (offset, length) in [(MIB + 512, MIB), (MIB / 2, MIB), (2 * MIB, 2 * MIB), (512, 4 * MIB)] {
+        let reply = client.answer(0, command::READ, offset, length, &[]);
+        assert!(reply.error == 0 && reply.parts >= 2, "{} parts", reply.parts);
+        let before = MIB.saturating_sub(offset).min(length);
+        assert!(reply.data[..before as usize].iter().all(|byte| *byte == 0));
+        let from = (offset + before - MIB) as usize;
+        assert!(reply.data[before as usize..] == data[from..][..(length - before) as usize]);
     }
 }
 
