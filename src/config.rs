@@ -320,9 +320,8 @@ impl<'a> Loader<'a> {
         let is_public_allowed = plain_public || tls_certificates.is_some();
         let tls_required = tls.map(|tls| check_tls(&tls, tls_certificates.is_some())).transpose();
         let allow = allow.iter().filter_map(|network| self.note(network.read(|text| text.parse()).map(Some))).collect();
-        let listen_address = |given: &Given<String>| self.note(check_listen(given, is_public_allowed).map(Some));
         Nbd {
-            listen: listen.iter().filter_map(listen_address).collect(),
+            listen: self.listen(&listen, is_public_allowed),
             unix_socket: self
                 .note(unix_socket.map(check_socket).transpose())
                 .unwrap_or_else(|| self.paths.nbd_socket.clone()),
@@ -334,6 +333,19 @@ impl<'a> Loader<'a> {
             direct: direct.unwrap_or(false),
             limits,
         }
+    }
+
+    /// Each address once, but for port 0, which is another one each time.
+    fn listen(&mut self, given: &[Given<String>], public_allowed: bool) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for given in given {
+            let address = check_listen(given, public_allowed).and_then(|address| match addresses.contains(&address) {
+                true if address.port() != 0 => Err(given.refuse(format_args!("has {address} twice"))),
+                _ => Ok(address),
+            });
+            addresses.extend(self.note(address.map(Some)));
+        }
+        addresses
     }
 
     fn nbd_limits(&mut self, section: &mut Section<'a>) -> NbdLimits {

@@ -41,7 +41,8 @@ enum TlsCommand {
     ///
     /// In DIR: `ca`, whose private key signs, `server` for [nbd] tls_certificates, and `clients/NAME` for each client,
     /// all as nbdkit, qemu and libnbd read them. What is there is kept: run again with --client, it adds clients of the same
-    /// authority. The authority counts for 10 years, the others for 2; to renew one, remove its directory first.
+    /// authority. The authority counts for 10 years, the others for 2; to renew one, remove its directory and run
+    /// this again: volctld takes the new one by itself.
     Init(Init),
 }
 

@@ -398,6 +398,7 @@ fn a_public_listen_address_needs_two_words() {
 fn nbd_settings_are_checked() {
     for (setting, sentence) in [
         ("listen = [\"localhost:1\"]", "[nbd] listen must be addresses with ports, such as \"127.0.0.1:10809\""),
+        ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "[nbd] listen has 127.0.0.1:1 twice"),
         ("allow = [\"nowhere\"]", "[nbd] allow: \"nowhere\" is not a network such as 192.0.2.0/24"),
         ("tls = \"on\"", "[nbd] tls must be \"allowed\" or \"required\""),
         ("tls = \"required\"", "[nbd] tls is \"required\", and tls_certificates is not set"),
