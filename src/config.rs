@@ -11,7 +11,7 @@ use url::{Host, Url};
 use self::document::{Given, Section};
 pub use self::duration::{DurationError, parse_duration};
 pub use self::environment::{Environment, Paths, without_empty_variables};
-pub use self::network::{Network, NetworkError};
+pub use self::network::{Network, NetworkError, is_like_an_address};
 use self::secret::ReadFile;
 pub use self::secret::{SecretKey, read_private};
 pub use self::settings::{SETTINGS, Setting, SettingKind, SettingValue};
@@ -39,6 +39,10 @@ const CLOUDSTACK_KEY: &str = "CLOUDSTACK_KEY";
 const CLOUDSTACK_SECRET: &str = "CLOUDSTACK_SECRET";
 /// The longest path of a Unix socket, in bytes: `sun_path` less its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// A peer is probed after half of it, which is at most 32767 s (tcp(7), `TCP_KEEPIDLE`).
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(18 * 3600);
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -241,7 +245,7 @@ impl<'a> Loader<'a> {
         let vm_id = self.note(section.text("vm_id"));
         let ca_file = self.note(section.path("ca_file"));
         let allow_plain_http = self.note(section.boolean("allow_plain_http")).unwrap_or(false);
-        let timeout = self.note(section.duration("timeout", 1));
+        let timeout = self.note(section.duration("timeout", DAY));
         self.mistakes.extend(section.unknown());
 
         let endpoint = endpoint
@@ -319,9 +323,8 @@ impl<'a> Loader<'a> {
         let is_public_allowed = plain_public || tls_certificates.is_some();
         let tls_required = tls.map(|tls| check_tls(&tls, tls_certificates.is_some())).transpose();
         let allow = allow.iter().filter_map(|network| self.note(network.read(|text| text.parse()).map(Some))).collect();
-        let listen_address = |given: &Given<String>| self.note(check_listen(given, is_public_allowed).map(Some));
         Nbd {
-            listen: listen.iter().filter_map(listen_address).collect(),
+            listen: self.listen(&listen, is_public_allowed),
             unix_socket: self
                 .note(unix_socket.map(check_socket).transpose())
                 .unwrap_or_else(|| self.paths.nbd_socket.clone()),
@@ -333,6 +336,19 @@ impl<'a> Loader<'a> {
             direct: direct.unwrap_or(false),
             limits,
         }
+    }
+
+    /// Each address once, but for port 0, which is another one each time.
+    fn listen(&mut self, given: &[Given<String>], public_allowed: bool) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for given in given {
+            let address = check_listen(given, public_allowed).and_then(|address| match addresses.contains(&address) {
+                true if address.port() != 0 => Err(given.refuse(format_args!("has {address} twice"))),
+                _ => Ok(address),
+            });
+            addresses.extend(self.note(address.map(Some)));
+        }
+        addresses
     }
 
     fn nbd_limits(&mut self, section: &mut Section<'a>) -> NbdLimits {
@@ -356,15 +372,15 @@ impl<'a> Loader<'a> {
                 "max_bytes_in_flight_per_client",
                 limits.in_flight_per_client,
             ),
-            handshake: self.note(section.duration("handshake_timeout", 1)).unwrap_or(limits.handshake),
-            keepalive: self.note(section.duration("keepalive_timeout", 1)).unwrap_or(limits.keepalive),
-            stall: self.note(section.duration("stall_timeout", 1)).unwrap_or(limits.stall),
+            handshake: self.note(section.duration("handshake_timeout", DAY)).unwrap_or(limits.handshake),
+            keepalive: self.note(section.duration("keepalive_timeout", LONGEST_KEEPALIVE)).unwrap_or(limits.keepalive),
+            stall: self.note(section.duration("stall_timeout", DAY)).unwrap_or(limits.stall),
         }
     }
 
     fn device(&mut self, mut section: Section<'a>) -> Device {
         let by_id_dir = self.note(section.path("by_id_dir"));
-        let timeout = self.note(section.duration("timeout", 1));
+        let timeout = self.note(section.duration("timeout", DAY));
         let max_disks = self.note(section.count("max_disks", 256));
         self.mistakes.extend(section.unknown());
         Device {
@@ -375,9 +391,8 @@ impl<'a> Loader<'a> {
     }
 
     fn daemon(&mut self, mut section: Section<'a>) -> Daemon {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let idle_timeout = self.note(section.duration("idle_timeout", 366));
-        let history = self.note(section.duration("history", 36_600));
+        let idle_timeout = self.note(section.duration("idle_timeout", 366 * DAY));
+        let history = self.note(section.duration("history", 36_600 * DAY));
         let log = self.note(section.text("log"));
         self.mistakes.extend(section.unknown());
         Daemon {

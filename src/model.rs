@@ -437,6 +437,13 @@ pub fn format_size(bytes: u64) -> String {
     bytes.to_string()
 }
 
+/// Whether a character shows nothing and changes how others are shown: control characters, and those that change the
+/// direction of writing (`Bidi_Control` in Unicode).
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A text from outside as a person may see it: control characters escaped, so that no name can move a cursor.
 pub fn printable(text: &str) -> String {
     if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -444,8 +451,7 @@ pub fn printable(text: &str) -> String {
     }
     text.chars()
         .flat_map(|c| {
-            let hidden = c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let hidden = is_hidden(c);
             let escaped = hidden.then(|| c.escape_default());
             let plain = (!hidden).then_some(c);
             escaped.into_iter().flatten().chain(plain)

@@ -69,6 +69,8 @@ pub struct TlsIssued {
     pub certificate: String,
     /// Where clients reach the server: the first name of its certificate, or of those that it listens on.
     pub host: String,
+    /// The TCP port that it listens on; none where it listens on none.
+    pub port: Option<u16>,
     /// The authority, where it is new.
     pub authority: Option<Credentials>,
     /// The server's, where it was asked for.

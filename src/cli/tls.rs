@@ -24,6 +24,9 @@ const KEY: u32 = 0o600;
 const CERTIFICATE: u32 = 0o644;
 /// The client of whoever names none.
 const CLIENT: &str = "client";
+/// NBD's port, where the daemon has none yet.
+const PORT: u16 = 10809;
+const NO_PORT: &str = "volctld listens on no TCP address: set one under [nbd], such as listen = [\"0.0.0.0:10809\"]";
 
 /// Make the certificates for NBD over TLS
 #[derive(Args, Debug)]
@@ -38,7 +41,8 @@ enum TlsCommand {
     ///
     /// In DIR: `ca`, whose private key signs, `server` for [nbd] tls_certificates, and `clients/NAME` for each client,
     /// all as nbdkit, qemu and libnbd read them. What is there is kept: run again with --client, it adds clients of the same
-    /// authority. The authority counts for 10 years, the others for 2; to renew one, remove its directory first.
+    /// authority. The authority counts for 10 years, the others for 2; to renew one, remove its directory and run
+    /// this again: volctld takes the new one by itself.
     Init(Init),
 }
 
@@ -83,6 +87,7 @@ struct Made {
     /// None where the server has a certificate already.
     server: Option<MadeServer>,
     clients: Vec<MadeClient>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -181,20 +186,22 @@ impl Layout {
         Ok(Made {
             authority: self.authority(),
             server: server.map(|server| MadeServer { directory: self.server(), names: server.names.clone() }),
-            clients: issued.clients.iter().map(|client| self.made(client, &issued.host)).collect(),
+            clients: issued.clients.iter().map(|client| self.made(client, issued)).collect(),
+            notes: issued.port.is_none().then(|| NO_PORT.to_owned()).into_iter().collect(),
         })
     }
 
-    fn made(&self, client: &IssuedToClient, host: &str) -> MadeClient {
+    fn made(&self, client: &IssuedToClient, issued: &TlsIssued) -> MadeClient {
         let directory = self.client(&client.name);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let uri = format!("'nbds://{host}/EXPORT?tls-certificates={}'", directory.display());
+        let (host, port) = (&issued.host, issued.port.unwrap_or(PORT));
+        let place = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let uri = format!("'nbds://{place}/EXPORT?tls-certificates={}'", directory.display());
         let commands = vec![
             format!("nbdinfo {uri}"),
             format!("nbdcopy {uri} disk.img"),
             format!(
                 "qemu-img info --object tls-creds-x509,id=tls0,endpoint=client,dir={} --image-opts \
-                 driver=nbd,host={host},port=10809,export=EXPORT,tls-creds=tls0",
+                 driver=nbd,host={host},port={port},export=EXPORT,tls-creds=tls0",
                 directory.display()
             ),
         ];
@@ -259,5 +266,5 @@ fn page(made: &Made) -> Page {
         text.extend(client.commands.iter().map(|command| format!("  {}\n", printable(command))));
     }
     let quiet = made.clients.iter().map(|client| format!("{}\n", shown(&client.directory))).collect();
-    Page { text, quiet, notes: Vec::new() }
+    Page { text, quiet, notes: made.notes.clone() }
 }

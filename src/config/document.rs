@@ -8,11 +8,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use toml::de::{DeTable, DeValue};
 
 use super::duration::parse_duration;
 use crate::error::{Error, Kind, Result};
-use crate::model::{format_size, parse_size, printable};
+use crate::model::{format_age, format_size, parse_size, printable};
 
 /// A value, and where it was given.
 pub(super) struct Given<T> {
@@ -141,8 +142,8 @@ impl<'a> Section<'a> {
         number.map(Some).ok_or_else(|| given.refuse(format_args!("must be from 1 to {most}")))
     }
 
-    /// A duration, a text or an integer of seconds: more than nothing, at most `days` days.
-    pub(super) fn duration(&mut self, key: &'static str, days: u32) -> Result<Option<Duration>> {
+    /// A duration, a text or an integer of seconds: more than nothing, and at most so much.
+    pub(super) fn duration(&mut self, key: &'static str, most: Duration) -> Result<Option<Duration>> {
         let Some(given) = self.take(key) else { return Ok(None) };
         let duration = match &given.value {
             DeValue::Integer(integer) => given.read(|_| parse_duration(&integer.to_string()))?,
@@ -152,8 +153,9 @@ impl<'a> Section<'a> {
         if duration.is_zero() {
             return Err(given.refuse("must be more than 0"));
         }
-        if duration > Duration::from_secs(86_400) * days {
-            return Err(given.refuse(format_args!("must be at most {days}d")));
+        if duration > most {
+            let most = format_age(SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX));
+            return Err(given.refuse(format_args!("must be at most {most}")));
         }
         Ok(Some(duration))
     }

@@ -21,6 +21,22 @@ impl Network {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
     }
+
+    /// What is written as IPv6 and stands for IPv4 (RFC 4291, 2.5.5.2) is IPv4: clients come with such addresses.
+    fn canonical(self) -> Self {
+        match (self.address.to_canonical(), self.prefix.checked_sub(96)) {
+            (address, Some(prefix)) if address.is_ipv4() && self.address.is_ipv6() => Self { address, prefix },
+            _ => self,
+        }
+    }
+}
+
+/// Whether a text can only be meant as an address or a network, be it one or not.
+pub fn is_like_an_address(text: &str) -> bool {
+    let is_made_of = |also: &str| text.chars().all(|c| c.is_ascii_digit() || also.contains(c));
+    let is_like_ipv4 = text.contains('.') && is_made_of(".:");
+    let is_like_ipv6 = text.contains(':') && is_made_of("abcdefABCDEF.:");
+    is_like_ipv4 || is_like_ipv6 || text.contains("::") || text.contains('/') || text.starts_with('[')
 }
 
 /// The address with all bits beyond the prefix set to 0.
@@ -57,18 +73,27 @@ pub enum NetworkError {
 impl FromStr for Network {
     type Err = NetworkError;
 
-    /// `address/prefix`; an address alone is the network of just that address.
+    /// `address/prefix`; an address alone is the network of just that address. An IPv6 address may stand in brackets, and one
+    /// that stands for IPv4 (`::ffff:192.0.2.7`) is IPv4.
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let malformed = || NetworkError::Malformed(printable(text));
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let address = match address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(bare) => bare.parse().map(IpAddr::V6),
+            None => address.parse(),
+        };
+        let address = address.map_err(|_| malformed())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(longest), str::parse).map_err(|_| malformed())?;
         if prefix > longest {
             return Err(malformed());
         }
         let network = Self { address: masked(address, prefix), prefix };
-        if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(printable(text), network)) }
+        if network.address == address {
+            Ok(network.canonical())
+        } else {
+            Err(NetworkError::HostBits(printable(text), network))
+        }
     }
 }
 
@@ -94,6 +119,12 @@ mod tests {
         assert!(!contains("2001:db8::/32", "2001:db9::"));
         assert!(contains("::/0", "2001:db8::1"));
         assert!(!contains("::/0", "192.0.2.1"));
+        assert!(contains("[::1]", "::1"));
+        assert!(contains("::ffff:192.0.2.7", "192.0.2.7"));
+        assert!(!contains("::ffff:192.0.2.7", "192.0.2.6"));
+        assert!(contains("::ffff:192.0.2.0/120", "192.0.2.9"));
+        assert!(contains("::ffff:0:0/96", "203.0.113.9"));
+        assert!(!contains("::ffff:0:0/96", "2001:db8::1"));
     }
 
     #[test]
@@ -108,6 +139,10 @@ mod tests {
             "2001:db8::/129",
             "a.example",
             "::1/256",
+            "[::1",
+            "[::1]:10809",
+            "[192.0.2.1]",
+            "127.1",
         ] {
             let error = text.parse::<Network>().unwrap_err().to_string();
             assert_eq!(error, format!("\"{text}\" is not a network such as 192.0.2.0/24"));

@@ -166,8 +166,8 @@ const NBD: &[Setting] = &[
         "tls_certificates",
         Path,
         Example("\"/etc/volctl/tls/server\""),
-        "The directory of ca-cert.pem, server-cert.pem and server-key.pem, as `volctl tls init` makes it; read again when \
-         they change. A listener beyond loopback then takes nothing but TLS.",
+        "The directory of ca-cert.pem, server-cert.pem and server-key.pem, as `volctl tls init` makes it; read when \
+         they come, and again when they change. A listener beyond loopback then takes nothing but TLS.",
     ),
     setting(
         "tls",
@@ -218,7 +218,8 @@ const NBD: &[Setting] = &[
         "keepalive_timeout",
         Duration,
         Default("\"5m\""),
-        "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed.",
+        "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed; at \
+         most 18h.",
     ),
     setting(
         "stall_timeout",

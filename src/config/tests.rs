@@ -398,13 +398,14 @@ fn a_public_listen_address_needs_two_words() {
 fn nbd_settings_are_checked() {
     for (setting, sentence) in [
         ("listen = [\"localhost:1\"]", "[nbd] listen must be addresses with ports, such as \"127.0.0.1:10809\""),
+        ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "[nbd] listen has 127.0.0.1:1 twice"),
         ("allow = [\"nowhere\"]", "[nbd] allow: \"nowhere\" is not a network such as 192.0.2.0/24"),
         ("tls = \"on\"", "[nbd] tls must be \"allowed\" or \"required\""),
         ("tls = \"required\"", "[nbd] tls is \"required\", and tls_certificates is not set"),
         ("max_connections = 0", "[nbd] max_connections must be from 1 to 10000"),
         ("max_requests_in_flight = 0", "[nbd] max_requests_in_flight must be from 1 to 1000000"),
         ("max_bytes_in_flight = \"3M\"", "[nbd] max_bytes_in_flight must be from 4M to 1T"),
-        ("keepalive_timeout = \"2d\"", "[nbd] keepalive_timeout must be at most 1d"),
+        ("keepalive_timeout = \"19h\"", "[nbd] keepalive_timeout must be at most 18h"),
         ("unix_socket = \"nbd.sock\"", "[nbd] unix_socket must be an absolute path"),
     ] {
         assert_eq!(refusal_in("nbd", setting), format!("FILE, line 2: {sentence}"));

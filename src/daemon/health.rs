@@ -138,7 +138,8 @@ fn exports(world: &World, journal: Option<&Journal>) -> Check {
     let wished = wishes.len().max(served.len());
     let clients: usize = served.iter().map(|export| export.clients.len()).sum();
     let listening = world.nbd.listeners().join(" and ");
-    let facts = format!("{} of {wished} served, clients: {clients}; listening on {listening}", served.len());
+    let serving = served.iter().filter(|export| export.state != ExportState::Failed).count();
+    let facts = format!("{serving} of {wished} served, clients: {clients}; listening on {listening}");
     let socket = &world.config.nbd.unix_socket;
     let looked = match failed.as_slice() {
         [] if !socket.exists() => Err(format!(

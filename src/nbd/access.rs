@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::client::{Caller, Peer};
 use super::tls::certificate::Subject;
 use crate::api::{self, TlsMode};
-use crate::config::Network;
+use crate::config::{Network, NetworkError, is_like_an_address};
 use crate::error::{Error, Kind, Result};
 use crate::model::printable;
 
@@ -103,7 +103,7 @@ impl Allowed {
 impl FromStr for Allowed {
     type Err = Error;
 
-    /// A subject has a `=`; an address or network is one; the rest is a common name.
+    /// A subject has a `=`; what looks like an address or network must be one; the rest is a common name.
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: String| {
             let shown = printable(&text.chars().take(80).collect::<String>());
@@ -118,11 +118,8 @@ impl FromStr for Allowed {
                 Subject::canonical(text).ok_or_else(|| refuse("not a distinguished name (RFC 4514)".to_owned()))?;
             return Ok(Allowed::Subject(name));
         }
-        if text.contains('/') || text.parse::<std::net::IpAddr>().is_ok() {
-            return text
-                .parse()
-                .map(Allowed::Network)
-                .map_err(|error: crate::config::NetworkError| refuse(error.to_string()));
+        if is_like_an_address(text) {
+            return text.parse().map(Allowed::Network).map_err(|error: NetworkError| refuse(error.to_string()));
         }
         if text.trim().is_empty() || text.trim() != text || text.chars().any(char::is_control) {
             return Err(refuse("it is empty, or has white space around it or control characters".to_owned()));
@@ -176,6 +173,8 @@ mod tests {
             (Allowed, &["192.0.2.0/24"], "192.0.2.1", None, Open),
             (Allowed, &["192.0.2.0/24"], "192.0.3.1", None, Closed),
             (Allowed, &["192.0.2.0/24"], "", None, Open),
+            (Allowed, &["::ffff:192.0.2.1"], "192.0.2.1", None, Open),
+            (Allowed, &["::ffff:192.0.2.0/120"], "192.0.3.1", None, Closed),
             (Required, &["192.0.2.0/24"], "192.0.2.1", None, NeedsTls),
             (Required, &["192.0.2.0/24"], "192.0.3.1", BACKUP, Closed),
             (Allowed, &["backup1"], "192.0.2.1", None, NeedsTls),
@@ -199,6 +198,13 @@ mod tests {
         {
             assert_eq!(wrong.parse::<Allowed>().unwrap_err().kind, Kind::Usage, "{wrong}");
         }
+        for slip in ["127.1", "127.0.0.1:5", "10.0.0.300", "[::1]:5", "fe80::1%eth0", "2001:db8::g", "fe80:1"] {
+            assert_eq!(slip.parse::<Allowed>().unwrap_err().kind, Kind::Usage, "{slip}");
+        }
+        for name in ["backup1", "cafe.example", "7", "urn:backup"] {
+            assert_eq!(name.parse::<Allowed>().unwrap(), Allowed::CommonName(name.to_owned()));
+        }
+        assert_eq!("[::1]".parse::<Allowed>().unwrap(), Allowed::Network("::1/128".parse().unwrap()));
         assert_eq!("2001:db8::7".parse::<Allowed>().unwrap(), Allowed::Network("2001:db8::7/128".parse().unwrap()));
     }
 }

@@ -75,12 +75,12 @@ impl Channel {
         self.tls.as_ref()?.connection.peer_certificates()?.first()
     }
 
-    /// Receives what has arrived, 0 bytes at the end.
+    /// Receives what has arrived, 0 bytes at the end; as `recv` of a plain socket would with these flags.
     ///
     /// # Errors
     /// `WouldBlock` where nothing has; any other where the connection is broken.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return take(&self.socket, buffer) };
+    pub fn receive(&mut self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return take(&self.socket, buffer, flags) };
         loop {
             match tls.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -153,7 +153,7 @@ impl Encryption {
     fn take_in(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         if self.start == self.end {
             self.wire.resize(PIECE, 0);
-            (self.start, self.end) = (0, take(socket, &mut self.wire)?);
+            (self.start, self.end) = (0, take(socket, &mut self.wire, MsgFlags::MSG_DONTWAIT)?);
         }
         let count = self.connection.read_tls(&mut &self.wire[self.start..self.end])?;
         self.records.pass(&self.wire[self.start..self.start + count]);
@@ -181,7 +181,7 @@ impl Encryption {
                 }
                 wait(socket, PollFlags::POLLIN, until)?;
                 self.wire.resize(self.records.missing(), 0);
-                (self.start, self.end) = (0, take(socket, &mut self.wire)?);
+                (self.start, self.end) = (0, take(socket, &mut self.wire, MsgFlags::MSG_DONTWAIT)?);
             }
             if self.take_in(socket)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -235,9 +235,9 @@ fn wait(socket: &OwnedFd, events: PollFlags, until: Instant) -> io::Result<()> {
 }
 
 /// What has arrived at a socket; `WouldBlock` where nothing has.
-fn take(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+fn take(socket: &OwnedFd, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
     loop {
-        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+        match recv(socket.as_raw_fd(), buffer, flags) {
             Err(Errno::EINTR) => {}
             received => return Ok(received?),
         }

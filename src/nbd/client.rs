@@ -189,9 +189,11 @@ impl Client {
         self.kicked.load(Ordering::SeqCst)
     }
 
-    /// Whether an address, with or without its port, is this client's.
+    /// Whether an address, with or without its port, in brackets or not, is this client's.
     pub fn is_at(&self, address: &str) -> bool {
-        self.caller.peer.to_string() == address || self.caller.peer.ip().is_some_and(|ip| address.parse() == Ok(ip))
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+        let is_meant = |ip| bare.parse().is_ok_and(|given: IpAddr| given.to_canonical() == ip);
+        self.caller.peer.to_string() == address || self.caller.peer.ip().is_some_and(is_meant)
     }
 
     /// Cuts its connection, whatever it is doing.

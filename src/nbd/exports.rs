@@ -170,9 +170,9 @@ impl Exports {
         self.locations.uris(name, needs_tls)
     }
 
-    /// The hosts by which clients reach the server.
-    pub fn hosts(&self) -> &[String] {
-        self.locations.hosts()
+    /// Where clients find the server.
+    pub fn locations(&self) -> &Locations {
+        &self.locations
     }
 
     /// Follows how much goes on.

@@ -2,15 +2,19 @@
 //! fast as it can finds one or two each time, and each look and each send costs as much as for twenty.
 //!
 //! What that gives depends on the clients, so it is tried and measured: the threads of an export's connections rest a
-//! moment before each look only while the requests come no slower for it.
+//! moment before each look, and a longer one, only while the requests come no slower for it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Requests are counted and timed so many at a time.
 const WINDOW: u32 = 512;
-/// A rest; with what the kernel adds to it, as long as some ten requests of a busy client take.
-const REST: Duration = Duration::from_micros(10);
+/// Rests are so many of these; with what the kernel adds to it, one is as long as some ten requests of a busy client take.
+const STEP: Duration = Duration::from_micros(10);
+/// The longest rest in steps: a bad moment in which longer ones do not seem slower is not to cost much.
+const LONGEST: u32 = 3;
+/// Rests become longer by a step after so many windows.
+const LENGTHENED_EVERY: u32 = 8;
 /// Clients whose requests come less often are not busy.
 const BUSY: Duration = Duration::from_micros(20 * WINDOW as u64);
 /// With so many requests at a look there is nothing to gain.
@@ -33,7 +37,12 @@ struct Window {
     since: Instant,
     requests: u32,
     looks: u32,
-    rests: bool,
+    /// Of a rest; 0 without rests.
+    steps: u32,
+    /// So many steps are tried at most, until it is measured again what a window without rests takes.
+    most: u32,
+    /// How many steps were no slower when it was measured last.
+    good: u32,
     /// How long a busy window without rests takes, of late.
     without: Duration,
     /// How many windows with rests have taken longer, one after the other.
@@ -47,8 +56,18 @@ struct Window {
 impl Gather {
     /// Nothing has come yet.
     pub fn new() -> Self {
-        let (since, without) = (Instant::now(), Duration::ZERO);
-        Self(Mutex::new(Window { since, requests: 0, looks: 0, rests: false, without, slow: 0, left: 0, failed: 0 }))
+        Self(Mutex::new(Window {
+            since: Instant::now(),
+            requests: 0,
+            looks: 0,
+            steps: 0,
+            most: 0,
+            good: 0,
+            without: Duration::ZERO,
+            slow: 0,
+            left: 0,
+            failed: 0,
+        }))
     }
 
     /// A connection has served the requests that it found when it looked last, and looks for more: how long it should
@@ -60,7 +79,7 @@ impl Gather {
         if window.requests >= WINDOW {
             window.end();
         }
-        window.rests.then_some(REST)
+        (window.steps > 0).then(|| STEP * window.steps)
     }
 }
 
@@ -72,7 +91,7 @@ impl Window {
         let are_few = self.looks > self.requests / MANY;
         (self.since, self.requests, self.looks) = (now, 0, 0);
         self.left = self.left.saturating_sub(1);
-        if self.rests {
+        if self.steps > 0 {
             self.judge(took);
             return;
         }
@@ -81,17 +100,27 @@ impl Window {
         }
         self.without = if self.without.is_zero() { took } else { (self.without + took) / 2 };
         if self.left == 0 && has_company && are_few {
-            (self.rests, self.slow, self.left) = (true, 0, MEASURED_EVERY);
+            (self.steps, self.most, self.slow, self.left) = (self.good.max(1), LONGEST, 0, MEASURED_EVERY);
         }
     }
 
     fn judge(&mut self, took: Duration) {
         self.slow = if took > self.without + self.without / TOLERANCE { self.slow + 1 } else { 0 };
         if self.slow == SLOW {
-            self.failed = (4 * self.failed).clamp(4, LONGEST_WITHOUT);
-            (self.rests, self.left) = (false, self.failed);
+            self.shorten();
         } else if self.left == 0 {
-            (self.rests, self.failed) = (false, 0);
+            (self.good, self.steps, self.failed) = (self.steps, 0, 0);
+        } else if self.slow == 0 && self.left.is_multiple_of(LENGTHENED_EVERY) && self.steps < self.most {
+            self.steps += 1;
+        }
+    }
+
+    fn shorten(&mut self) {
+        self.steps -= 1;
+        (self.most, self.good, self.slow) = (self.steps, self.steps, 0);
+        if self.steps == 0 {
+            self.failed = (4 * self.failed).clamp(4, LONGEST_WITHOUT);
+            self.left = self.failed;
         }
     }
 }
@@ -100,11 +129,12 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// As many windows of a client that sends so many requests a look, each of which takes so long.
-    fn windows(gather: &Gather, count: u32, at_a_look: u32, each: Duration) -> Vec<bool> {
+    /// As many windows of a client that sends so many requests a look, each of which takes so long: steps at their ends.
+    fn windows(gather: &Gather, count: u32, at_a_look: u32, each: Duration) -> Vec<u32> {
         let window = || {
             gather.0.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now() - each * WINDOW;
-            (0..WINDOW / at_a_look).fold(false, |_, _| gather.look(at_a_look).is_some())
+            let rest = (0..WINDOW / at_a_look).fold(None, |_, _| gather.look(at_a_look)).unwrap_or_default();
+            (rest.as_micros() / STEP.as_micros()) as u32
         };
         (0..count).map(|_| window()).collect()
     }
@@ -114,32 +144,43 @@ mod tests {
     #[test]
     fn only_busy_clients_that_do_not_wait_for_each_answer_are_let_gather() {
         for (at_a_look, each) in [(1, FAST), (16, FAST), (2, 3 * FAST)] {
-            assert!(!windows(&Gather::new(), 3, at_a_look, each).contains(&true));
+            assert_eq!(windows(&Gather::new(), 3, at_a_look, each), [0; 3]);
         }
-        assert_eq!(windows(&Gather::new(), 2, 2, FAST), [true; 2]);
+        assert_eq!(windows(&Gather::new(), 2, 2, FAST), [1; 2]);
     }
 
     #[test]
     fn a_pause_of_the_clients_makes_no_later_window_look_fast() {
         let gather = Gather::new();
-        assert_eq!(windows(&gather, 1, 2, 100 * FAST), [false]);
-        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
-        assert_eq!(windows(&gather, SLOW, 16, 2 * FAST).last(), Some(&false));
+        assert_eq!(windows(&gather, 1, 2, 100 * FAST), [0]);
+        assert_eq!(windows(&gather, 1, 2, FAST), [1]);
+        assert_eq!(windows(&gather, SLOW, 16, 2 * FAST).last(), Some(&0));
     }
 
     #[test]
     fn rests_last_while_nothing_is_slower_for_them() {
         let gather = Gather::new();
         let slow = |count| windows(&gather, count, 16, 2 * FAST);
-        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
-        assert_eq!(slow(SLOW - 1).last(), Some(&true));
-        assert_eq!(windows(&gather, 1, 2, FAST), [true]);
-        assert_eq!(slow(SLOW).last(), Some(&false));
-        let waits = windows(&gather, 8, 2, FAST).iter().position(|rests| *rests);
+        assert_eq!(windows(&gather, 1, 2, FAST), [1]);
+        assert_eq!(slow(SLOW - 1).last(), Some(&1));
+        assert_eq!(windows(&gather, 1, 2, FAST), [1]);
+        assert_eq!(slow(SLOW).last(), Some(&0));
+        let waits = windows(&gather, 8, 2, FAST).iter().position(|steps| *steps > 0);
         assert_eq!(waits, Some(3), "another trial after a while");
-        assert_eq!(slow(SLOW).last(), Some(&false));
-        let waits = windows(&gather, 32, 2, FAST).iter().position(|rests| *rests);
+        assert_eq!(slow(SLOW).last(), Some(&0));
+        let waits = windows(&gather, 32, 2, FAST).iter().position(|steps| *steps > 0);
         assert_eq!(waits, Some(15), "the next one later");
-        assert_eq!(windows(&gather, MEASURED_EVERY + 1, 2, FAST).iter().filter(|rests| !**rests).count(), 1);
+        assert_eq!(windows(&gather, MEASURED_EVERY + 1, 2, FAST).iter().filter(|steps| **steps == 0).count(), 1);
+    }
+
+    #[test]
+    fn rests_are_as_long_as_is_no_slower() {
+        let gather = Gather::new();
+        assert_eq!(windows(&gather, 1 + 2 * LENGTHENED_EVERY, 2, FAST).last(), Some(&LONGEST));
+        assert_eq!(windows(&gather, SLOW, 16, 2 * FAST).last(), Some(&(LONGEST - 1)));
+        let later = windows(&gather, MEASURED_EVERY, 2, FAST);
+        let measured = later.iter().position(|steps| *steps == 0).unwrap_or(0);
+        assert!(measured > 0 && later[..measured].iter().all(|steps| *steps == LONGEST - 1), "{later:?}");
+        assert_eq!(later[measured + 1..][..=LENGTHENED_EVERY as usize].iter().max(), Some(&LONGEST), "tried again");
     }
 }

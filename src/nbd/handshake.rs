@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
 use super::client::Caller;
@@ -99,7 +100,7 @@ struct Handshake<'a> {
     allocation_of: Option<String>,
 }
 
-impl<'a> Handshake<'a> {
+impl Handshake<'_> {
     /// Exchanges magics and flags; false where the client is none of ours.
     fn greet(&mut self) -> io::Result<bool> {
         self.stream.put(&protocol::greeting());
@@ -155,14 +156,18 @@ impl<'a> Handshake<'a> {
     }
 
     /// TLS, where this client can have it: for one that does not speak fixed newstyle there is none.
-    fn tls(&self) -> Option<&'a Tls> {
-        self.visit.tls.filter(|_| self.is_fixed)
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.visit.tls.filter(|_| self.is_fixed).and_then(Tls::config)
     }
 
     /// Encrypts the connection, and forgets all that was agreed on before: somebody else may have said it.
     fn start_tls(&mut self, data: &[u8]) -> io::Result<Next> {
         let Some(tls) = self.tls() else {
-            self.refuse(opt::STARTTLS, rep::ERR_POLICY, "TLS is not configured here, or not for such clients");
+            self.refuse(
+                opt::STARTTLS,
+                rep::ERR_POLICY,
+                "there are no certificates for TLS here, or not for such clients",
+            );
             return Ok(Next::Option);
         };
         if !data.is_empty() || self.caller.certificate.is_some() {
@@ -180,7 +185,7 @@ impl<'a> Handshake<'a> {
             return Ok(Next::End);
         }
         self.reply(opt::STARTTLS, rep::ACK, &[]);
-        match self.stream.encrypt(tls.config(), self.visit.until) {
+        match self.stream.encrypt(tls, self.visit.until) {
             Ok(Filled::Ready) => {}
             Ok(_) => return Ok(Next::End),
             Err(error) => {

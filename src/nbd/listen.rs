@@ -30,6 +30,8 @@ const OPENING: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_millis(100);
 /// Stack of a client's thread, in bytes; its buffers are not on it.
 const STACK: usize = 256 << 10;
+/// So many bytes may be on their way to a client of the Unix socket.
+const SEND_BUFFER: usize = 1 << 20;
 /// A TCP peer that is silent for half of its time is asked so many times in the other half.
 const PROBES: u32 = 6;
 
@@ -251,7 +253,7 @@ pub(super) async fn accept_unix(listener: UnixListener, hall: Arc<Hall>) {
         match accepted {
             Ok((client, credentials)) => {
                 let peer = Peer::Unix { pid: credentials.pid(), uid: credentials.uid() };
-                hall.admit(client.into_std().and_then(blocking_unix), peer, false);
+                hall.admit(client.into_std().and_then(unix_socket), peer, false);
             }
             Err(error) => rest(error).await,
         }
@@ -277,8 +279,11 @@ fn tcp_socket(client: TcpStream, keepalive: Duration) -> io::Result<OwnedFd> {
     Ok(client.into())
 }
 
-fn blocking_unix(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> {
+fn unix_socket(client: std::os::unix::net::UnixStream) -> io::Result<OwnedFd> {
     client.set_nonblocking(false)?;
+    // As far as the kernel lets it: the server sends the next answers while the client takes the last ones. TCP's buffers
+    // grow by themselves.
+    setsockopt(&client, sockopt::SndBuf, &SEND_BUFFER)?;
     Ok(client.into())
 }
 

@@ -16,6 +16,7 @@ mod client;
 mod connection;
 mod deferred;
 mod direct;
+mod eager;
 mod entry;
 mod exports;
 mod gather;
@@ -248,7 +249,8 @@ impl Server {
     /// # Errors
     /// `usage` where they cannot be made as asked for.
     pub fn issue(&self, wanted: &api::TlsIssue) -> Result<api::TlsIssued> {
-        tls::authority::issue(wanted, self.exports().hosts())
+        let locations = self.exports().locations();
+        tls::authority::issue(wanted, locations.hosts(), locations.port())
     }
 
     /// Takes over the size of an export's device where that has grown, in bytes: clients that come from now on are told

@@ -16,7 +16,7 @@ use super::traffic::Traffic;
 use super::workers::Workers;
 use crate::api::{Access, Usage};
 use crate::error::{Error, Kind, Result};
-use crate::model::{VolumeId, printable};
+use crate::model::{VolumeId, is_hidden, printable};
 
 /// The longest export name, in bytes: what every client can show and type, and far below the protocol's 4096.
 const MAXIMUM_NAME: usize = 255;
@@ -188,7 +188,7 @@ impl Offer {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    if !name.is_empty() && name.len() <= MAXIMUM_NAME && !name.chars().any(char::is_control) {
+    if !name.is_empty() && name.len() <= MAXIMUM_NAME && !name.chars().any(is_hidden) {
         return Ok(());
     }
     let message = format!(

@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::bell::Bell;
 use super::channel::Channel;
+use super::eager::Eager;
 use super::patience::{Pace, Patience};
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
@@ -38,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 /// While a client does not take what it is sent, we look so often whether the connection is to be handed over.
 pub(super) const LOOK_UP: Duration = Duration::from_millis(50);
+
+/// A client whose turn it is goes on within this time, or is waited for like others.
+const TURN: Duration = Duration::from_millis(10);
 
 /// A condition that becomes true once, and wakes all who wait for it beside a socket.
 pub(super) struct Latch {
@@ -96,6 +100,18 @@ pub(super) enum Filled {
     TimedOut,
 }
 
+/// Who is to send next; it saves to look for bytes in vain, and to sleep where they come soon.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Either of us.
+    #[default]
+    Unknown,
+    /// The client as it seems: it has waited for our last answer.
+    ClientsOnce,
+    /// The client: it has waited for each of many answers.
+    Clients,
+}
+
 /// What ends a wait for bytes beside bytes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Until<'a> {
@@ -134,8 +150,8 @@ pub(super) struct Stream {
     bell: Option<Arc<Bell>>,
     /// What cannot be sent at once is tried for as long as others bear it.
     patience: Option<Patience>,
-    /// The client will send no more before it has its answer.
-    silent: bool,
+    turn: Turn,
+    eager: Eager,
     input: Vec<u8>,
     /// What has arrived and was not consumed, as a range of `input`.
     start: usize,
@@ -157,7 +173,20 @@ impl Stream {
     pub fn resumed(socket: Arc<OwnedFd>, halt: Arc<Latch>, rest: Rest) -> Self {
         let (end, filled) = (rest.unread.len(), rest.unsent.len());
         let (channel, input, output, begun) = (Channel::new(socket), rest.unread, rest.unsent, rest.begun);
-        Self { channel, halt, bell: None, patience: None, silent: false, input, start: 0, end, output, filled, begun }
+        Self {
+            channel,
+            halt,
+            bell: None,
+            patience: None,
+            turn: Turn::Unknown,
+            eager: Eager::default(),
+            input,
+            start: 0,
+            end,
+            output,
+            filled,
+            begun,
+        }
     }
 
     /// What another process needs to go on with the connection.
@@ -199,8 +228,9 @@ impl Stream {
 
     /// From now on the client may take its time to take what it is sent.
     pub fn be_patient(&mut self, patience: Patience) -> io::Result<()> {
-        let interval = TimeVal::new(0, LOOK_UP.subsec_micros().into());
-        setsockopt(self.socket(), sockopt::SendTimeout, &interval)?;
+        let interval = |limit: Duration| TimeVal::new(0, limit.subsec_micros().into());
+        setsockopt(self.socket(), sockopt::SendTimeout, &interval(LOOK_UP))?;
+        setsockopt(self.socket(), sockopt::ReceiveTimeout, &interval(TURN))?;
         self.patience = Some(patience);
         Ok(())
     }
@@ -214,9 +244,9 @@ impl Stream {
         patience.bear(pace, moved)
     }
 
-    /// Whether the client is expected to send no more before it has its answer: it saves to look for it in vain.
-    pub fn expect_silence(&mut self, expected: bool) {
-        self.silent = expected && !self.is_encrypted();
+    /// Whose turn it is from now on.
+    pub fn expect(&mut self, turn: Turn) {
+        self.turn = turn;
     }
 
     /// The socket.
@@ -389,26 +419,45 @@ impl Stream {
     /// Receives as much as has arrived and has room; waits if that is nothing.
     fn receive(&mut self, until: Until<'_>) -> io::Result<Filled> {
         self.send()?;
-        if std::mem::take(&mut self.silent) {
+        if let Some(received) = self.take_turn()? {
+            return Ok(received);
+        }
+        loop {
+            if let Some(received) = self.take(MsgFlags::MSG_DONTWAIT)? {
+                return Ok(received);
+            }
             match self.wait_idly(until)? {
                 Filled::Ready => {}
                 other => return Ok(other),
             }
         }
-        loop {
-            match self.channel.receive(&mut self.input[self.end..]) {
-                Ok(0) => return Ok(Filled::Ended),
-                Ok(count) => {
-                    self.end += count;
-                    return Ok(Filled::Ready);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+    }
+
+    /// Receives what a client sends whose turn it is, if that does not take long; nothing else is waited for meanwhile.
+    fn take_turn(&mut self) -> io::Result<Option<Filled>> {
+        let turn = std::mem::take(&mut self.turn);
+        if turn == Turn::Clients {
+            let mut eager = std::mem::take(&mut self.eager);
+            let found = eager.look(|| self.take(MsgFlags::MSG_DONTWAIT).transpose());
+            self.eager = eager;
+            if let Some(received) = found {
+                return received.map(Some);
             }
-            match self.wait_idly(until)? {
-                Filled::Ready => {}
-                other => return Ok(other),
+        }
+        // Of what is encrypted, some may be here already.
+        if turn == Turn::Unknown || self.is_encrypted() { Ok(None) } else { self.take(MsgFlags::empty()) }
+    }
+
+    /// Receives what has arrived, as `recv` would with these flags; none where nothing has.
+    fn take(&mut self, flags: MsgFlags) -> io::Result<Option<Filled>> {
+        match self.channel.receive(&mut self.input[self.end..], flags) {
+            Ok(0) => Ok(Some(Filled::Ended)),
+            Ok(count) => {
+                self.end += count;
+                Ok(Some(Filled::Ready))
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -18,7 +18,7 @@ use super::handshake::Terms;
 use super::in_flight::Flight;
 use super::patience::{GLANCE, Pace};
 use super::protocol::{Errno, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
-use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Until};
+use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Turn, Until};
 use super::work::{Outcome, Work, perform, takes_long};
 
 /// A client that has sent so many requests one by one, each after the answer to the one before, goes on like that: nothing
@@ -154,7 +154,11 @@ impl Transmission<'_> {
         self.found += 1;
         let is_alone = self.deferred.pending() == 0 && self.stream.arrived().len() as u64 <= request.payload(headers);
         self.alone = if is_alone { self.alone.saturating_add(1) } else { 0 };
-        self.stream.expect_silence(is_alone);
+        self.stream.expect(match self.alone {
+            0 => Turn::Unknown,
+            1..ONE_BY_ONE => Turn::ClientsOnce,
+            ONE_BY_ONE.. => Turn::Clients,
+        });
         let payload = request.payload(headers);
         if payload > longest_dropped(headers) {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
@@ -190,7 +194,7 @@ impl Transmission<'_> {
         let rest = self.session.served().gather.look(std::mem::take(&mut self.found));
         if let Some(rest) = rest.filter(|_| self.alone < ONE_BY_ONE && self.deferred.pending() == 0) {
             std::thread::sleep(rest);
-            self.stream.expect_silence(false);
+            self.stream.expect(Turn::Unknown);
         }
     }
 

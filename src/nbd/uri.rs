@@ -16,6 +16,8 @@ pub(super) struct Locations {
     /// Each with whether nobody gets in there without TLS.
     authorities: Vec<(String, bool)>,
     hosts: Vec<String>,
+    /// Of the first host.
+    port: Option<u16>,
     socket: PathBuf,
 }
 
@@ -24,29 +26,39 @@ impl Locations {
     /// which stands for an address that names none. `bound` says of each whether nobody gets in there without TLS.
     pub fn new(bound: &[(SocketAddr, bool)], advertise: Option<&str>, hostname: &str, socket: &Path) -> Self {
         let reaches_others = bound.iter().any(|(address, _)| !address.ip().is_loopback());
+        let authority = |address: &SocketAddr| match advertise {
+            // What is told of the others does not lead to a loopback listener; where it is the only one, it does.
+            Some(_) if reaches_others && address.ip().is_loopback() => address.to_string(),
+            Some(host) => with_port(host, address.port()),
+            None if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
+            None => address.to_string(),
+        };
         let mut authorities: Vec<(String, bool)> = Vec::new();
         for (address, is_tls) in bound {
-            let authority = match advertise {
-                // What is told of the others does not lead to a loopback listener; where it is the only one, it does.
-                Some(_) if reaches_others && address.ip().is_loopback() => address.to_string(),
-                Some(host) => with_port(host, address.port()),
-                None if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
-                None => address.to_string(),
-            };
+            let authority = authority(address);
             if !authorities.iter().any(|(known, _)| *known == authority) {
                 authorities.push((authority, *is_tls));
             }
         }
-        let mut hosts: Vec<String> = authorities.iter().map(|(authority, _)| host(authority)).collect();
+        let (local, others): (Vec<_>, Vec<_>) = bound.iter().partition(|(address, _)| address.ip().is_loopback());
+        let mut places = others.iter().chain(&local).map(|(address, _)| authority(address)).peekable();
+        let port = places.peek().and_then(|first| first.rsplit_once(':')?.1.parse().ok());
+        let mut hosts: Vec<String> = places.map(|place| host(&place)).collect();
         if hosts.is_empty() {
             hosts.push(hostname.to_owned());
         }
-        Self { authorities, hosts, socket: socket.to_owned() }
+        Self { authorities, hosts, port, socket: socket.to_owned() }
     }
 
-    /// The hosts by which clients reach the server; this machine's name where it is on no network.
+    /// The hosts by which clients reach the server, first those that others reach; this machine's name where it is on no
+    /// network.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
+    }
+
+    /// The TCP port at the first of the hosts; none where the server is on no network.
+    pub fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// The URIs of an export: over TCP first, the Unix socket last; those of TLS where nobody gets in without.
@@ -102,6 +114,22 @@ mod tests {
         assert_eq!(uris(&["0.0.0.0:7"], Some("h:9"), "d"), ["nbd://h:9/d"]);
         assert_eq!(uris(&["0.0.0.0:7"], Some("2001:db8::1"), "d"), ["nbd://[2001:db8::1]:7/d"]);
         assert_eq!(uris(&["0.0.0.0:7"], Some("[2001:db8::1]:9"), "d"), ["nbd://[2001:db8::1]:9/d"]);
+    }
+
+    #[test]
+    fn the_first_host_is_one_that_others_reach() {
+        for (bound, advertise, host, port) in [
+            (&[][..], None, "appliance", None),
+            (&["127.0.0.1:7"], None, "127.0.0.1", Some(7)),
+            (&["[::1]:7"], None, "::1", Some(7)),
+            (&["127.0.0.1:7", "[::1]:7", "0.0.0.0:8", "[::]:9"], None, "appliance", Some(8)),
+            (&["127.0.0.1:7", "192.0.2.1:8"], Some("h"), "h", Some(8)),
+            (&["192.0.2.1:8"], Some("h:9"), "h", Some(9)),
+        ] {
+            let bound: Vec<(SocketAddr, bool)> = bound.iter().map(|text| (text.parse().unwrap(), true)).collect();
+            let locations = Locations::new(&bound, advertise, "appliance", Path::new("/run/nbd.sock"));
+            assert_eq!((locations.hosts()[0].as_str(), locations.port()), (host, port), "{bound:?}");
+        }
     }
 
     #[test]

@@ -265,7 +265,8 @@ fn a_disk_that_vanishes_takes_its_export_with_it_until_somebody_says_otherwise()
     wait_for("the export to fail", || (state(&appliance) == "failed").then_some(()));
     assert_eq!(client.request(READ, 0, 512).unwrap(), libc::EIO as u32);
     assert!(client.write(0, b"after").is_err());
-    assert_eq!(check(&appliance.json(&["health"]).json(), "exports")["ok"], false);
+    let said = check(&appliance.json(&["health"]).json(), "exports").clone();
+    assert!(said["ok"] == false && said["message"].as_str().unwrap().contains("; 0 of 1 served"), "{said}");
 
     plug(&appliance, true);
     wait_for("the disk to be back", || (appliance.json(&["device", "data1"]).code == 0).then_some(()));

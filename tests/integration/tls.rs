@@ -92,9 +92,12 @@ fn the_text_of_tls_init_can_be_typed() {
     let directory = appliance.path("tls");
     let text = appliance.run(&["tls", "init", "--dir", directory.to_str().unwrap()]).success().stdout;
     let client = directory.join("clients/client");
+    let listeners = appliance.json(&["health"]).json()["checks"].to_string();
+    let (_, after) = listeners.split_once("listening on 127.0.0.1:").unwrap();
+    let port = after.split(' ').next().unwrap();
     assert!(text.contains(&format!("tls_certificates = \"{}\"", directory.join("server").display())), "{text}");
     assert!(
-        text.contains(&format!("nbdinfo 'nbds://127.0.0.1/EXPORT?tls-certificates={}'", client.display())),
+        text.contains(&format!("nbdinfo 'nbds://127.0.0.1:{port}/EXPORT?tls-certificates={}'", client.display())),
         "{text}"
     );
     assert!(
@@ -515,6 +518,48 @@ fn without_certificates_there_is_no_tls_to_ask_for() {
         assert_eq!(reply_to(port, 3, &[option(number, &named("disk"))]), POLICY, "there is no TLS to begin with");
     }
     run("nbdinfo", &size(&format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())));
+}
+
+#[test]
+fn certificates_may_come_after_the_daemon_and_until_then_nobody_gets_in() {
+    let mut appliance = Appliance::start();
+    let (directory, server) = (appliance.path("tls"), appliance.path("tls/server"));
+    restarted_with(&mut appliance, &server, "listen = [\"0.0.0.0:0\", \"127.0.0.1:0\"]\nadvertise = \"localhost\"");
+    appliance.ok(&["create", "data1", "--size", "1G", "--attach"]);
+    appliance.ok(&["export", "data1", "--name", "disk", "--tls", "required"]);
+    let backup1 = client(&appliance, "backup1");
+    let with = |place: &str| {
+        let sign = if place.contains('?') { "&" } else { "?" };
+        format!("nbds{place}{sign}tls-certificates={}", backup1.display())
+    };
+    let init = ["tls", "init", "--dir", directory.to_str().unwrap()];
+    for clients in [&["--client", "backup1"][..], &[]] {
+        let uris = appliance.show("data1")["export"]["uris"].as_array().unwrap().clone();
+        let places: Vec<&str> = uris.iter().map(|uri| uri.as_str().unwrap().strip_prefix("nbds").unwrap()).collect();
+        let (is_well, said) = health(&appliance);
+        assert!(!is_well && said.contains("nobody gets in over TLS") && said.contains("tls init"), "{said}");
+        for place in &places {
+            fails("nbdinfo", &size(&format!("nbd{place}")));
+            fails("nbdinfo", &size(&with(place)));
+        }
+        let made = appliance.ok(&[&init[..], clients].concat());
+        assert_eq!(made["server"]["names"], json!(["localhost", "127.0.0.1", "::1"]));
+        for command in made["clients"].as_array().unwrap().iter().flat_map(|made| made["commands"].as_array().unwrap())
+        {
+            let typed = command.as_str().unwrap().replace("EXPORT", "disk").replace("disk.img", "/dev/null");
+            run("sh", &["-c", &typed]);
+        }
+        assert!(health(&appliance).0, "{:?}", health(&appliance));
+        for place in &places {
+            run("nbdinfo", &size(&with(place)));
+            fails("nbdinfo", &size(&format!("nbd{place}")));
+        }
+        // As the manual renews a certificate, while no daemon runs.
+        assert!(appliance.stop_daemon().success());
+        fs::remove_dir_all(&server).unwrap();
+        appliance.start_daemon();
+        wait_for("the export to be back", || (appliance.show("data1")["export"]["state"] == "active").then_some(()));
+    }
 }
 
 /// The check of the certificates, and whether all is well with them.

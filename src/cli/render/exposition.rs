@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::api::{Family, MetricType, Metrics, Number, Sample};
+use crate::model::printable;
 
 /// The text, ended by `# EOF`.
 pub fn text(metrics: &Metrics) -> String {
@@ -40,9 +41,10 @@ fn line(sample: &Sample) -> String {
     text
 }
 
-/// A help text or a label's value.
+/// A help text or a label's value. A line's end has an escape of the format; what else a name could hide text with is shown.
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n").replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
 }
 
 #[cfg(test)]
@@ -51,9 +53,9 @@ mod tests {
 
     #[test]
     fn what_would_end_a_value_is_escaped() {
-        let labels = [("name".to_owned(), "a\"b\\c\nd".to_owned())].into();
+        let labels = [("name".to_owned(), "a\"b\\c\nd\u{202e}e".to_owned())].into();
         let sample = Sample { name: "x".into(), labels, value: Number::Real(0.25) };
-        assert_eq!(line(&sample), "x{name=\"a\\\"b\\\\c\\nd\"} 0.25\n");
+        assert_eq!(line(&sample), "x{name=\"a\\\"b\\\\c\\nd\\\\u{202e}e\"} 0.25\n");
     }
 
     #[test]

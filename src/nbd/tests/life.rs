@@ -416,3 +416,18 @@ async fn a_removal_that_nobody_waits_for_any_more_leaves_the_export_as_it_was() 
     assert_eq!(place.server.get("a").unwrap().state, ExportState::Active);
     place.connect().go("a");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_client_is_sent_away_by_its_address_with_and_without_brackets() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("not run: this machine has no IPv6");
+        return;
+    }
+    let place = Place::with(|config| config.listen = vec!["[::1]:0".parse().unwrap()]).await;
+    let export = place.serve("disk", MIB).await;
+    for address in ["::1", "[::1]"] {
+        let mut client = place.connect_from("::1", &export);
+        client.go("disk");
+        assert_eq!(place.server.kick("disk", Some(address)).await.unwrap().len(), 1, "{address}");
+    }
+}

@@ -71,7 +71,8 @@ impl Raw {
 
     /// Over TCP, from an address of this machine.
     pub fn tcp_from(from: IpAddr, address: &str) -> Self {
-        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap();
         connect(socket.as_raw_fd(), &SockaddrStorage::from(address.parse::<SocketAddr>().unwrap())).unwrap();
         let socket = TcpStream::from(socket);

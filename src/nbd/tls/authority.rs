@@ -32,11 +32,11 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const MOST_CLIENTS: usize = 100;
 
 /// Makes what was asked for, signed by the authority that was given or by a new one. A server that is given no name has
-/// `hosts`.
+/// `hosts`, the first of which has this port.
 ///
 /// # Errors
 /// `usage` where a name can stand in no certificate, or the authority's certificate and key are not one's.
-pub fn issue(wanted: &TlsIssue, hosts: &[String]) -> Result<TlsIssued> {
+pub fn issue(wanted: &TlsIssue, hosts: &[String], port: Option<u16>) -> Result<TlsIssued> {
     if wanted.clients.len() > MOST_CLIENTS {
         return Err(usage(format!("{MOST_CLIENTS} client certificates can be made at once")));
     }
@@ -51,7 +51,7 @@ pub fn issue(wanted: &TlsIssue, hosts: &[String]) -> Result<TlsIssued> {
     let clients = wanted.clients.iter().map(client).collect::<Result<_>>()?;
     let names = server.as_ref().map_or(hosts, |server: &IssuedToServer| &server.names);
     let host = names.first().cloned().unwrap_or_default();
-    Ok(TlsIssued { certificate: authority.certificate, host, authority: made, server, clients })
+    Ok(TlsIssued { certificate: authority.certificate, host, port, authority: made, server, clients })
 }
 
 struct Authority {
@@ -104,8 +104,12 @@ impl Authority {
 
     /// A server's, for each of the names by which clients reach it and for this machine; the first is its common name.
     fn server(&self, given: &[String]) -> Result<IssuedToServer> {
-        let mut names = given.to_vec();
-        names.extend(LOCAL.iter().filter(|local| !given.iter().any(|name| name == *local)).map(ToString::to_string));
+        let mut names: Vec<String> = Vec::new();
+        for name in given.iter().map(String::as_str).chain(LOCAL) {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
         let alternatives = names.iter().map(|name| alternative(name)).collect::<Result<Vec<_>>>()?;
         let common_name = names.first().filter(|name| name.len() <= LONGEST_COMMON_NAME);
         let mut params =
@@ -208,30 +212,39 @@ mod tests {
 
     #[test]
     fn an_authority_is_used_again() {
-        let first = issue(&wanted(&["nbd.example", "192.0.2.1"], &["backup1"]), &[]).unwrap();
+        let first = issue(&wanted(&["nbd.example", "192.0.2.1"], &["backup1"]), &[], None).unwrap();
         assert_eq!(subject(&first.server.unwrap().credentials.certificate), "CN=nbd.example");
         assert_eq!(subject(&first.clients[0].credentials.certificate), "CN=backup1");
         let authority = first.authority.unwrap();
         let again = issue(
             &TlsIssue { authority: Some(authority.clone()), server: None, clients: vec!["backup2".to_owned()] },
             &[],
+            None,
         );
         let again = again.unwrap();
         assert_eq!((again.certificate, again.authority.is_none()), (authority.certificate.clone(), true));
 
-        let other = issue(&wanted(&["x"], &[]), &[]).unwrap().authority.unwrap();
+        let other = issue(&wanted(&["x"], &[]), &[], None).unwrap().authority.unwrap();
         let mixed = Credentials { certificate: authority.certificate, key: other.key };
-        assert!(issue(&TlsIssue { authority: Some(mixed), server: None, clients: vec![] }, &[]).is_err());
+        assert!(issue(&TlsIssue { authority: Some(mixed), server: None, clients: vec![] }, &[], None).is_err());
+    }
+
+    #[test]
+    fn a_host_is_named_once_and_the_first_is_for_the_clients() {
+        let hosts = ["vm", "vm", "127.0.0.1"].map(str::to_owned);
+        let issued = issue(&wanted(&[], &[]), &hosts, Some(7)).unwrap();
+        assert_eq!((issued.host.as_str(), issued.port), ("vm", Some(7)));
+        assert_eq!(issued.server.unwrap().names, ["vm", "127.0.0.1", "localhost", "::1"]);
     }
 
     #[test]
     fn what_can_stand_in_no_certificate_is_refused() {
         for host in ["a b", "ä.example", "*", "a/b", "192.0.2.0/24", "a,b"] {
-            assert_eq!(issue(&wanted(&[host], &[]), &[]).unwrap_err().kind, Kind::Usage, "{host}");
+            assert_eq!(issue(&wanted(&[host], &[]), &[], None).unwrap_err().kind, Kind::Usage, "{host}");
         }
-        assert!(issue(&wanted(&["*.example", "2001:db8::1"], &[]), &[]).is_ok());
+        assert!(issue(&wanted(&["*.example", "2001:db8::1"], &[]), &[], None).is_ok());
         for client in ["", ".", "..", "a/b", "a b", &"a".repeat(65)] {
-            assert_eq!(issue(&wanted(&["x"], &[client]), &[]).unwrap_err().kind, Kind::Usage, "{client}");
+            assert_eq!(issue(&wanted(&["x"], &[client]), &[], None).unwrap_err().kind, Kind::Usage, "{client}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! TLS: the server's certificate and key, and the authority that its clients' certificates must be signed by.
 //!
 //! They are read again when one of their files has changed, at the next handshake. What cannot be read changes nothing;
-//! it is told by the log and by `health`.
+//! it is told by the log and by `health`. Where they are still to come, TLS is refused until then.
 
 pub mod authority;
 pub mod certificate;
@@ -39,8 +39,8 @@ pub(super) struct Tls {
 
 struct Loaded {
     stamps: Stamps,
-    config: Arc<ServerConfig>,
-    expiries: Expiries,
+    /// None where there were none yet.
+    used: Option<(Arc<ServerConfig>, Expiries)>,
     /// Why what is there now is not what is used.
     failure: Option<Error>,
 }
@@ -56,41 +56,54 @@ struct Expiries {
 type Stamps = [Option<(u64, u64, u64, i64, i64)>; 3];
 
 impl Tls {
-    /// Reads the certificates.
+    /// Reads the certificates. Where a file is missing they are still to come: `volctl tls init` asks this daemon to make
+    /// them.
     ///
     /// # Errors
     /// `config` with what is wrong with them.
     pub fn load(directory: &Path) -> Result<Self> {
         let stamps = stamps(directory);
-        let (config, expiries) = read(directory)?;
-        let loaded = Mutex::new(Loaded { stamps, config, expiries, failure: None });
+        let (used, failure) = match read(directory) {
+            Ok(used) => (Some(used), None),
+            Err(error) if stamps.contains(&None) => {
+                tracing::warn!(%error, "nobody gets in over TLS until the certificates are there");
+                (None, Some(error))
+            }
+            Err(error) => return Err(error),
+        };
+        let loaded = Mutex::new(Loaded { stamps, used, failure });
         Ok(Self { directory: directory.to_owned(), loaded })
     }
 
-    /// What a handshake needs.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current().config)
+    /// What a handshake needs; none before there are certificates.
+    pub fn config(&self) -> Option<Arc<ServerConfig>> {
+        self.current().used.as_ref().map(|(config, _)| Arc::clone(config))
     }
 
     /// How it is with the certificates: until when they count, or what is to be done.
     pub fn health(&self) -> std::result::Result<String, String> {
         let loaded = self.current();
         let directory = printable(&self.directory.display().to_string());
-        if let Some(error) = &loaded.failure {
-            return Err(format!("{}; what was read before is used", error.message));
-        }
+        let expiries = match (&loaded.used, &loaded.failure) {
+            (Some((_, expiries)), None) => expiries,
+            (Some(_), Some(error)) => return Err(format!("{}; what was read before is used", error.message)),
+            (None, error) => {
+                let why = error.as_ref().map_or("there are no certificates", |error| &error.message);
+                let until = "nobody gets in over TLS until `volctl tls init` has made certificates there";
+                return Err(format!("{why}; {until}"));
+            }
+        };
         let now = Timestamp::now();
-        let said =
-            [("the server's certificate", loaded.expiries.server), ("the authority's", loaded.expiries.authority)].map(
-                |(whose, at)| {
-                    let date = at.strftime("%Y-%m-%d");
-                    match at.duration_since(now) {
-                        left if left <= SignedDuration::ZERO => (false, format!("{whose} expired on {date}")),
-                        left if left < WARNING => (false, format!("{whose} expires on {date}")),
-                        _ => (true, format!("{whose} counts until {date}")),
-                    }
-                },
-            );
+        let said = [("the server's certificate", expiries.server), ("the authority's", expiries.authority)].map(
+            |(whose, at)| {
+                let date = at.strftime("%Y-%m-%d");
+                match at.duration_since(now) {
+                    left if left <= SignedDuration::ZERO => (false, format!("{whose} expired on {date}")),
+                    left if left < WARNING => (false, format!("{whose} expires on {date}")),
+                    _ => (true, format!("{whose} counts until {date}")),
+                }
+            },
+        );
         let is_well = said.iter().all(|(ok, _)| *ok);
         let text = format!("{} ({directory})", said.map(|(_, text)| text).join(", "));
         if is_well { Ok(text) } else { Err(format!("{text}: replace the files, which are read again by themselves")) }
@@ -102,9 +115,9 @@ impl Tls {
         if stamps != loaded.stamps {
             loaded.stamps = stamps;
             match read(&self.directory) {
-                Ok((config, expiries)) => {
-                    *loaded = Loaded { stamps, config, expiries, failure: None };
-                    tracing::info!(directory = %self.directory.display(), "the TLS certificates were read again");
+                Ok(used) => {
+                    *loaded = Loaded { stamps, used: Some(used), failure: None };
+                    tracing::info!(directory = %self.directory.display(), "the TLS certificates were read");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the TLS certificates have changed and cannot be read; those before count");

@@ -170,7 +170,7 @@ fn what_is_not_attached_here_is_not_exported() {
 #[test]
 fn names_that_no_client_could_use_are_refused() {
     let (appliance, _) = attached("data1");
-    for name in ["line\nbreak", &"x".repeat(256)] {
+    for name in ["line\nbreak", "safe\u{202e}elif", &"x".repeat(256)] {
         let ended = appliance.json(&["export", "data1", "--name", name]);
         assert_eq!(ended.code, 2, "{ended:?}");
     }
