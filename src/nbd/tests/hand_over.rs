@@ -10,7 +10,8 @@ use crate::nbd::ExportSpec;
 use crate::nbd::hand_over::{read, write};
 use crate::nbd::protocol::{Headers, command, command_flag};
 
-/// Halts the one client of an export, and has another server go on with it, as the next process does.
+/// Halts the one client of an export, and has another server go on with it, as the next process does. Rests
+/// of requests are left.
 async fn hand_over(place: &Place, export: &api::Export) -> Place {
     let hall = &place.server.shared.hall;
     hall.halt.raise();
@@ -19,6 +20,7 @@ async fn hand_over(place: &Place, export: &api::Export) -> Place {
     let sockets = halted.iter().map(|connection| connection.socket.try_clone().unwrap()).collect();
     let connections = read(write(&halted).unwrap().into(), sockets).unwrap();
     assert_eq!(connections.len(), 1);
+    assert!(!connections[0].rest.begun.is_empty());
     let next = Place::new().await;
     let file = File::options().read(true).write(true).open(place.path(&export.name)).unwrap();
     let size = file.metadata().unwrap().len();
@@ -32,27 +34,28 @@ async fn hand_over(place: &Place, export: &api::Export) -> Place {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_is_answered_in_part_is_answered_to_its_end() {
-    let place = Place::new().await;
+    let place = Place::direct().await;
     let export = place.serve("disk", 4 * MIB).await;
-    let data = noise(5, 4 * MIB);
-    File::options().write(true).open(place.path("disk")).unwrap().write_all_at(&data, 0).unwrap();
+    let data = noise(5, 4 * MIB - 128 * KIB);
+    File::options().write(true).open(place.path("disk")).unwrap().write_all_at(&data, 128 * KIB).unwrap();
     let mut client = place.connect().with(Headers::Extended);
     client.go("disk");
-    // Together more than is held for a client that takes nothing: the last chunks are left.
-    let asked = [(1, 4096, 250 * KIB), (2, 8192, 2 * MIB), (3, 512, MIB)];
-    let requests =
-        asked.map(|(cookie, offset, length)| client.encoded(0, command::READ, cookie, offset, length, &[])).concat();
+    // The hole that each begins with is told at once, and the data are more than is held for a client that takes nothing.
+    let offsets: Vec<u64> = (0..8).map(|n| n * 8 * KIB).collect();
+    let read = |offset: &u64| client.encoded(0, command::READ, *offset, *offset, 2 * MIB, &[]);
+    let requests: Vec<u8> = offsets.iter().flat_map(read).collect();
     client.send(&requests);
     let deadline = in_time();
-    while place.server.in_flight().requests < 2 {
-        assert!(Instant::now() < deadline, "the second READ is not begun");
+    while place.server.in_flight().requests < 4 {
+        assert!(Instant::now() < deadline, "they are not begun");
         tokio::task::yield_now().await;
     }
     let _next = hand_over(&place, &export).await;
-    let replies = client.replies(asked.len(), |_| 0);
-    for (cookie, offset, length) in asked {
-        assert_eq!(replies[&cookie].error, 0);
-        assert!(replies[&cookie].data == data[offset as usize..][..length as usize], "READ {cookie}");
+    let replies = client.replies(offsets.len(), |_| 0);
+    let data = [vec![0; 128 << 10], data].concat();
+    for offset in offsets {
+        assert_eq!(replies[&offset].error, 0);
+        assert!(replies[&offset].data == data[offset as usize..][..2 << 20], "READ {offset}");
     }
 }
 
