@@ -129,6 +129,8 @@ pub struct NbdLimits {
     pub handshake: Duration,
     /// How long a TCP peer may acknowledge nothing, or take nothing of what it is sent.
     pub keepalive: Duration,
+    /// How long others bear a connection that moves nothing while they wait for what it has in flight.
+    pub stall: Duration,
 }
 
 /// Requests that are taken and not answered yet.
@@ -149,6 +151,7 @@ impl Default for NbdLimits {
             in_flight_per_client: InFlight { requests: 1024, bytes: 128 << 20 },
             handshake: Duration::from_secs(10),
             keepalive: Duration::from_secs(300),
+            stall: Duration::from_secs(10),
         }
     }
 }
@@ -371,6 +374,7 @@ impl<'a> Loader<'a> {
             ),
             handshake: self.note(section.duration("handshake_timeout", DAY)).unwrap_or(limits.handshake),
             keepalive: self.note(section.duration("keepalive_timeout", LONGEST_KEEPALIVE)).unwrap_or(limits.keepalive),
+            stall: self.note(section.duration("stall_timeout", DAY)).unwrap_or(limits.stall),
         }
     }
 

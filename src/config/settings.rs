@@ -199,7 +199,7 @@ const NBD: &[Setting] = &[
         "max_requests_in_flight_per_client",
         Count,
         Default("1024"),
-        "How many of them are one client's; each connection to the Unix socket is a client.",
+        "How many of them are one client's; on the Unix socket each process is a client.",
     ),
     setting(
         "max_bytes_in_flight",
@@ -220,6 +220,13 @@ const NBD: &[Setting] = &[
         Default("\"5m\""),
         "How long a TCP peer may acknowledge nothing, or take nothing of what it is sent, before its connection is closed; at \
          most 18h.",
+    ),
+    setting(
+        "stall_timeout",
+        Duration,
+        Default("\"10s\""),
+        "How long a connection may send or take less than 64 KiB of a request that is in flight, while others wait as long \
+         for room, before it is closed.",
     ),
 ];
 

@@ -74,6 +74,14 @@ impl Caller {
         let address = self.peer.ip()?;
         Some(self.subject().map_or(Identity::Address(address), |subject| Identity::Subject(subject.name.clone())))
     }
+
+    /// Whether what both have in flight is one client's: there a process on the Unix socket is one too.
+    pub fn shares_with(&self, other: &Self) -> bool {
+        match (self.peer, other.peer) {
+            (Peer::Unix { pid: Some(pid), .. }, Peer::Unix { pid: other, .. }) => other == Some(pid),
+            _ => self.identity().is_some_and(|own| other.identity() == Some(own)),
+        }
+    }
 }
 
 impl fmt::Display for Caller {

@@ -21,6 +21,7 @@ use super::client::{Caller, Client};
 use super::entry::{Entry, Phase, Refusal};
 use super::herald::Herald;
 use super::in_flight::{Flight, Pool};
+use super::patience::Patience;
 use super::protocol::Headers;
 use super::served::{ExportSpec, Offer, Served};
 use super::traffic::Moved;
@@ -77,6 +78,12 @@ impl Session {
     /// The client.
     pub fn client(&self) -> &Client {
         &self.seat.client
+    }
+
+    /// The patience that others have with it.
+    pub fn patience(&self) -> Patience {
+        let Seat { exports, client, .. } = &self.seat;
+        Patience::new(Arc::clone(client), Arc::clone(&exports.in_flight), exports.limits.stall)
     }
 
     /// What its connection will have in flight.
@@ -145,7 +152,7 @@ impl Exports {
             activity: watch::Sender::default(),
             locations,
             limits,
-            in_flight: Arc::new(Pool::new(limits.in_flight)),
+            in_flight: Arc::new(Pool::new(limits.in_flight, limits.stall)),
             direct,
             herald: Herald::default(),
             gone: Mutex::default(),
@@ -260,8 +267,9 @@ impl Exports {
 
     /// What all connections of one client have in flight.
     fn pool_of(&self, table: &Table, caller: &Caller) -> Arc<Pool> {
-        let pool = connections_of(table, caller).next().map(|client| Arc::clone(client.pool()));
-        pool.unwrap_or_else(|| Arc::new(Pool::new(self.limits.in_flight_per_client)))
+        let mut clients = table.values().flat_map(|entry| &entry.clients);
+        let pool = clients.find(|other| other.caller().shares_with(caller)).map(|other| Arc::clone(other.pool()));
+        pool.unwrap_or_else(|| Arc::new(Pool::new(self.limits.in_flight_per_client, self.limits.stall)))
     }
 
     fn seat(self: &Arc<Self>, entry: &mut Entry, client: Client, size: u64) -> Session {

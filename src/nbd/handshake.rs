@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
 use super::client::Caller;
@@ -58,8 +59,15 @@ pub(super) struct Visit<'a> {
 
 /// Haggles until the client enters an export; nothing where it does not, whatever the reason.
 pub(super) fn handshake(stream: &mut Stream, caller: Caller, visit: Visit<'_>) -> io::Result<Option<Agreed>> {
-    let mut handshake =
-        Handshake { stream, caller, visit, no_zeroes: false, headers: Headers::Simple, allocation_of: None };
+    let mut handshake = Handshake {
+        stream,
+        caller,
+        visit,
+        is_fixed: false,
+        no_zeroes: false,
+        headers: Headers::Simple,
+        allocation_of: None,
+    };
     if !handshake.greet()? {
         return Ok(None);
     }
@@ -84,6 +92,8 @@ struct Handshake<'a> {
     stream: &'a mut Stream,
     caller: Caller,
     visit: Visit<'a>,
+    /// It speaks fixed newstyle.
+    is_fixed: bool,
     no_zeroes: bool,
     headers: Headers,
     /// The export for which the client has chosen `base:allocation`.
@@ -97,7 +107,7 @@ impl Handshake<'_> {
         let Some(flags) = self.bytes(4)? else { return Ok(false) };
         let known = [handshake_flag::FIXED_NEWSTYLE, handshake_flag::NO_ZEROES].map(u32::from);
         let flags = flags.iter().fold(0, |flags, byte| flags << 8 | u32::from(*byte));
-        self.no_zeroes = flags & known[1] != 0;
+        (self.is_fixed, self.no_zeroes) = (flags & known[0] != 0, flags & known[1] != 0);
         Ok(flags & !(known[0] | known[1]) == 0)
     }
 
@@ -115,7 +125,8 @@ impl Handshake<'_> {
             opt::EXPORT_NAME if self.must_encrypt() => return Ok(Next::End),
             opt::STARTTLS => return self.start_tls(&data),
             _ if self.must_encrypt() && option != opt::ABORT => {
-                self.refuse(option, rep::ERR_TLS_REQD, "this server speaks TLS only: begin with it");
+                let kind = if self.tls().is_some() { rep::ERR_TLS_REQD } else { rep::ERR_POLICY };
+                self.refuse(option, kind, "this server speaks TLS only: begin with it");
             }
             opt::EXPORT_NAME => return Ok(self.export_name(&data)),
             opt::GO => return Ok(self.go(&data)),
@@ -144,10 +155,19 @@ impl Handshake<'_> {
         self.visit.must_encrypt && self.caller.certificate.is_none()
     }
 
+    /// TLS, where this client can have it: for one that does not speak fixed newstyle there is none.
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.visit.tls.filter(|_| self.is_fixed).and_then(Tls::config)
+    }
+
     /// Encrypts the connection, and forgets all that was agreed on before: somebody else may have said it.
     fn start_tls(&mut self, data: &[u8]) -> io::Result<Next> {
-        let Some(tls) = self.visit.tls.and_then(Tls::config) else {
-            self.refuse(opt::STARTTLS, rep::ERR_POLICY, "there are no certificates for TLS here");
+        let Some(tls) = self.tls() else {
+            self.refuse(
+                opt::STARTTLS,
+                rep::ERR_POLICY,
+                "there are no certificates for TLS here, or not for such clients",
+            );
             return Ok(Next::Option);
         };
         if !data.is_empty() || self.caller.certificate.is_some() {
@@ -294,13 +314,16 @@ impl Handshake<'_> {
     }
 
     fn turn_away(&mut self, option: u32, refusal: Refusal) {
+        // The document has the one error for no other options, and only where there is TLS to be had.
+        let can_be_told = matches!(option, opt::INFO | opt::GO) && self.tls().is_some();
+        let needs_tls = if can_be_told { rep::ERR_TLS_REQD } else { rep::ERR_POLICY };
         let taken;
         let (kind, text) = match refusal {
             Refusal::Unknown => (rep::ERR_UNKNOWN, "no export has this name"),
             Refusal::Leaving => (rep::ERR_SHUTDOWN, "the export takes no new clients"),
             Refusal::Full => (rep::ERR_POLICY, "the export has as many clients as it may have"),
             Refusal::Crowded(_) => (rep::ERR_POLICY, "you have as many connections as one client may have"),
-            Refusal::NeedsTls => (rep::ERR_TLS_REQD, "the export is for clients that use TLS"),
+            Refusal::NeedsTls => (needs_tls, "the export is for clients that use TLS"),
             Refusal::NotAllowed => (rep::ERR_POLICY, "the export is not for you"),
             Refusal::Gone => (rep::ERR_SHUTDOWN, "the export's device is gone"),
             Refusal::Taken(first) => {

@@ -9,6 +9,8 @@ use crate::config::InFlight;
 /// So much may be in flight at a time; what is too large for it may be alone.
 pub(super) struct Pool {
     most: InFlight,
+    /// Whoever waits longer starves.
+    patience: Duration,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -18,12 +20,19 @@ struct State {
     taken: InFlight,
     /// How many wait for room.
     waiting: usize,
+    /// When somebody starved last.
+    starved: Option<Instant>,
 }
 
 impl Pool {
-    /// An empty one.
-    pub fn new(most: InFlight) -> Self {
-        Self { most, state: Mutex::default(), freed: Condvar::new() }
+    /// An empty one; whoever waits for room for longer than `patience` starves.
+    pub fn new(most: InFlight, patience: Duration) -> Self {
+        Self { most, patience, state: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// Whether somebody has waited in vain for too long, and not longer ago than that.
+    pub fn has_starved(&self, within: Duration) -> bool {
+        self.state().starved.is_some_and(|at| at.elapsed() < within)
     }
 
     /// What is in flight now.
@@ -31,16 +40,17 @@ impl Pool {
         self.state().taken
     }
 
-    /// Takes so much, where there is room for it now or by then.
-    fn take(&self, wanted: InFlight, until: Option<Instant>) -> bool {
+    /// Takes so much, where there is room for it now or by the end of the wait.
+    fn take(&self, wanted: InFlight, wait: Option<Wait>) -> bool {
         let mut state = self.state();
         while !self.has_room(state.taken, wanted) {
-            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return false;
+            let now = Instant::now();
+            let Some(Wait { since, until }) = wait.filter(|wait| now < wait.until) else { return false };
+            if now - since >= self.patience {
+                state.starved = Some(now);
             }
             state.waiting += 1;
-            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.freed.wait_timeout(state, until - now).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
         }
         state.taken.requests += wanted.requests;
@@ -68,6 +78,13 @@ impl Pool {
     }
 }
 
+/// A wait for room.
+#[derive(Clone, Copy)]
+struct Wait {
+    since: Instant,
+    until: Instant,
+}
+
 /// What one connection has in flight.
 pub(super) struct Flight {
     client: Arc<Pool>,
@@ -83,21 +100,22 @@ impl Flight {
 
     /// Has one more request in flight, which holds so many bytes, where there is room for it now.
     pub fn take(&mut self, bytes: u64) -> bool {
-        self.take_until(bytes, None)
+        self.take_in(bytes, None)
     }
 
-    /// The same, and waits for room. Whoever waits must hold nothing, or two may wait for each other.
-    pub fn wait_for(&mut self, bytes: u64, limit: Duration) -> bool {
+    /// The same, and waits for room, as it has done since then. Whoever waits must hold nothing, or two may wait for each
+    /// other.
+    pub fn wait_for(&mut self, bytes: u64, since: Instant, limit: Duration) -> bool {
         debug_assert!(self.held == InFlight::default());
-        self.take_until(bytes, Some(Instant::now() + limit))
+        self.take_in(bytes, Some(Wait { since, until: Instant::now() + limit }))
     }
 
-    fn take_until(&mut self, bytes: u64, until: Option<Instant>) -> bool {
+    fn take_in(&mut self, bytes: u64, wait: Option<Wait>) -> bool {
         let wanted = InFlight { requests: 1, bytes };
-        if !self.client.take(wanted, until) {
+        if !self.client.take(wanted, wait) {
             return false;
         }
-        if !self.all.take(wanted, until) {
+        if !self.all.take(wanted, wait) {
             self.client.give_back(wanted);
             return false;
         }
@@ -133,7 +151,7 @@ mod tests {
     use super::*;
 
     fn pool(requests: u64, bytes: u64) -> Arc<Pool> {
-        Arc::new(Pool::new(InFlight { requests, bytes }))
+        Arc::new(Pool::new(InFlight { requests, bytes }, Duration::ZERO))
     }
 
     #[test]
@@ -166,8 +184,9 @@ mod tests {
         let mut first = Flight::new(Arc::clone(&client), Arc::clone(&all));
         assert!(first.take(1));
         std::thread::scope(|scope| {
-            let waits =
-                scope.spawn(|| Flight::new(Arc::clone(&client), Arc::clone(&all)).wait_for(1, Duration::from_secs(20)));
+            let since = Instant::now();
+            let mut second = Flight::new(Arc::clone(&client), Arc::clone(&all));
+            let waits = scope.spawn(move || second.wait_for(1, since, Duration::from_secs(20)));
             while client.state().waiting == 0 {
                 std::thread::yield_now();
             }

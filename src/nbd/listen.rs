@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::client::{Caller, Peer};
 use super::connection::Connection;
-use super::exports::Exports;
+use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Visit, handshake};
 use super::stream::{Latch, Stream, Until};
 use super::take_over::Estate;
@@ -96,7 +96,7 @@ impl Hall {
         let mut stream = Stream::new(Arc::clone(&socket), Arc::clone(&self.halt));
         let patience = self.limits.handshake;
         let until = Until { latch: Some(&self.stop), deadline: Some(Instant::now() + patience), ..Until::default() };
-        setsockopt(&socket, sockopt::SendTimeout, &seconds(patience))?;
+        setsockopt(&socket, sockopt::SendTimeout, &send_timeout(patience))?;
         let visit = Visit { exports: &self.exports, tls: self.tls.as_ref(), must_encrypt, until };
         let agreed = handshake(&mut stream, Caller::plain(peer), visit)?;
         drop(choice);
@@ -108,9 +108,9 @@ impl Hall {
 
     fn serve(&self, mut stream: Stream, Agreed { session, terms }: Agreed) -> io::Result<()> {
         match transmission::serve(&mut stream, &session, terms)? {
-            End::Over => stream.end(),
+            End::Over => leave(stream, session),
             // What is encrypted here cannot be handed over.
-            End::Halted if stream.is_encrypted() && session.client().is_bound_by_tls() => stream.end(),
+            End::Halted if stream.is_encrypted() && session.client().is_bound_by_tls() => leave(stream, session),
             End::Halted => {
                 stream.leave_to_kernel()?;
                 let connection = Connection::of(stream, &session, terms);
@@ -133,6 +133,13 @@ impl Hall {
             tracing::warn!(client = %peer, "NBD client {peer} is closed after the restart: {why}");
         }
     }
+}
+
+/// Ends a connection. The seat is free once the answers are sent: whoever reads to the end finds it so.
+fn leave(mut stream: Stream, session: Session) -> io::Result<()> {
+    stream.send()?;
+    drop(session);
+    stream.end()
 }
 
 /// A client that is choosing an export.
@@ -171,8 +178,10 @@ impl Drop for Choice {
     }
 }
 
-fn seconds(duration: Duration) -> TimeVal {
-    TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), 0)
+/// As the kernel takes it, for which none at all is for ever.
+fn send_timeout(duration: Duration) -> TimeVal {
+    let duration = duration.max(Duration::from_micros(1));
+    TimeVal::new(duration.as_secs().try_into().unwrap_or(i64::MAX), duration.subsec_micros().into())
 }
 
 /// Listens on a TCP address, as the process before may have done already; the address that was bound comes back with the

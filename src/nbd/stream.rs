@@ -19,6 +19,7 @@ use rustls::pki_types::CertificateDer;
 use super::bell::Bell;
 use super::channel::Channel;
 use super::eager::Eager;
+use super::patience::{Pace, Patience};
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
@@ -147,8 +148,8 @@ pub(super) struct Stream {
     halt: Arc<Latch>,
     /// What else is waited for beside bytes.
     bell: Option<Arc<Bell>>,
-    /// What cannot be sent at once is tried for ever.
-    patient: bool,
+    /// What cannot be sent at once is tried for as long as others bear it.
+    patience: Option<Patience>,
     turn: Turn,
     eager: Eager,
     input: Vec<u8>,
@@ -176,7 +177,7 @@ impl Stream {
             channel,
             halt,
             bell: None,
-            patient: false,
+            patience: None,
             turn: Turn::Unknown,
             eager: Eager::default(),
             input,
@@ -226,12 +227,21 @@ impl Stream {
     }
 
     /// From now on the client may take its time to take what it is sent.
-    pub fn be_patient(&mut self) -> io::Result<()> {
+    pub fn be_patient(&mut self, patience: Patience) -> io::Result<()> {
         let interval = |limit: Duration| TimeVal::new(0, limit.subsec_micros().into());
         setsockopt(self.socket(), sockopt::SendTimeout, &interval(LOOK_UP))?;
         setsockopt(self.socket(), sockopt::ReceiveTimeout, &interval(TURN))?;
-        self.patient = true;
+        self.patience = Some(patience);
         Ok(())
+    }
+
+    /// Goes on waiting for a client that has moved so many bytes.
+    ///
+    /// # Errors
+    /// Where there is no patience with it, or none any more.
+    pub fn bear(&self, pace: &mut Pace, moved: usize) -> io::Result<()> {
+        let patience = self.patience.as_ref().ok_or(io::ErrorKind::WouldBlock)?;
+        patience.bear(pace, moved)
     }
 
     /// Whose turn it is from now on.
@@ -360,7 +370,7 @@ impl Stream {
     /// Sends what waits. Once the connection is to be handed over, as much as `kept` bytes may wait on, or any number
     /// where it may give up.
     fn send_all_but(&mut self, kept: usize, may_give_up: bool) -> io::Result<()> {
-        let mut sent = 0;
+        let (mut sent, mut pace) = (0, None);
         while sent < self.filled {
             let may_keep = self.is_halted() && (may_give_up || self.filled - sent <= kept);
             let wait = if may_keep { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
@@ -368,7 +378,9 @@ impl Stream {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && may_keep => break,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.bear(pace.get_or_insert_with(|| Pace::new(sent)), sent)?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -379,9 +391,12 @@ impl Stream {
 
     /// Sends what is encrypted already.
     fn flush(&mut self) -> io::Result<()> {
+        let mut pace = None;
         loop {
             match self.channel.flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.patient => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.bear(pace.get_or_insert_with(|| Pace::new(0)), 0)?;
+                }
                 flushed => return flushed,
             }
         }

@@ -5,6 +5,7 @@ mod read;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::prctl::set_timerslack;
 
@@ -15,6 +16,7 @@ use super::direct::Aligned;
 use super::exports::Session;
 use super::handshake::Terms;
 use super::in_flight::Flight;
+use super::patience::{GLANCE, Pace};
 use super::protocol::{Errno, Fault, Headers, MAXIMUM_PAYLOAD, Request, command, command_flag};
 use super::stream::{Filled, HEAD, HELD, LOOK_UP, PIECE, Stream, Turn, Until};
 use super::work::{Outcome, Work, perform, takes_long};
@@ -43,7 +45,7 @@ pub(super) enum End {
 /// Serves requests until the client leaves, breaks the protocol, the export closes, or the connection is to be handed
 /// over.
 pub(super) fn serve(stream: &mut Stream, session: &Session, terms: Terms) -> io::Result<End> {
-    stream.be_patient()?;
+    stream.be_patient(session.patience())?;
     // Else the kernel adds 50 us to this thread's rests; where it does, they may not pay.
     let _ = set_timerslack(1);
     let bell = Arc::new(Bell::new()?);
@@ -136,8 +138,12 @@ impl Transmission<'_> {
             tracing::debug!("an NBD client sent what is no request");
             return END;
         };
-        if !self.takes_off(&request)? && self.is_halted() {
-            return GO_ON;
+        let mut allowed = self.allowed(&request);
+        if !self.takes_off(if allowed.is_ok() { held_by(&request) } else { 0 })? {
+            if self.is_halted() {
+                return GO_ON;
+            }
+            allowed = self.allowed(&request);
         }
         if self.session.is_kicked() {
             return END;
@@ -153,7 +159,6 @@ impl Transmission<'_> {
             1..ONE_BY_ONE => Turn::ClientsOnce,
             ONE_BY_ONE.. => Turn::Clients,
         });
-        let mut allowed = self.allowed(&request);
         let payload = request.payload(headers);
         if payload > longest_dropped(headers) {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
@@ -196,9 +201,15 @@ impl Transmission<'_> {
     /// Waits until so many bytes of a payload have arrived, and answers meanwhile what is done.
     fn fill(&mut self, wanted: usize) -> io::Result<Filled> {
         self.deferred.begin()?;
+        if self.stream.arrived().len() >= wanted {
+            return Ok(Filled::Ready);
+        }
+        let mut pace = Pace::new(self.stream.arrived().len());
         loop {
-            match self.stream.fill(wanted, Until { ring: self.deferred.ring(), ..Until::default() })? {
+            let deadline = Some(Instant::now() + GLANCE);
+            match self.stream.fill(wanted, Until { deadline, ring: self.deferred.ring(), ..Until::default() })? {
                 Filled::Rung => self.answer_done()?,
+                Filled::TimedOut => self.stream.bear(&mut pace, self.stream.arrived().len())?,
                 filled => return Ok(filled),
             }
         }
@@ -258,15 +269,15 @@ impl Transmission<'_> {
         }
     }
 
-    /// Waits until the request may be in flight; false where something else comes first.
-    fn takes_off(&mut self, request: &Request) -> io::Result<bool> {
-        let bytes = held_by(request);
+    /// Waits until a request that holds so many bytes may be in flight; false where something else comes first.
+    fn takes_off(&mut self, bytes: u64) -> io::Result<bool> {
         if self.flight.take(bytes) {
             return Ok(true);
         }
         self.finish()?;
         self.land()?;
-        while !self.flight.wait_for(bytes, LOOK_UP) {
+        let since = Instant::now();
+        while !self.flight.wait_for(bytes, since, LOOK_UP) {
             if self.is_halted() || self.session.is_kicked() || self.session.served().stop.is_raised() {
                 return Ok(false);
             }

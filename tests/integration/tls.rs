@@ -1,16 +1,17 @@
 //! TLS at the NBD server: the certificates that `volctl tls init` makes, and who gets in with which.
 
+mod options;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, DnType, KeyPair};
 use serde_json::json;
 
+use self::options::{ACK, GO, INFO, LIST, POLICY, STARTTLS, TLS_REQUIRED, named, option, reply, reply_to, sent};
 use crate::support::appliance::Appliance;
 use crate::support::nbd::Client;
 use crate::support::wait_for;
@@ -493,61 +494,10 @@ fn beyond_loopback_there_is_nothing_but_tls() {
         fails("nbdinfo", &[word, &[&format!("nbd://localhost:{port}/disk")]].concat());
     }
     run("nbdinfo", &size(&uri(port, &client(&appliance, "backup1"))));
-}
-
-const OPTION: &[u8] = b"IHAVEOPT";
-const LIST: u32 = 3;
-const STARTTLS: u32 = 5;
-const GO: u32 = 7;
-const ACK: u32 = 1;
-const INVALID: u32 = (1 << 31) + 3;
-const TLS_REQUIRED: u32 = (1 << 31) + 5;
-
-fn option(number: u32, data: &[u8]) -> Vec<u8> {
-    [OPTION, &number.to_be_bytes(), &(data.len() as u32).to_be_bytes(), data].concat()
-}
-
-/// A connection, greeted, that has sent these bytes at once.
-fn sent(port: u16, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.read_exact(&mut [0; 18]).unwrap();
-    stream.write_all(&[&3_u32.to_be_bytes(), bytes].concat()).unwrap();
-    stream
-}
-
-/// The type of the reply to an option.
-fn reply(stream: &mut TcpStream) -> u32 {
-    let mut head = [0; 20];
-    stream.read_exact(&mut head).unwrap();
-    let [kind, length] = [12, 16].map(|at| u32::from_be_bytes(head[at..at + 4].try_into().unwrap()));
-    let mut data = vec![0; length as usize];
-    stream.read_exact(&mut data).unwrap();
-    kind
-}
-
-#[test]
-fn what_was_sent_before_tls_is_not_taken_for_what_comes_after() {
-    let appliance = secured(LOOPBACK);
-    let port = export(&appliance, &["--tls", "required"]);
-    let go = option(GO, &[&4_u32.to_be_bytes()[..], b"disk", &[0, 0]].concat());
-    assert_eq!(reply(&mut sent(port, &go)), TLS_REQUIRED);
-    assert_eq!(reply(&mut sent(port, &option(STARTTLS, b"x"))), INVALID);
-
-    // Not even acknowledged: whoever is between may have added the second option.
-    let mut rest = Vec::new();
-    let mut stream = sent(port, &[option(STARTTLS, &[]), option(LIST, &[])].concat());
-    stream.read_to_end(&mut rest).unwrap();
-    assert!(rest.is_empty(), "{rest:?}");
-    wait_for("the log to say so", || appliance.log().contains("bytes after STARTTLS").then_some(()));
-
-    // After the acknowledgement only TLS is understood.
-    let mut stream = sent(port, &option(STARTTLS, &[]));
-    assert_eq!(reply(&mut stream), ACK);
-    stream.write_all(&go).unwrap();
-    stream.read_to_end(&mut rest).ok();
-    assert!(!rest.starts_with(&0x0003_e889_0455_65a9_u64.to_be_bytes()), "{rest:?}");
-    run("nbdinfo", &size(&uri(port, &client(&appliance, "backup1"))));
+    assert_eq!(reply_to(port, 3, &[option(LIST, &[])]), TLS_REQUIRED);
+    for number in [LIST, STARTTLS, GO] {
+        assert_eq!(reply_to(port, 2, &[option(number, &[])]), POLICY, "without fixed newstyle there is no TLS");
+    }
 }
 
 #[test]
@@ -559,10 +509,14 @@ fn without_certificates_there_is_no_tls_to_ask_for() {
         assert!(refused["hint"].as_str().unwrap().contains("tls init"), "{refused}");
     }
     let port = export(&appliance, &["--client", "127.0.0.0/8"]);
-    assert_eq!(reply(&mut sent(port, &option(STARTTLS, &[]))), (1 << 31) + 2);
+    assert_eq!(reply_to(port, 3, &[option(STARTTLS, &[])]), POLICY);
     run("nbdinfo", &size(&format!("nbd://localhost:{port}/disk")));
     appliance.ok(&["export", "data1", "--name", "disk", "--client", "192.0.2.0/24"]);
     fails("nbdinfo", &size(&format!("nbd://localhost:{port}/disk")));
+    appliance.ok(&["export", "data1", "--name", "disk", "--client", "192.0.2.0/24", "--client", "CN=backup1"]);
+    for number in [INFO, GO] {
+        assert_eq!(reply_to(port, 3, &[option(number, &named("disk"))]), POLICY, "there is no TLS to begin with");
+    }
     run("nbdinfo", &size(&format!("nbd+unix:///disk?socket={}", appliance.path("nbd.sock").display())));
 }
 

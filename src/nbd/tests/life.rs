@@ -100,6 +100,25 @@ async fn one_client_writes_unless_the_export_is_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_left_is_not_the_one_that_writes() {
+    let place = Place::new().await;
+    let export = place.serve("disk", MIB).await;
+    for _ in 0..3 {
+        let mut first = place.connect_from("127.0.0.2", &export);
+        first.go("disk");
+        first.request(0, command::DISC, 0, 0);
+        assert_eq!(first.until_closed(), b"");
+        // Its own end is still open.
+        let mut second = place.connect_from("127.0.0.3", &export);
+        second.go("disk");
+        second.close_write();
+        assert_eq!(second.until_closed(), b"");
+        place.connect_from("127.0.0.4", &export).go("disk");
+        assert!(place.idle("disk").await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_cannot_take_all_connections() {
     let place = Place::new().await;
     let export = place.serve_read_only("disk", MIB).await;

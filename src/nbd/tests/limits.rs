@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::foreign::run;
 use super::raw::Raw;
 use super::{MIB, Place, in_time};
 use crate::config::{InFlight, Network};
+use crate::nbd::ExportSpec;
 use crate::nbd::protocol::{InfoRequest, command, opt, rep};
 
 /// Until it is so.
@@ -54,6 +56,67 @@ async fn what_is_in_flight_is_bounded_for_one_client_and_for_all() {
         assert_eq!(client.simple_reply(length).error, 0);
     }
     wait_for("all answers", || place.server.in_flight() == InFlight::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stalls_others_has_to_go() {
+    let place = Place::with(|config| {
+        config.limits.in_flight.bytes = 6 * MIB;
+        config.limits.stall = Duration::from_millis(500);
+    })
+    .await;
+    let export = place.server.add(ExportSpec { shared: true, ..place.device("disk", 64 * MIB) }).await.unwrap();
+    let mut from = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"].map(|address| {
+        let mut client = place.connect_from(address, &export);
+        client.go("disk");
+        client
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    place.server.listen(move |happening| telling.lock().unwrap().push(happening.text));
+    let [silent, halting, deaf, other] = &mut from;
+    silent.request(0, command::WRITE, 0, 32 << 20);
+    halting.request(0, command::WRITE, 0, 32 << 20);
+    halting.send(&vec![7; 5 << 20]);
+    deaf.request(0, command::READ, 0, 32 << 20);
+    wait_for("all room to be taken", || place.server.in_flight().bytes == 6 * MIB).await;
+    other.request(0, command::READ, 0, 4096);
+    assert_eq!(other.simple_reply(4096).error, 0);
+    for client in [silent, halting] {
+        assert_eq!(client.until_closed(), b"");
+    }
+    assert!(deaf.until_closed().len() < 32 << 20);
+    wait_for("their places", || place.clients("disk").len() == 1).await;
+    assert_eq!(told.lock().unwrap().iter().filter(|text| text.contains("was cut off")).count(), 3);
+    assert!(place.contents("disk")[..5 << 20].iter().all(|byte| *byte == 7), "what has come is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_holds_no_room() {
+    let place = Place::with(|config| config.limits.in_flight.bytes = 4 * MIB).await;
+    let export = place.serve_read_only("disk", MIB).await;
+    let mut refused: Vec<Raw> = (0..4).map(|_| place.connect_tcp(&export)).collect();
+    for client in &mut refused {
+        client.go("disk");
+        client.request(0, command::WRITE, 0, 32 << 20);
+    }
+    wait_for("the headers", || place.server.in_flight().requests == 4).await;
+    assert_eq!(place.server.in_flight().bytes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_on_the_unix_socket_is_one_client() {
+    let place = Place::with(|config| config.limits.in_flight_per_client.bytes = 3 * MIB).await;
+    place.serve_read_only("disk", 64 * MIB).await;
+    let (mut first, mut second) = (place.connect(), place.connect());
+    first.go("disk");
+    second.go("disk");
+    first.request(0, command::READ, 0, 32 << 20);
+    wait_for("the first request", || place.server.in_flight().requests == 1).await;
+    second.request(0, command::READ, 0, 2 << 20);
+    assert!(second.hears_nothing());
+    assert_eq!(first.simple_reply(32 << 20).error, 0);
+    assert_eq!(second.simple_reply(2 << 20).error, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +173,19 @@ async fn who_does_not_choose_in_time_has_to_go() {
     silent.until_closed();
     assert!(before.elapsed() < Duration::from_secs(10), "they stayed for {:?}", before.elapsed());
     assert_eq!(inside.error_of(0, command::FLUSH, 0, 0, &[]), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_take_what_it_asks_for_while_it_chooses_has_to_go() {
+    let place = Place::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
+    for name in 'a'..='p' {
+        place.serve(&name.to_string().repeat(250), MIB).await;
+    }
+    let mut deaf = place.connect();
+    // Answered by more than a socket holds.
+    deaf.send(&b"IHAVEOPT\0\0\0\x03\0\0\0\0".repeat(1000));
+    wait_for("its end", || place.server.shared.hall.choosing.borrow().is_empty()).await;
+    assert!(deaf.until_closed().len() < 16 * 1000 * 250);
 }
 
 /// A machine of its own, as far as the network goes, at the other end of a cable.
