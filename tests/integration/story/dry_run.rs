@@ -198,7 +198,7 @@ fn refusals_are_those_of_the_real_request() {
     drop(holder);
 
     appliance.ok(&["export", "data1", "--name", "disk"]);
-    refused_alike(&appliance, &["export", "data1"], 4, "conflict");
+    refused_alike(&appliance, &["export", "data1", "--read-only"], 4, "conflict");
     let mut client = Client::enter(&appliance.path("nbd.sock"), "disk").unwrap();
     client.read(0, 512).unwrap();
     refused_alike(&appliance, &["detach", "data1"], 4, "in_use");
