@@ -17,6 +17,9 @@ use super::transmission::held_by;
 use super::work::{Outcome, Work, perform};
 use crate::config::InFlight;
 
+/// With so many bytes a device has enough to do; more of them would only wait.
+const ENOUGH: u64 = 4 << 20;
+
 /// A request whose work is done.
 pub(super) struct Done {
     pub request: Request,
@@ -52,6 +55,11 @@ impl Deferred {
     /// How many requests are not taken back yet.
     pub fn pending(&self) -> u64 {
         self.held.requests
+    }
+
+    /// Whether no more should be taken before something is done.
+    pub fn is_enough(&self) -> bool {
+        self.held.bytes >= ENOUGH
     }
 
     /// What they hold.

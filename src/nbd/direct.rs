@@ -11,8 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-/// Memory is aligned to so many bytes, which is enough for every device.
-const ALIGNMENT: usize = 4096;
+use super::memory::{Aligned, is_aligned};
 
 /// A file or device that is open past the page cache.
 pub(super) struct Direct {
@@ -54,7 +53,7 @@ impl Direct {
         if span == range && is_aligned(buffer) {
             return self.file.read_exact_at(buffer, offset);
         }
-        let mut blocks = Aligned::of(&span);
+        let mut blocks = Aligned::new(length(&span));
         self.file.read_exact_at(blocks.bytes(), span.start)?;
         buffer.copy_from_slice(&blocks.bytes()[inside(&range, &span)]);
         Ok(())
@@ -71,7 +70,7 @@ impl Direct {
         if is_aligned(bytes) {
             return self.file.write_all_at(bytes, offset);
         }
-        let mut blocks = Aligned::of(&span);
+        let mut blocks = Aligned::new(length(&span));
         blocks.bytes().copy_from_slice(bytes);
         self.file.write_all_at(blocks.bytes(), offset)
     }
@@ -83,7 +82,7 @@ impl Direct {
 
     /// Writes a range of which the first or the last block is not whole.
     fn write_parts(&self, bytes: &[u8], range: &Range<u64>, span: &Range<u64>) -> io::Result<()> {
-        let mut blocks = Aligned::of(span);
+        let mut blocks = Aligned::new(length(span));
         let _alone = self.writers.write().unwrap_or_else(PoisonError::into_inner);
         let last = span.end - self.block;
         if range.start != span.start {
@@ -107,37 +106,11 @@ impl Direct {
     }
 }
 
+fn length(range: &Range<u64>) -> usize {
+    (range.end - range.start) as usize
+}
+
 /// Where a range is in the memory that has all of a wider one.
 fn inside(range: &Range<u64>, span: &Range<u64>) -> Range<usize> {
     (range.start - span.start) as usize..(range.end - span.start) as usize
-}
-
-fn is_aligned(bytes: &[u8]) -> bool {
-    bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
-}
-
-/// Aligned memory.
-pub(super) struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl Aligned {
-    /// So many zeroes.
-    pub fn new(length: usize) -> Self {
-        let memory = vec![0; length + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT);
-        Self { memory, start, length }
-    }
-
-    /// As many as a range has.
-    fn of(range: &Range<u64>) -> Self {
-        Self::new((range.end - range.start) as usize)
-    }
-
-    /// All of it.
-    pub fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.length]
-    }
 }

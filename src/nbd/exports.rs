@@ -444,7 +444,7 @@ impl Exports {
 
     /// Lets each export know its requests of the last second.
     pub fn sample_traffic(&self) {
-        self.table().values().for_each(|entry| entry.served.traffic.sample());
+        self.table().values().for_each(|entry| entry.served.sample_traffic());
     }
 
     /// Whether any export has had requests in the last second.

@@ -26,6 +26,7 @@ mod herald;
 mod in_flight;
 mod ioctl;
 mod listen;
+mod memory;
 mod patience;
 mod probe;
 mod protocol;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, types};
 
 use super::deferred::Done;
-use super::direct::Aligned;
+use super::memory::Aligned;
 use super::protocol::{Extent, Request};
 use super::served::Served;
 use super::work::{Outcome, Work};
@@ -69,7 +69,7 @@ impl Ring {
                 return Err(Work::Read(parts));
             }
         };
-        let mut bytes = Aligned::new(request.length as usize);
+        let mut bytes = self.served.spare.take(request.length as usize);
         let memory = bytes.bytes();
         let entry = opcode::Read::new(file, memory.as_mut_ptr(), memory.len() as u32).offset(request.offset);
         let entry = entry.build().user_data(number as u64);

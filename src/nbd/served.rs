@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::{self, Backend};
 use super::gather::Gather;
 use super::herald::Herald;
+use super::memory::Spare;
 use super::protocol::{BlockSizes, Errno, Fault, Headers, transmission_flag};
 use super::stream::Latch;
 use super::traffic::Traffic;
@@ -53,6 +54,8 @@ pub(super) struct Served {
     pub backend: Backend,
     /// Who waits for it.
     pub workers: Workers,
+    /// Memory for its requests.
+    pub spare: Spare,
     /// How its requests come.
     pub gather: Gather,
     /// Raised when the export closes its clients.
@@ -95,6 +98,7 @@ impl Served {
             device_path: spec.device_path,
             backend,
             workers: Workers::default(),
+            spare: Spare::default(),
             gather: Gather::new(),
             before: spec.usage,
             traffic: Traffic::default(),
@@ -145,6 +149,14 @@ impl Served {
             flags |= SEND_WRITE_ZEROES | SEND_FAST_ZERO | if self.backend.trims() { SEND_TRIM } else { 0 };
         }
         Offer { size: self.backend.size(), flags, block_sizes: self.backend.block_sizes() }
+    }
+
+    /// Takes the requests of the last second, to be called each second; where there were none, their memory is given back.
+    pub fn sample_traffic(&self) {
+        self.traffic.sample();
+        if self.traffic.shown().requests_per_second == 0 {
+            self.spare.forget();
+        }
     }
 
     /// What a client is told of an I/O error. The first that is the device's own makes the export `failed` for good.

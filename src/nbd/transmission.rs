@@ -12,7 +12,6 @@ use nix::sys::prctl::set_timerslack;
 use super::bell::Bell;
 use super::check::check;
 use super::deferred::{Deferred, Done};
-use super::direct::Aligned;
 use super::exports::Session;
 use super::handshake::Terms;
 use super::in_flight::Flight;
@@ -111,6 +110,10 @@ impl Transmission<'_> {
     fn requests(&mut self) -> io::Result<End> {
         while !self.is_halted() {
             self.answer_done()?;
+            if self.deferred.is_enough() {
+                self.land()?;
+                self.deferred.wait()?.into_iter().try_for_each(|done| self.settle(done).map(drop))?;
+            }
             if self.deferred.pending() == 0 {
                 self.session.note_answer();
             }
@@ -126,7 +129,8 @@ impl Transmission<'_> {
         let (size, served) = (headers.request_size(), self.session.served());
         if self.stream.arrived().len() < size {
             self.land()?;
-            self.let_gather();
+            let has_rested = self.let_gather();
+            self.stream.expect(if has_rested { Turn::Unknown } else { self.turn() });
         }
         match self.stream.fill(size, Until { latch: Some(&served.stop), deadline: None, ring: self.deferred.ring() })? {
             Filled::Ready => {}
@@ -154,11 +158,6 @@ impl Transmission<'_> {
         self.found += 1;
         let is_alone = self.deferred.pending() == 0 && self.stream.arrived().len() as u64 <= request.payload(headers);
         self.alone = if is_alone { self.alone.saturating_add(1) } else { 0 };
-        self.stream.expect(match self.alone {
-            0 => Turn::Unknown,
-            1..ONE_BY_ONE => Turn::ClientsOnce,
-            ONE_BY_ONE.. => Turn::Clients,
-        });
         let payload = request.payload(headers);
         if payload > longest_dropped(headers) {
             return self.answer(&request, allowed).map(|_| ControlFlow::Break(()));
@@ -189,12 +188,24 @@ impl Transmission<'_> {
         }
     }
 
-    /// Rests a moment where more requests are to be had for it; not while others wait for the device or for an answer.
-    fn let_gather(&mut self) {
+    /// Rests a moment where more requests are to be had for it, and says so; not while others wait for the device or for an
+    /// answer.
+    fn let_gather(&mut self) -> bool {
         let rest = self.session.served().gather.look(std::mem::take(&mut self.found));
         if let Some(rest) = rest.filter(|_| self.alone < ONE_BY_ONE && self.deferred.pending() == 0) {
             std::thread::sleep(rest);
-            self.stream.expect(Turn::Unknown);
+            return true;
+        }
+        false
+    }
+
+    /// Who is to send next: where something is with other threads, it may be us.
+    fn turn(&self) -> Turn {
+        match self.alone {
+            _ if self.deferred.pending() > 0 => Turn::Unknown,
+            0 => Turn::Unknown,
+            1..ONE_BY_ONE => Turn::ClientsOnce,
+            ONE_BY_ONE.. => Turn::Clients,
         }
     }
 
@@ -206,6 +217,7 @@ impl Transmission<'_> {
         }
         let mut pace = Pace::new(self.stream.arrived().len());
         loop {
+            self.stream.expect(self.turn());
             let deadline = Some(Instant::now() + GLANCE);
             match self.stream.fill(wanted, Until { deadline, ring: self.deferred.ring(), ..Until::default() })? {
                 Filled::Rung => self.answer_done()?,
@@ -350,7 +362,7 @@ impl Transmission<'_> {
 
     /// Takes the payload of a WRITE, and leaves it to another thread to write it.
     fn defer_write(&mut self, request: &Request) -> Flow {
-        let mut bytes = Aligned::new(request.length as usize);
+        let mut bytes = self.session.served().spare.take(request.length as usize);
         let mut taken = 0;
         for (_, length) in pieces(request.offset, request.length, PIECE) {
             if self.fill(length)? != Filled::Ready {

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::check::UNKNOWN_COMMAND;
-use super::direct::Aligned;
+use super::memory::Aligned;
 use super::protocol::{Errno, Extent, Fault, Request, command, command_flag};
 use super::served::Served;
 use super::stream::Latch;
@@ -51,13 +51,14 @@ pub(super) fn perform(served: &Served, halt: &Latch, request: &Request, work: Wo
 }
 
 fn read(served: &Served, request: &Request, parts: &[Extent]) -> Result<Aligned, Fault> {
-    let mut bytes = Aligned::new(request.length as usize);
+    let mut bytes = served.spare.take(request.length as usize);
     let mut rest = bytes.bytes();
     let mut offset = request.offset;
     for part in parts {
         let (of_part, after) = rest.split_at_mut(part.length as usize);
-        if !part.hole {
-            served.backend.read(of_part, offset).map_err(|error| served.fault(&error))?;
+        match part.hole {
+            true => of_part.fill(0),
+            false => served.backend.read(of_part, offset).map_err(|error| served.fault(&error))?,
         }
         (rest, offset) = (after, offset + part.length);
     }
