@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::client::{Caller, Peer};
 use super::exports::{Exports, Session};
 use super::handshake::{Agreed, Terms};
+use super::latch::Latch;
 use super::served::Offer;
-use super::stream::{Latch, Rest, Stream};
+use super::stream::{Rest, Stream};
 use super::tls::certificate::Certificate;
 use crate::model::VolumeId;
 

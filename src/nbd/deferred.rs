@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bell::Bell;
+use super::latch::Latch;
 use super::protocol::Request;
 use super::ring::Ring;
 use super::served::Served;
-use super::stream::Latch;
 use super::transmission::held_by;
 use super::work::{Outcome, Work, perform};
 use crate::config::InFlight;

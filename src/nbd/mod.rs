@@ -25,6 +25,7 @@ mod handshake;
 mod herald;
 mod in_flight;
 mod ioctl;
+mod latch;
 mod listen;
 mod memory;
 mod patience;

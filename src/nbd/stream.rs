@@ -1,16 +1,14 @@
-//! A client's connection with a buffer each way, and the latch that wakes whoever waits on one.
+//! A client's connection with a buffer each way.
 //!
 //! What is to be sent is sent together, and always before more is received: nothing is held back while we wait.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, Shutdown, setsockopt, shutdown, sockopt};
 use nix::sys::time::TimeVal;
 use rustls::ServerConfig;
@@ -19,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use super::bell::Bell;
 use super::channel::Channel;
 use super::eager::Eager;
+use super::latch::Latch;
 use super::patience::{Pace, Patience};
 
 /// The most that is read or written in one call, and the longest range that [`Stream::fill`] can ask for, in bytes.
@@ -42,48 +41,6 @@ pub(super) const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// A client whose turn it is goes on within this time, or is waited for like others.
 const TURN: Duration = Duration::from_millis(10);
-
-/// A condition that becomes true once, and wakes all who wait for it beside a socket.
-pub(super) struct Latch {
-    raised: AtomicBool,
-    event: EventFd,
-}
-
-impl Latch {
-    /// A latch that is not raised.
-    pub fn new() -> io::Result<Self> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { raised: AtomicBool::new(false), event })
-    }
-
-    /// Raises it, for ever.
-    pub fn raise(&self) {
-        // The event's counter is never read, so a write adds 1 and can fail only after 2^64 of them.
-        if !self.raised.swap(true, Ordering::SeqCst)
-            && let Err(error) = self.event.write(1)
-        {
-            tracing::error!("NBD clients could not be woken: {error}");
-        }
-    }
-
-    /// Whether it is raised.
-    pub fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::SeqCst)
-    }
-
-    /// Waits until it is raised, or for that long.
-    pub fn wait(&self, limit: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], timeout) {
-                Err(Errno::EINTR) => {}
-                other => return other.map(drop).map_err(io::Error::from),
-            }
-        }
-    }
-}
 
 /// What a wait for bytes ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -489,8 +446,8 @@ impl Stream {
             if self.bell.as_ref().is_some_and(|bell| !bell.lie_down()) {
                 return Ok(Filled::Rung);
             }
-            let halt = self.halt.event.as_fd();
-            let latch = until.latch.map_or(halt, |latch| latch.event.as_fd());
+            let halt = self.halt.as_fd();
+            let latch = until.latch.map_or(halt, |latch| latch.as_fd());
             let bell = self.bell.as_ref().map_or(halt, |bell| bell.as_fd());
             let sources = [self.socket().as_fd(), halt, latch, bell, until.ring.unwrap_or(bell)];
             let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));

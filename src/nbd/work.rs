@@ -3,10 +3,10 @@
 use std::io;
 
 use super::check::UNKNOWN_COMMAND;
+use super::latch::Latch;
 use super::memory::Aligned;
 use super::protocol::{Errno, Extent, Fault, Request, command, command_flag};
 use super::served::Served;
-use super::stream::Latch;
 
 const NOT_FAST: Fault = Fault { errno: Errno::NotSup, text: "the device zeroes no faster than it writes" };
 
