@@ -74,6 +74,9 @@ impl Gather {
     /// rest before, if it should.
     pub fn look(&self, requests: u32) -> Option<Duration> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.steps > 0 && window.since.elapsed() >= BUSY {
+            window.calm();
+        }
         window.looks += 1;
         window.requests += requests;
         if window.requests >= WINDOW {
@@ -84,6 +87,12 @@ impl Gather {
 }
 
 impl Window {
+    /// The clients are not busy any more, or send larger requests.
+    fn calm(&mut self) {
+        (self.good, self.steps, self.left) = (self.steps, 0, 0);
+        (self.since, self.requests, self.looks) = (Instant::now(), 0, 0);
+    }
+
     fn end(&mut self) {
         let now = Instant::now();
         let took = (now - self.since) * WINDOW / self.requests;
@@ -171,6 +180,15 @@ mod tests {
         let waits = windows(&gather, 32, 2, FAST).iter().position(|steps| *steps > 0);
         assert_eq!(waits, Some(15), "the next one later");
         assert_eq!(windows(&gather, MEASURED_EVERY + 1, 2, FAST).iter().filter(|steps| **steps == 0).count(), 1);
+    }
+
+    #[test]
+    fn clients_that_are_busy_no_more_are_not_waited_for() {
+        let gather = Gather::new();
+        assert_eq!(windows(&gather, 2, 2, FAST), [1; 2]);
+        gather.0.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now() - BUSY;
+        assert_eq!(gather.look(1), None);
+        assert_eq!(windows(&gather, 1, 2, FAST), [1], "until they are busy again");
     }
 
     #[test]
